@@ -1,0 +1,28 @@
+"""The array vocabulary and the two seams of the library."""
+
+from typing import Protocol
+
+from jaxtyping import Array, Float, Key, PyTree
+
+# One frame is (latitude, longitude, channel); a trajectory has time in front. Channels come last.
+Frame = Float[Array, "lat lon channel"]
+Trajectory = Float[Array, "time lat lon channel"]
+Scalar = Float[Array, ""]
+PRNGKey = Key[Array, ""]
+Params = PyTree[Float[Array, "..."]]
+
+
+class Denoiser(Protocol):
+    """x_t, t -> E[x_0 | x_t]; `t` is a scalar in [0, 1], the result has the shape of `x_t`."""
+
+    def __call__(self, x_t: Array, t: Array, /) -> Array:
+        """Return the posterior mean of the clean array given the noisy one."""
+        ...
+
+
+class ObservationOperator(Protocol):
+    """H: a trajectory of states (time, lat, lon, channel) -> what is observed (time, ...)."""
+
+    def __call__(self, state: Array, /) -> Array:
+        """Return the observed quantities of `state`."""
+        ...

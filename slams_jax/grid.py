@@ -1,0 +1,105 @@
+"""Horizontal grids: coordinates, area weights and what lies beyond an edge."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from slams_jax.errors import InputError
+
+EARTH_RADIUS = 6.371229e6  # m, the sphere of ERA5 and GRIB
+
+# What a stencil reads beyond the edge of an array (..., lat, lon, channel):
+#   sphere   longitude wraps; latitude continues over the pole, on the opposite meridian
+#   channel  longitude wraps; latitude repeats its last row
+#   edge     both repeat their last row (a regional domain)
+#   torus    both wrap (doubly periodic test problems, and SLAMS's own networks)
+Padding = Literal["sphere", "channel", "edge", "torus"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A rectangular latitude-longitude grid. Hashable, so that it can be a static argument.
+
+    Attributes:
+        latitude: degrees north, strictly ascending.
+        longitude: degrees east, strictly ascending, over less than a full circle.
+
+    Raises:
+        InputError: coordinates that do not ascend or lie outside the globe.
+    """
+
+    latitude: tuple[float, ...]
+    longitude: tuple[float, ...]
+
+    def __post_init__(self):
+        for name, values, low, high in (
+            ("latitude", self.latitude, -90.0, 90.0),
+            ("longitude", self.longitude, -180.0, 360.0),
+        ):
+            array = np.asarray(values, dtype=np.float64)
+            if array.ndim != 1 or array.size == 0:
+                raise InputError(f"{name} must be a non-empty list of degrees, got {values!r}")
+            if not np.all(np.isfinite(array)) or np.any(np.diff(array) <= 0):
+                raise InputError(f"{name} must ascend strictly, got {array[:4].tolist()} ...")
+            if array[0] < low - 1e-6 or array[-1] > high + 1e-6:
+                raise InputError(
+                    f"{name} must lie in [{low:g}, {high:g}] degrees, "
+                    f"got {array[0]:g} to {array[-1]:g}"
+                )
+        if self.longitude[-1] - self.longitude[0] >= 360.0 - 1e-6:
+            raise InputError("longitude covers a full circle twice: drop the repeated meridian")
+
+    @classmethod
+    def of(cls, latitude: Sequence[float], longitude: Sequence[float]) -> "Grid":
+        """The grid of two coordinate arrays, rounded to 1e-6 degrees so that files agree."""
+        return cls(
+            tuple(round(float(v), 6) for v in latitude),
+            tuple(round(float(v), 6) for v in longitude),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(latitudes, longitudes)."""
+        return len(self.latitude), len(self.longitude)
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the next meridian after the last is the first."""
+        lon = np.asarray(self.longitude)
+        if lon.size < 4:
+            return False
+        spacing = np.diff(lon)
+        gap = 360.0 - (lon[-1] - lon[0])
+        return bool(np.ptp(spacing) < 1e-3 and abs(gap - spacing.mean()) < 1e-2 * spacing.mean())
+
+    @property
+    def padding(self) -> Padding:
+        """The rule for what lies beyond the edges of this grid."""
+        if not self.periodic:
+            return "edge"
+        lat = np.asarray(self.latitude)
+        spacing = np.diff(lat).mean() if lat.size > 1 else 180.0
+        reaches_poles = min(90.0 + lat[0], 90.0 - lat[-1]) <= spacing and lat.size > 1
+        # Continuing over the pole needs the opposite meridian to be a meridian of the grid.
+        return "sphere" if reaches_poles and self.shape[1] % 2 == 0 else "channel"
+
+    def area_weights(self) -> np.ndarray:
+        """Area of each cell over the mean area, float32 (lat, lon), mean one.
+
+        The cell of a row reaches half-way to its neighbours (to the pole at the ends of a grid
+        that reaches it), so that its area is proportional to a difference of sines of latitude.
+        """
+        lat = np.asarray(self.latitude, dtype=np.float64)
+        if lat.size == 1:
+            return np.ones(self.shape, dtype=np.float32)
+        middle = (lat[1:] + lat[:-1]) / 2
+        first = max(-90.0, lat[0] - (middle[0] - lat[0]))
+        last = min(90.0, lat[-1] + (lat[-1] - middle[-1]))
+        if self.padding == "sphere":
+            first, last = -90.0, 90.0
+        edges = np.sin(np.deg2rad(np.concatenate([[first], middle, [last]])))
+        weights = np.diff(edges)
+        weights = weights / weights.mean()
+        return np.broadcast_to(weights[:, None], self.shape).astype(np.float32)
