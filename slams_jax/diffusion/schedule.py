@@ -50,8 +50,8 @@ class CosineSchedule:
 
     def time(self, log_snr: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """The time at which `log_snr` is reached: the inverse of `log_snr`."""
-        # alpha^2 = s / (1 + s) (1 + eta^2) with s = exp(2 log_snr). Near t = 0 arccos loses its
-        # digits, so the angle is taken from its sine: sin^2 = 1 - alpha = (1 - alpha^2)/(1 + alpha).
+        # alpha^2 + sigma^2 = 1 + eta^2 gives alpha. Near t = 0 the arccosine loses its digits, so
+        # the angle is taken from its sine: sin^2 = 1 - alpha = (1 - alpha^2) / (1 + alpha).
         eta2 = jnp.float32(self.eta) ** 2
         noise = jnp.exp(-2.0 * log_snr)  # (sigma / alpha)^2
         alpha = jnp.sqrt((1.0 + eta2) / (1.0 + noise))
@@ -86,7 +86,7 @@ def target(
     eps: Float[Array, "*shape"],
     t: Float[Array, ""],
 ) -> Float[Array, "*shape"]:
-    """What a network of the given kind should predict at `t`: `eps`, or v = alpha eps - sigma x_0."""
+    """What a network of the given kind predicts at `t`: eps, or v = alpha eps - sigma x_0."""
     if kind == "eps":
         return eps
     return schedule.alpha(t) * eps - schedule.sigma(t) * x_0

@@ -1,1 +1,38 @@
+"""Observations: operators, error covariances, streams and their likelihood."""
 
+from slams_jax.observe.covariance import Covariance, Diagonal, Separable, fit_separable
+from slams_jax.observe.operators import (
+    Chain,
+    Coarsen,
+    Identity,
+    Points,
+    Select,
+    Stride,
+    standard_pressure,
+)
+from slams_jax.observe.streams import (
+    Stream,
+    innovation,
+    log_likelihood,
+    make_stream,
+    whitened_innovations,
+)
+
+__all__ = [
+    "Chain",
+    "Coarsen",
+    "Covariance",
+    "Diagonal",
+    "Identity",
+    "Points",
+    "Select",
+    "Separable",
+    "Stream",
+    "Stride",
+    "fit_separable",
+    "innovation",
+    "log_likelihood",
+    "make_stream",
+    "standard_pressure",
+    "whitened_innovations",
+]

@@ -1,0 +1,182 @@
+r"""Error covariances R, through what guidance and variational methods need of them.
+
+Every covariance offers `whiten(residual, extra)`, a linear map W of the residual with
+W^T W = (R + extra)^-1, where `extra` is an additional independent variance in units of the
+squared `scale` of the stream (SLAMS's Gamma sigma^2 / mu^2 enters here), and `sample_root(v)`, a
+square root of R that turns white noise into errors.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.errors import InputError
+
+
+class Covariance(Protocol):
+    """The error covariance of one stream."""
+
+    def whiten(self, residual: Array, extra: Array) -> Array:
+        """W residual, with W^T W = (R + extra)^-1."""
+        ...
+
+    def sample_root(self, white: Array) -> Array:
+        """R^(1/2) white."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Diagonal:
+    """Independent errors.
+
+    Attributes:
+        variance: of each observation, in squared units; broadcasts against (time, ...).
+    """
+
+    variance: Float[Array, "..."]
+
+    def whiten(self, residual: Array, extra: Array) -> Array:
+        """Divide by the standard deviation of error and `extra` together."""
+        total = jnp.broadcast_to(self.variance + extra, residual.shape)
+        return residual / jnp.sqrt(total)
+
+    def sample_root(self, white: Array) -> Array:
+        """Multiply by the standard deviation."""
+        return white * jnp.broadcast_to(jnp.sqrt(self.variance), white.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Separable:
+    r"""Errors of a whole field, correlated in the horizontal and between channels.
+
+        R = S [(Q L Q^T + f (I - Q Q^T)) \otimes (U K U^T) + n I] S
+
+    S holds standard deviations; the columns of Q are leading horizontal patterns with variances L,
+    what they leave out is white with variance f; U and K are the eigenvectors and -values of the
+    correlation between channels; n is a nugget: uncorrelated error on top, relative to S^2.
+
+    Attributes:
+        std: S, in the units of the field.
+        patterns: Q, orthonormal columns over flattened grid points.
+        pattern_variance: L.
+        floor: f.
+        channel_vectors: U.
+        channel_variance: K.
+        nugget: n.
+    """
+
+    std: Float[Array, "lat lon channel"]
+    patterns: Float[Array, "point rank"]
+    pattern_variance: Float[Array, " rank"]
+    floor: Float[Array, ""]
+    channel_vectors: Float[Array, "channel channel"]
+    channel_variance: Float[Array, " channel"]
+    nugget: Float[Array, ""]
+
+    def whiten(
+        self, residual: Float[Array, "time lat lon channel"], extra: Array
+    ) -> Float[Array, "time lat lon channel"]:
+        """Rotate into the eigenvectors of R and divide by the roots of their variances.
+
+        `extra` (a variance in squared units, which must broadcast to the field) enters through its
+        ratio to S^2, averaged, so that the rotation stays the one of R.
+        """
+        ratio = jnp.mean(jnp.broadcast_to(extra, self.std.shape) / self.std**2) + self.nugget
+        return self._apply(residual / self.std[None], lambda v: 1.0 / jnp.sqrt(v + ratio))
+
+    def sample_root(
+        self, white: Float[Array, "time lat lon channel"]
+    ) -> Float[Array, "time lat lon channel"]:
+        """R^(1/2) applied to white noise, up to a rotation of the noise."""
+        rotated = jnp.einsum("txyc,cd->txyd", white, self.channel_vectors)
+        root = self._apply(rotated, lambda v: jnp.sqrt(v + self.nugget), back=True)
+        return root * self.std[None]
+
+    def _apply(self, field: Array, function, *, back: bool = False) -> Array:
+        """`function` of the eigenvalues: on the rotated field, or back from rotated `field`."""
+        time, lat, lon, channel = field.shape
+        flat = field.reshape(time, lat * lon, channel)
+        if not back:
+            flat = jnp.einsum("tpc,cd->tpd", flat, self.channel_vectors)
+        kept = jnp.einsum("pr,tpd->trd", self.patterns, flat)
+        eigen = self.pattern_variance[:, None] * self.channel_variance[None, :]
+        rest = function(self.floor * self.channel_variance)
+        scaled = flat * rest[None, None] + jnp.einsum(
+            "pr,trd->tpd", self.patterns, kept * (function(eigen) - rest[None])[None]
+        )
+        if back:
+            scaled = jnp.einsum("tpd,cd->tpc", scaled, self.channel_vectors)
+        return scaled.reshape(field.shape)
+
+
+def fit_separable(
+    errors: Float[np.ndarray, "time lat lon channel"], *, rank: int = 200, nugget: float = 0.0
+) -> tuple[Separable, Float[np.ndarray, "lat lon channel"]]:
+    """Estimate a `Separable` covariance, and the bias, from a sample of errors.
+
+    The standard deviation is estimated at every point and channel; the horizontal correlation from
+    all channels together and the correlation between channels from all points together, which is
+    what separability buys: a few hundred fields suffice. Frames with missing values are left out.
+
+    Args:
+        errors: a sample of errors (for instance background minus truth, over training).
+        rank: number of horizontal patterns kept, at most.
+        nugget: uncorrelated variance on top, relative to the squared standard deviation.
+
+    Returns:
+        The covariance, and the mean error to be taken off.
+
+    Raises:
+        InputError: fewer than ten complete frames, or a point without any variation.
+    """
+    errors = errors[np.isfinite(errors).all(axis=(1, 2, 3))].astype(np.float64)
+    if len(errors) < 10:
+        raise InputError(
+            f"an error covariance needs at least 10 complete frames, got {len(errors)}: "
+            "choose a longer period"
+        )
+    bias = errors.mean(axis=0)
+    errors = errors - bias
+    std = np.sqrt((errors**2).mean(axis=0))
+    if not np.all(std > 0):
+        raise InputError("an error covariance needs errors that vary at every point and channel")
+    time, lat, lon, channel = errors.shape
+    scaled = (errors / std).reshape(time, lat * lon, channel)
+    between = np.einsum("tpc,tpd->cd", scaled, scaled) / (time * lat * lon)
+    channel_variance, channel_vectors = np.linalg.eigh(between)
+    sample = np.moveaxis(scaled, 2, 1).reshape(time * channel, lat * lon) / np.sqrt(time * channel)
+    variance, patterns = _leading_patterns(sample, min(rank, lat * lon))
+    points = lat * lon
+    left = max(points - variance.sum(), 0.0)
+    floor = max(left / max(points - len(variance), 1), 1e-4)
+    as_array = lambda a: jnp.asarray(a, dtype=jnp.float32)
+    covariance = Separable(
+        std=as_array(std),
+        patterns=as_array(patterns),
+        pattern_variance=as_array(np.maximum(variance, floor)),
+        floor=as_array(floor),
+        channel_vectors=as_array(channel_vectors),
+        # A finite sample sees smaller small eigenvalues than there are.
+        channel_variance=as_array(np.maximum(channel_variance, 1e-3)),
+        nugget=as_array(nugget),
+    )
+    return covariance, bias.astype(np.float32)
+
+
+def _leading_patterns(sample: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Leading eigenpairs of sample^T sample, by the smaller of the two Gram matrices."""
+    count, points = sample.shape
+    if points <= count:
+        values, vectors = np.linalg.eigh(sample.T @ sample)
+        return values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    values, vectors = np.linalg.eigh(sample @ sample.T)
+    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    kept = values > values[0] * 1e-6
+    values, vectors = values[kept], vectors[:, kept]
+    return values, sample.T @ vectors / np.sqrt(values)
