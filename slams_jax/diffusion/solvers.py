@@ -2,10 +2,10 @@ r"""Solvers of the reverse SDE, for diffrax, in the time s = 1 - t, from noise t
 
 The drift and noise of the reverse SDE (Song et al. 2021, eq. 6), in s:
 
-    dx = [-f x + g^2 score] ds + g dW,   f = d log(alpha) / dt,   g^2 = d sigma^2 / dt - 2 f sigma^2.
+    dx = [-f x + g^2 score] ds + g dW,  f = d log(alpha) / dt,  g^2 = d sigma^2 / dt - 2 f sigma^2.
 
-`ExponentialTwoStep` solves its linear part exactly. Its terms are not drift and diffusion: the first
-term gives E[x_0 | x_t], the second only the increments of the noise.
+`ExponentialTwoStep` solves its linear part exactly. Its terms are not drift and diffusion: the
+first gives E[x_0 | x_t], the second only the increments of the noise.
 """
 
 from collections.abc import Callable
