@@ -1,0 +1,227 @@
+"""Maps of one level and time: truth, background, observations, analysis, its error and spread.
+
+Cells of the grid are drawn as cells, without interpolation.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from slams_jax.errors import InputError
+from slams_jax.grid import Grid
+from slams_jax.verify import metrics
+from slams_jax.verify.figures import FONT, new_figure
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Map = Float[np.ndarray, "lat lon"]
+
+
+class Observed(NamedTuple):
+    """Observations of the variable that a map shows, scattered or gridded, in its units.
+
+    Attributes:
+        latitude: degrees north, (point,) or ascending (lat,).
+        longitude: degrees east, (point,) in any convention, or ascending (lon,) in the map's.
+        values: (point,) for scattered ones, (lat, lon) for a grid of its own; NaN where missing.
+    """
+
+    latitude: np.ndarray
+    longitude: np.ndarray
+    values: np.ndarray
+
+
+def analysis_maps(
+    grid: Grid,
+    *,
+    truth: Map,
+    background: Map,
+    analysis: Map,
+    spread: Map,
+    observations: Sequence[Observed] = (),
+    title: str = "",
+    units: str = "K",
+) -> "matplotlib.figure.Figure":
+    """Six maps of one level and time: what was true, known before, observed, and analysed.
+
+    Truth, background, observations and analysis share one colour scale, that of the first, second
+    and fourth; the error of the analysis is centred on zero; the spread begins at zero. Errors
+    stand in the titles as area-weighted root mean squares.
+
+    Args:
+        grid: the grid of the maps, global or regional.
+        truth: (lat, lon), in `units`; NaN where unknown.
+        background: (lat, lon).
+        analysis: mean of the ensemble (lat, lon).
+        spread: standard deviation of the ensemble (lat, lon).
+        observations: of the same variable and time, drawn over each other in this order: gridded
+            ones as cells with gaps, scattered ones as points filled with their values (and as
+            small dots where they lie on the maps of error and spread).
+        title: over the figure, e.g. "Temperature 850 hPa, 12 March 2004".
+        units: of all arrays.
+
+    Raises:
+        InputError: a map of another shape than the grid, or no matplotlib.
+    """
+    for name, field in (
+        ("truth", truth),
+        ("background", background),
+        ("analysis", analysis),
+        ("spread", spread),
+    ):
+        if field.shape != grid.shape:
+            raise InputError(f"{name} has shape {field.shape}, its grid {grid.shape}")
+    height = _map_height(grid)
+    figure = new_figure(8.5, 2 * height + 1.75)
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
+    scale = _limits(truth, background, analysis)
+    state = {"cmap": "viridis", "vmin": scale[0], "vmax": scale[1]}
+    _draw(axes[0, 0], grid, truth, "Truth", **state)
+    name = f"Background, RMSE {_rmse(grid, background, truth):.2f} {units}"
+    _draw(axes[0, 1], grid, background, name, **state)
+    _draw_observations(axes[0, 2], grid, observations, **state)
+
+    name = f"Analysis mean, RMSE {_rmse(grid, analysis, truth):.2f} {units}"
+    image = _draw(axes[1, 0], grid, analysis, name, **state)
+    extend = _extend(observations, scale)
+    _colorbar(figure, image, axes[1, 0], f"State and observations ({units})", extend)
+    error = analysis - truth
+    limit = float(np.nanmax(np.abs(error), initial=1e-6))
+    name = "Analysis error, mean − truth"
+    image = _draw(axes[1, 1], grid, error, name, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    _colorbar(figure, image, axes[1, 1], f"Error ({units})")
+    limit = float(np.nanmax(spread, initial=1e-6))
+    name = f"Spread, on average {_rmse(grid, spread, np.zeros_like(spread)):.2f} {units}"
+    image = _draw(axes[1, 2], grid, spread, name, cmap="magma_r", vmin=0.0, vmax=limit)
+    _colorbar(figure, image, axes[1, 2], f"Spread ({units})")
+    for axis in axes[1, 1:]:
+        _mark_points(axis, grid, observations)
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
+def degrees_east(longitude: float) -> str:
+    """A longitude as people write it: 350 -> 10°W."""
+    value = (longitude + 180.0) % 360.0 - 180.0
+    if value in (0.0, -180.0):
+        return f"{abs(value):g}°"
+    return f"{abs(value):g}°{'E' if value > 0 else 'W'}"
+
+
+def degrees_north(latitude: float) -> str:
+    """A latitude as people write it: -30 -> 30°S."""
+    if latitude == 0:
+        return "0°"
+    return f"{abs(latitude):g}°{'N' if latitude > 0 else 'S'}"
+
+
+def _aspect(grid: Grid) -> float:
+    """One for a globe; 1/cos of the middle latitude for a region, where degrees shrink."""
+    if grid.periodic:
+        return 1.0
+    middle = (grid.latitude[0] + grid.latitude[-1]) / 2
+    return float(1.0 / max(np.cos(np.deg2rad(middle)), 0.2))
+
+
+def _edges(centres: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Edges of cells half-way between centres, the outer ones mirrored and kept in bounds."""
+    centres = np.asarray(centres, dtype=np.float64)
+    if centres.size == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    outer = 2 * centres[0] - middle[0], 2 * centres[-1] - middle[-1]
+    return np.clip(np.concatenate([[outer[0]], middle, [outer[1]]]), low, high)
+
+
+def _degree_ticks(low: float, high: float) -> np.ndarray:
+    """About four round numbers of degrees in a range."""
+    steps = np.array([1.0, 2.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0])
+    step = steps[np.argmax(steps >= (high - low) / 5)] if high - low <= 450 else 90.0
+    return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+
+
+def _limits(*fields: np.ndarray) -> tuple[float, float]:
+    low = min(float(np.nanmin(f, initial=np.inf)) for f in fields)
+    high = max(float(np.nanmax(f, initial=-np.inf)) for f in fields)
+    return low, high if high > low else low + 1.0
+
+
+def _extend(observations: Sequence[Observed], scale: tuple[float, float]) -> str:
+    """Which ends of the scale an observation lies beyond."""
+    values = np.concatenate([np.ravel(o.values) for o in observations] or [np.empty(0)])
+    below, above = bool(np.any(values < scale[0])), bool(np.any(values > scale[1]))
+    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+
+
+def _draw(axis: Any, grid: Grid, field: np.ndarray, title: str, **scale: Any) -> Any:
+    """A map of cells with its frame; returns the image."""
+    longitude, latitude = _cells(grid)
+    axis.set_aspect(_aspect(grid))
+    axis.set_xlim(longitude[0], longitude[-1])
+    axis.set_ylim(latitude[0], latitude[-1])
+    axis.set_xticks(_degree_ticks(longitude[0], longitude[-1]))
+    axis.set_yticks(_degree_ticks(latitude[0], latitude[-1]))
+    axis.xaxis.set_major_formatter(lambda value, _: degrees_east(value))
+    axis.yaxis.set_major_formatter(lambda value, _: degrees_north(value))
+    axis.set_facecolor("0.9")
+    axis.set_title(title, fontsize=FONT)
+    axis.tick_params(labelsize=FONT - 2)
+    return axis.pcolormesh(longitude, latitude, np.ma.masked_invalid(field), **scale)
+
+
+def _draw_observations(
+    axis: Any, grid: Grid, observations: Sequence[Observed], **scale: Any
+) -> None:
+    number = sum(int(np.isfinite(o.values).sum()) for o in observations)
+    title = f"Observations, {number} values" if number else "Observations: none"
+    _draw(axis, grid, np.full(grid.shape, np.nan), title, **scale)
+    for observed in observations:
+        if np.ndim(observed.values) == 2:
+            own = Grid.of(*([float(v) for v in axis] for axis in observed[:2]))
+            axis.pcolormesh(*_cells(own), np.ma.masked_invalid(observed.values), **scale)
+            continue
+        longitude, latitude, values = _present(grid, observed)
+        size = 14 if values.size > 60 else 28
+        axis.scatter(longitude, latitude, size, values, edgecolors="k", linewidths=0.4, **scale)
+
+
+def _mark_points(axis: Any, grid: Grid, observations: Sequence[Observed]) -> None:
+    for observed in observations:
+        if np.ndim(observed.values) == 1:
+            place = _present(grid, observed)[:2]
+            axis.plot(*place, "o", ms=2.4, color="k", markeredgecolor="w", markeredgewidth=0.4)
+
+
+def _present(grid: Grid, observed: Observed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Longitude, latitude and value of the scattered observations that are not missing."""
+    there = np.isfinite(observed.values)
+    west = _cells(grid)[0][0]  # longitudes may be written -180..180 on a map of 0..360
+    longitude = (observed.longitude[there] - west) % 360.0 + west
+    return longitude, observed.latitude[there], observed.values[there]
+
+
+def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of the cells in longitude and latitude."""
+    longitude = _edges(np.asarray(grid.longitude), -360.0, 540.0)
+    return longitude, _edges(np.asarray(grid.latitude), -90.0, 90.0)
+
+
+def _map_height(grid: Grid) -> float:
+    """Height in inches of one map of three side by side."""
+    longitude, latitude = _cells(grid)
+    return float(np.clip(2.5 * np.ptp(latitude) / np.ptp(longitude) * _aspect(grid), 0.8, 4.0))
+
+
+def _colorbar(figure: Any, image: Any, axis: Any, label: str, extend: str = "neither") -> None:
+    bar = figure.colorbar(image, ax=axis, location="bottom", extend=extend, aspect=25)
+    bar.set_label(label, fontsize=FONT - 1)
+    bar.ax.tick_params(labelsize=FONT - 2)
+    bar.ax.locator_params(nbins=6)
+
+
+def _rmse(grid: Grid, field: np.ndarray, truth: np.ndarray) -> float:
+    score = metrics.rmse(field[..., None], truth[..., None], grid.area_weights())
+    return float(score[0])

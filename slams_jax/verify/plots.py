@@ -1,0 +1,298 @@
+"""Pictures of an analysis and of its scores, as matplotlib figures.
+
+Every function takes plain arrays and returns a `matplotlib.figure.Figure` that belongs to nobody
+else: no pyplot, no global state, no display. matplotlib (the extra `plot`) is loaded when the
+first figure is drawn. Pressure is in hPa on a logarithmic axis, the ground at the bottom.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Shaped
+
+from slams_jax.errors import InputError
+from slams_jax.verify.figures import FONT, label_axis, legend_below, new_figure, save
+from slams_jax.verify.maps import Observed, analysis_maps
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+__all__ = [
+    "Observed",
+    "analysis_maps",
+    "profiles",
+    "rank_histograms",
+    "save",
+    "spread_skill",
+    "station_scores",
+    "training_curves",
+]
+
+# Okabe and Ito's colours, which the colour-blind tell apart, each with its own marker.
+STYLES: dict[str, dict[str, Any]] = {
+    "climatology": {"color": "#999999", "marker": "D", "label": "Climatology"},
+    "background": {"color": "#E69F00", "marker": "s", "label": "Background"},
+    "oi": {"color": "#0072B2", "marker": "^", "label": "OI"},
+    "analysis": {"color": "#D55E00", "marker": "o", "label": "Analysis"},
+}
+SPARE = (("#009E73", "v"), ("#CC79A7", "P"), ("#56B4E9", "X"), ("#000000", "*"))
+
+Profile = Float[np.ndarray, " level"]
+
+
+def profiles(
+    levels: Profile,
+    scores: Mapping[str, Mapping[str, Profile]],
+    *,
+    spread: Profile | None = None,
+    title: str = "",
+    units: str = "K",
+) -> "matplotlib.figure.Figure":
+    """Vertical profiles of scores, one panel a score and one line a system.
+
+    Args:
+        levels: pressure (level,), hPa.
+        scores: name of the score, e.g. "RMSE", "CRPS", "Bias" -> system -> (level,). A line at
+            zero is drawn in a panel whose values have both signs; all others begin at zero.
+        spread: of the analysis (level,), dashed in the first panel, to be held against its RMSE.
+        title: over the figure.
+        units: of scores and spread.
+
+    Raises:
+        InputError: no scores, or no matplotlib.
+    """
+    if not scores:
+        raise InputError("no scores to draw: give at least one, e.g. {'RMSE': {'analysis': ...}}")
+    figure = new_figure(2.75 * len(scores) + 0.25, 4.8)
+    axes = np.atleast_1d(figure.subplots(1, len(scores), sharey=True))
+    for index, (axis, (name, systems)) in enumerate(zip(axes, scores.items(), strict=True)):
+        for position, (system, values) in enumerate(systems.items()):
+            axis.plot(values, levels, lw=1.5, ms=4.5, **_look(system, position))
+        if spread is not None and index == 0:
+            look = _look("analysis", 0) | {"label": "Spread of the analysis", "marker": "none"}
+            axis.plot(spread, levels, ls="--", lw=1.5, **look)
+        values = np.concatenate([np.ravel(v) for v in systems.values()])
+        if np.nanmin(values, initial=0.0) < 0:
+            axis.axvline(0.0, color="k", lw=0.8, zorder=1)
+        else:
+            axis.set_xlim(left=0.0)
+        label_axis(axis, name, f"{name} ({units})", "Pressure (hPa)" if index == 0 else "")
+        _pressure_axis(axis, levels)
+    legend_below(figure, axes[0])
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
+def rank_histograms(
+    counts: Shaped[np.ndarray, "panel bins"],
+    names: Sequence[str],
+    *,
+    independent: Sequence[float | int] | None = None,
+    title: str = "",
+) -> "matplotlib.figure.Figure":
+    """Rank histograms side by side, with the uniform line and the band of chance.
+
+    Bars are frequencies over the uniform one, so that 1 is calibrated whatever the ensemble size.
+    The band holds 95 % of the bars of a calibrated ensemble (binomial counts).
+
+    Args:
+        counts: of `metrics.rank_histogram` (panel, bins).
+        names: of the panels, e.g. the levels.
+        independent: number of independent points in each panel, for the band; the number of
+            counts when None, which is too many, and the band too narrow, where neighbours in
+            space and time are correlated.
+        title: over the figure.
+
+    Raises:
+        InputError: names and panels differ in number, or no matplotlib.
+    """
+    if len(names) != len(counts):
+        raise InputError(f"{len(names)} names for {len(counts)} rank histograms")
+    panels, bins = counts.shape
+    columns = min(panels, 5)
+    rows = -(-panels // columns)
+    figure = new_figure(max(1.65 * columns, 3.4) + 0.25, max(1.6 * rows, 2.2) + 0.7)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    sizes = counts.sum(axis=1) if independent is None else np.asarray(independent)
+    for axis in axes.ravel()[panels:]:
+        axis.set_axis_off()
+    for axis, number, size, name in zip(axes.ravel(), counts, sizes, names, strict=False):
+        total = max(float(number.sum()), 1.0)
+        axis.bar(np.arange(bins), number / total * bins, width=0.9, color="#56B4E9", zorder=2)
+        n = max(round(float(size)), 1)
+        low, high = scipy.stats.binom.ppf([0.025, 0.975], n, 1 / bins) / n * bins
+        axis.axhspan(low, high, color="k", alpha=0.22, lw=0, zorder=3)
+        axis.axhline(1.0, color="k", lw=1.0, zorder=4)
+        axis.set_xlim(-0.6, bins - 0.4)
+        axis.set_xticks([0, (bins - 1) // 2, bins - 1])
+        label_axis(axis, name, "", "")
+    figure.supxlabel(
+        f"Rank of the truth among {bins - 1} members\n"
+        "(line: uniform; grey: 95 % of a calibrated ensemble)",
+        fontsize=FONT,
+    )
+    figure.supylabel("Frequency / uniform", fontsize=FONT)
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
+def spread_skill(
+    levels: Profile,
+    *,
+    rmse: Profile,
+    spread: Profile,
+    ratio: Profile,
+    title: str = "",
+    units: str = "K",
+) -> "matplotlib.figure.Figure":
+    """Spread beside the error of the ensemble mean by level, and their ratio, 1 when calibrated.
+
+    Args:
+        levels: pressure (level,), hPa.
+        rmse: of the ensemble mean (level,).
+        spread: of `metrics.spread` (level,).
+        ratio: of `metrics.spread_skill` (level,), with its factor for the number of members.
+        title: over the figure.
+        units: of `rmse` and `spread`.
+
+    Raises:
+        InputError: no matplotlib.
+    """
+    figure = new_figure(6.0, 4.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    look = _look("analysis", 0)
+    left.plot(rmse, levels, lw=1.5, ms=4.5, **(look | {"label": "RMSE of the mean"}))
+    left.plot(spread, levels, lw=1.5, ls="--", **(look | {"label": "Spread", "marker": "none"}))
+    left.set_xlim(left=0.0)
+    label_axis(left, "Spread and error", units, "Pressure (hPa)")
+    right.plot(ratio, levels, lw=1.5, ms=4.5, **look)
+    right.axvline(1.0, color="k", lw=1.0, zorder=1)
+    reach = max(0.5, 1.1 * float(np.nanmax(np.abs(ratio - 1.0), initial=0.0)))
+    right.set_xlim(max(0.0, 1.0 - reach), 1.0 + reach)
+    label_axis(right, "Spread / RMSE", "overconfident  < 1 <  underconfident", "")
+    for axis in (left, right):
+        _pressure_axis(axis, levels)
+    legend_below(figure, left)
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
+def station_scores(
+    names: Sequence[str],
+    scores: Mapping[str, Float[np.ndarray, " station"]],
+    *,
+    counts: Sequence[int | float] | None = None,
+    score: str = "RMSE",
+    title: str = "",
+    units: str = "K",
+) -> "matplotlib.figure.Figure":
+    """Bars of a score at withheld stations, a group for each station, a bar for each system.
+
+    Args:
+        names: of the stations, e.g. with one "All stations" in front.
+        scores: system -> (station,), `units`; NaN draws no bar.
+        counts: number of reports of each station, written under its name.
+        score: name of the score, for the axis.
+        title: over the figure.
+        units: of the scores.
+
+    Raises:
+        InputError: names and scores differ in number, or no matplotlib.
+    """
+    for system, values in scores.items():
+        if len(values) != len(names):
+            raise InputError(f"{len(values)} scores of {system} for {len(names)} stations")
+    labels = list(names)
+    if counts is not None:
+        labels = [f"{name}\n(n = {n})" for name, n in zip(names, counts, strict=True)]
+    crowded = len(names) > 6
+    figure = new_figure(float(np.clip(1.1 * len(names) + 1.0, 4.0, 8.5)), 3.8 if crowded else 3.2)
+    axis = figure.subplots()
+    width = 0.8 / max(len(scores), 1)
+    for position, (system, values) in enumerate(scores.items()):
+        look = _look(system, position)
+        place = np.arange(len(names)) + (position - (len(scores) - 1) / 2) * width
+        bars = axis.bar(place, values, width * 0.92, color=look["color"], label=look["label"])
+        if len(names) * len(scores) <= 20:
+            axis.bar_label(bars, fmt="%.2f", fontsize=FONT - 2, padding=1)
+    axis.set_xticks(np.arange(len(names)), labels)
+    label_axis(axis, title, "", f"{score} ({units})")
+    axis.tick_params("x", length=0)
+    axis.margins(y=0.1)
+    if crowded:
+        for text in axis.get_xticklabels():
+            text.set(rotation=45, ha="right", rotation_mode="anchor")
+    axis.grid(visible=False, axis="x")
+    legend_below(figure, axis)
+    return figure
+
+
+def training_curves(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    keys: Sequence[str] = (),
+    title: str = "",
+) -> "matplotlib.figure.Figure":
+    """Losses against the training step, from the records of a run's metrics file.
+
+    Args:
+        records: one mapping a line, each with "step" and some numbers; others are passed over.
+        keys: what to draw; when empty, every key with "loss" in its name.
+        title: over the figure.
+
+    Raises:
+        InputError: none of the records has a number to draw, or no matplotlib.
+    """
+    steps = [r for r in records if "step" in r]
+    wanted = list(keys) or sorted({key for r in steps for key in r if "loss" in key})
+    curves = {key: [(r["step"], r[key]) for r in steps if _number(r.get(key))] for key in wanted}
+    curves = {key: np.array(points, dtype=float) for key, points in curves.items() if points}
+    if not curves:
+        raise InputError(f"no numbers to draw for {wanted or 'any loss'} in {len(records)} records")
+    figure = new_figure(6.0, 3.6)
+    axis = figure.subplots()
+    for (key, points), (color, marker) in zip(curves.items(), _colours(len(curves)), strict=True):
+        sparse = len(points) <= 40
+        axis.plot(*points.T, color=color, lw=1.3, marker=marker if sparse else "none", ms=4,
+                  label=key.replace("_", " "))  # fmt: skip
+    if min(points[:, 1].min() for points in curves.values()) > 0:
+        axis.set_yscale("log")
+    label_axis(axis, title, "Step", "Loss")
+    legend_below(figure, axis)
+    return figure
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _look(system: str, position: int) -> dict[str, Any]:
+    """Colour, marker and label of a system; the same in every figure for those it knows."""
+    if system in STYLES:
+        return dict(STYLES[system])
+    color, marker = SPARE[position % len(SPARE)]
+    return {"color": color, "marker": marker, "label": system}
+
+
+def _colours(number: int) -> list[tuple[str, str]]:
+    known = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
+    palette = [*known, *SPARE]
+    return [palette[index % len(palette)] for index in range(number)]
+
+
+def _pressure_axis(axis: Any, levels: np.ndarray) -> None:
+    """Logarithmic, the ground at the bottom, a tick at every level and a label where it fits."""
+    axis.set_yscale("log")
+    bottom, top = float(np.max(levels)), float(np.min(levels))
+    margin = max(0.03 * np.log(bottom / top), 0.02)
+    axis.set_ylim(bottom * np.exp(margin), top / np.exp(margin))
+    height = np.log(bottom / top) + 2 * margin
+    shown: list[float] = []
+    for level in sorted((float(v) for v in levels), reverse=True):
+        if not shown or np.log(shown[-1] / level) > 0.03 * height:
+            shown.append(level)
+    axis.set_yticks([float(v) for v in levels], minor=False)
+    axis.set_yticklabels([f"{v:g}" if float(v) in shown else "" for v in levels])
+    axis.minorticks_off()
