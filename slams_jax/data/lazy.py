@@ -1,0 +1,121 @@
+"""A variable of one or several files as one array that is read only where it is indexed."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from slams_jax.data.units import to_float32
+from slams_jax.errors import InputError
+
+
+class Piece(NamedTuple):
+    """One file's part of a variable."""
+
+    source: str  # named in errors
+    variable: xr.Variable  # lazily indexed; its dimensions have the names of the result
+    positions: Mapping[str, np.ndarray]  # dimension -> indices into the file, in result order
+    scale: float  # library units = scale * file units + offset
+    offset: float
+
+
+def _runs(indices: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Split `indices` where reading what lies between would cost more than a second read."""
+    if indices.size and np.ptp(indices) >= 2 * indices.size:
+        edges = [0, *(np.flatnonzero(np.abs(np.diff(indices)) > 2) + 1), indices.size]
+    else:
+        edges = [0, indices.size]
+    for first, last in itertools.pairwise(edges):
+        yield slice(first, last), indices[first:last]
+
+
+class LazyArray(BackendArray):
+    """A float32 array for xarray that computes only the block that is indexed."""
+
+    shape: tuple[int, ...]
+    dtype = np.dtype(np.float32)
+
+    def block(self, indices: Sequence[np.ndarray]) -> np.ndarray:
+        """The values at the outer product of one index vector for each dimension."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        indices = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
+        result = self.block([np.atleast_1d(i) for i in indices])
+        return result.squeeze(axis=tuple(a for a, i in enumerate(indices) if i.ndim == 0))
+
+
+class LazyField(LazyArray):
+    """Pieces joined along their first common dimension `along`; float32, library order and units.
+
+    Attributes:
+        shape, dtype: of the whole.
+        dims: names of the dimensions of the result.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], dims: tuple[str, ...], along: str):
+        self.pieces = tuple(pieces)
+        self.dims = dims
+        self.along = along
+        ends = np.cumsum([p.positions[along].size for p in pieces])
+        self._starts = np.concatenate([[0], ends[:-1]])
+        self.shape = tuple(
+            int(ends[-1]) if d == along else pieces[0].positions[d].size for d in dims
+        )
+
+    def block(self, indices: Sequence[np.ndarray]) -> np.ndarray:
+        """The values at the outer product of one index vector for each dimension."""
+        flat = dict(zip(self.dims, indices, strict=True))
+        result = np.empty([i.size for i in flat.values()], dtype=np.float32)
+        axis = self.dims.index(self.along)
+        owner = np.searchsorted(self._starts, flat[self.along], side="right") - 1
+        for number in np.unique(owner) if result.size else ():
+            where = np.flatnonzero(owner == number)
+            local = flat[self.along][where] - self._starts[number]
+            for run, chosen in _runs(local):
+                block = self._read_piece(self.pieces[number], {**flat, self.along: chosen})
+                result[(slice(None),) * axis + (where[run],)] = block
+        return result
+
+    def _read_piece(self, piece: Piece, wanted: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Read the smallest block of the file that holds `wanted`, then pick from it."""
+        box, pick = {}, []
+        for dim in self.dims:
+            indices = piece.positions[dim][wanted[dim]]
+            if dim in piece.variable.dims:
+                low = int(indices.min())
+                box[dim] = slice(low, int(indices.max()) + 1)
+                pick.append(indices - low)
+            else:  # a file of one time without that dimension
+                pick.append(np.zeros_like(indices))
+        try:
+            # Transposed after reading: a lazy transpose would read point by point.
+            values = piece.variable.isel(box).values
+        except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+            raise InputError(
+                f"{piece.source}: cannot be read ({_first_line(error)}): fetch or write it again"
+            ) from error
+        present = [d for d in self.dims if d in piece.variable.dims]
+        values = values.transpose([piece.variable.dims.index(d) for d in present])
+        values = np.expand_dims(
+            values, [a for a, d in enumerate(self.dims) if d not in piece.variable.dims]
+        )
+        return to_float32(values[np.ix_(*pick)], piece.scale, piece.offset)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def lazy_variable(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, Any]):
+    """An xarray Variable that reads `array` only when its values are asked for."""
+    return xr.Variable(tuple(dims), indexing.LazilyIndexedArray(array), dict(attrs))

@@ -1,0 +1,146 @@
+"""Units at the boundary: what files write, and how it becomes what the library holds."""
+
+import numpy as np
+
+from slams_jax.errors import InputError
+from slams_jax.schema import VARIABLES
+
+GRAVITY = 9.80665  # m s-2, the standard gravity that defines the geopotential metre
+KELVIN = 273.15  # K at 0 degrees Celsius
+FILL_ABOVE = 1e20  # no atmospheric quantity in these units is so large: undeclared fill values are
+
+# library units -> {spelling reduced by `_reduced`: (scale, offset)}
+_SPELLINGS = {
+    "K": {
+        **dict.fromkeys(("k", "kelvin", "degk", "degreek", "degreeskelvin"), (1.0, 0.0)),
+        **dict.fromkeys(
+            ("c", "degc", "degreec", "degreesc", "celsius", "degreecelsius", "degreescelsius"),
+            (1.0, KELVIN),
+        ),
+    },
+    "Pa": {
+        **dict.fromkeys(("pa", "pascal", "pascals"), (1.0, 0.0)),
+        **dict.fromkeys(
+            ("hpa", "hectopascal", "hectopascals", "mb", "mbar", "millibar", "millibars"),
+            (100.0, 0.0),
+        ),
+    },
+    "m2 s-2": {
+        **dict.fromkeys(("m2s-2", "m2/s2", "jkg-1", "j/kg"), (1.0, 0.0)),
+        **dict.fromkeys(("m", "gpm", "meter", "meters", "metre", "metres"), (GRAVITY, 0.0)),
+    },
+    "kg kg-1": {
+        **dict.fromkeys(("kgkg-1", "kg/kg", "1", "dimensionless"), (1.0, 0.0)),
+        **dict.fromkeys(("gkg-1", "g/kg"), (1e-3, 0.0)),
+    },
+    "m": {
+        **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), (1.0, 0.0)),
+        **dict.fromkeys(("mm", "kgm-2", "kg/m2", "millimeter", "millimetre"), (1e-3, 0.0)),
+    },
+    "W m-2": dict.fromkeys(("wm-2", "w/m2", "watt/m2", "watts/m2"), (1.0, 0.0)),
+}
+
+# Range of values that the library's units can mean; outside it the units are wrong.
+_PLAUSIBLE = {"K": (100.0, 400.0), "Pa": (2e4, 1.2e5)}
+
+
+def _reduced(units: str) -> str:
+    units = units.strip().lower().replace("°", "deg")
+    for noise in ("**", "^", "_", " ", "."):
+        units = units.replace(noise, "")
+    return units
+
+
+def canonical_name(name: str) -> str:
+    """The library's name of the variable called `name` (`T`, `ta`, `air` -> `temperature`).
+
+    A name that the library does not know is its own.
+    """
+    if name in VARIABLES:
+        return name
+    for variable in VARIABLES.values():
+        if name.lower() in (variable.name, *variable.aliases):
+            return variable.name
+    return name
+
+
+def conversion(variable: str, units: str | None, *, source: str) -> tuple[float, float]:
+    """(scale, offset) from `units` to the library's units: library = scale * value + offset.
+
+    Args:
+        variable: library name; one that the library does not know is left in its own units.
+        units: as the source writes them; None or empty means the library's own.
+        source: what to name in the error, such as a file.
+
+    Raises:
+        InputError: units that do not measure this variable.
+    """
+    known = VARIABLES.get(variable)
+    if known is None or not units or not units.strip():
+        return 1.0, 0.0
+    spellings = _SPELLINGS[known.units]
+    if _reduced(units) not in spellings:
+        raise InputError(
+            f"{source}: {variable} has units {units!r}, which is no spelling of {known.units!r} "
+            f"or of what converts to it ({', '.join(sorted(spellings))}): "
+            "correct the units in the source"
+        )
+    return spellings[_reduced(units)]
+
+
+def check_plausible(variable: str, values: np.ndarray, *, source: str) -> None:
+    """Refuse values that the library's units of `variable` cannot mean; NaN is ignored.
+
+    Raises:
+        InputError: a value out of the plausible range, such as Celsius called Kelvin.
+    """
+    known = VARIABLES.get(variable)
+    finite = values[np.isfinite(values)]
+    if known is None or known.units not in _PLAUSIBLE or finite.size == 0:
+        return
+    low, high = _PLAUSIBLE[known.units]
+    for extreme in (float(finite.min()), float(finite.max())):
+        if not low <= extreme <= high:
+            raise InputError(
+                f"{source}: {variable} reaches {extreme:.6g} {known.units}, outside "
+                f"[{low:g}, {high:g}] {known.units}: its units are wrong (Celsius for Kelvin, hPa "
+                "for Pa?) or a missing value is not marked as one"
+            )
+
+
+def to_float32(values: np.ndarray, scale: float, offset: float) -> np.ndarray:
+    """float32(scale * values + offset), with NaN for infinities and undeclared fill values."""
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.floating):
+        values = values.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        missing = ~(np.abs(values) < FILL_ABOVE)
+        # Python floats keep the precision of the file: float32 stays float32.
+        converted = (values * scale + offset) if (scale, offset) != (1.0, 0.0) else values
+        result = np.array(converted, dtype=np.float32)
+    result[missing] = np.nan
+    return result
+
+
+_PRESSURES = {
+    **dict.fromkeys(("pa", "pascal", "pascals"), 0.01),
+    **dict.fromkeys(
+        ("hpa", "hectopascal", "hectopascals", "mb", "mbar", "millibar", "millibars"), 1.0
+    ),
+    "kpa": 10.0,
+}
+
+
+def hectopascals(values: np.ndarray, units: str | None) -> np.ndarray | None:
+    """Pressures in hPa, float64, or None when `units` do not measure a pressure.
+
+    Without units the range decides: above 1100 it is Pa; 1, 2, 3, ... n counts model levels.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if units is None or not units.strip():
+        if np.array_equal(values, np.arange(1, values.size + 1)) and values.size > 3:
+            return None
+        return values * 0.01 if values.max() > 1100.0 else values
+    factor = _PRESSURES.get(_reduced(units))
+    # Rounded: 0.01 * 85000 must be 850, not a neighbour of it.
+    return None if factor is None else np.round(values * factor, 6)

@@ -1,0 +1,132 @@
+"""Windows of consecutive times, by grain: deterministic, shuffled, sharded, resumable."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from slams_jax.data.periods import check_times
+from slams_jax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+class _Windows:
+    """Random access to the windows of arrays that share their first axis."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], starts: np.ndarray, length: int):
+        self._arrays = dict(arrays)
+        self._starts = starts
+        self._length = length
+
+    def __len__(self) -> int:
+        return int(self._starts.size)
+
+    def __getitem__(self, index: Any) -> Batch:
+        start = int(self._starts[index])
+        # A copy: what a memory map returns would be read from disk only in the training step.
+        return {n: np.array(a[start : start + self._length]) for n, a in self._arrays.items()}
+
+
+def window_starts(
+    times: np.ndarray | None, size: int, *, length: int, span: slice = slice(None)
+) -> np.ndarray:
+    """First indices, int (window,), of every `length` consecutive times inside `span`.
+
+    Args:
+        times: datetime64 (time,), ascending; windows cross no gap, that is no step longer or
+            shorter than the most frequent one. None takes the times as gapless.
+        size: number of times.
+        length: times in a window.
+        span: slice of the times to stay inside, step 1.
+
+    Raises:
+        InputError: a length below 1, or no window that fits.
+    """
+    if length < 1:
+        raise InputError(f"the length of a window must be at least 1, got {length}")
+    first, last, step = span.indices(size)
+    if step != 1:
+        raise InputError(f"span must have step 1, got {span}")
+    starts = np.arange(first, last - length + 1)
+    if times is not None and length > 1:
+        times = check_times(times)
+        if times.size != size:
+            raise InputError(f"{times.size} times for arrays of {size}")
+        steps = np.diff(times)
+        values, counts = np.unique(steps, return_counts=True)
+        broken = np.concatenate([[0], np.cumsum(steps != values[counts.argmax()])])
+        starts = starts[broken[starts + length - 1] == broken[starts]]
+    if starts.size == 0:
+        raise InputError(
+            f"no window of {length} consecutive times in the {max(0, last - first)} of the period: "
+            "shorten the window or lengthen the period"
+        )
+    return starts
+
+
+def window_loader(
+    arrays: Mapping[str, np.ndarray],
+    *,
+    length: int,
+    batch_size: int,
+    seed: int,
+    times: np.ndarray | None = None,
+    span: slice = slice(None),
+    shuffle: bool = True,
+    transform: Callable[[Batch], Batch] | None = None,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> grain.DatasetIterator:
+    """Batches of windows of `arrays`.
+
+    The order depends on `seed` alone. `get_state()` and `set_state()` of the result resume it with
+    exactly the batches that would have followed.
+
+    Args:
+        arrays: by name, (time, ...) each, the same number of times; may be memory-mapped, and may
+            hold the times themselves for `transform`.
+        length: times in a window.
+        batch_size: windows in a batch.
+        seed: of the shuffling.
+        times: datetime64 (time,); windows cross no gap in them. None takes them as gapless.
+        span: the times to stay inside, as `split_periods` gives it.
+        shuffle: endless, every epoch in another order; otherwise one pass in order, of which the
+            last batch may be smaller.
+        transform: applied to each window, {name: (length, ...)}, before batching; deterministic.
+        shard_index: of this process; the shards of an epoch are disjoint and complete.
+        shard_count: number of processes.
+
+    Returns:
+        An iterator of {name: (batch_size, length, ...)}.
+
+    Raises:
+        InputError: arrays of different lengths, no window that fits, or numbers out of range.
+    """
+    if not arrays:
+        raise InputError("no arrays to take windows from")
+    sizes = {name: int(array.shape[0]) for name, array in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"arrays must have the same number of times, got {sizes}")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be in [0, 2**32), got {seed}")
+    if not 0 <= shard_index < shard_count:
+        raise InputError(f"shard_index must be in [0, {shard_count}), got {shard_index}")
+    starts = window_starts(times, next(iter(sizes.values())), length=length, span=span)
+    if starts.size < shard_count:
+        raise InputError(f"{starts.size} windows are too few for {shard_count} shards")
+    dataset = grain.MapDataset.source(_Windows(arrays, starts, length))
+    if shuffle:
+        dataset = dataset.seed(seed).shuffle()
+    dataset = dataset[shard_index::shard_count]
+    if shuffle:
+        dataset = dataset.repeat()
+    if transform is not None:
+        dataset = dataset.map(transform)
+    dataset = dataset.batch(batch_size, drop_remainder=shuffle)
+    # Threads of this process, few and little ahead: a window is a copy out of a memory map.
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    return iter(dataset.to_iter_dataset(options))
