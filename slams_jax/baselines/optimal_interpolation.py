@@ -1,0 +1,161 @@
+r"""Optimal interpolation, in the form of a variational analysis (3D-Var).
+
+The analysis x = x_b + B^(1/2) v minimises, over the control variable v,
+
+    J(v) = 1/2 |v|^2 + 1/2 sum_k |W_k (y_k - H_k(x_b + B^(1/2) v))|^2,    W_k^T W_k = R_k^-1,
+
+with x_b the background, B the covariance of its errors, and y_k, H_k, R_k the observations. For a
+linear H it is x_b + B H^T (H B H^T + R)^-1 (y - H x_b) (Gandin 1963; Lorenc 1986, QJRMS 112);
+otherwise H is linearised anew in each outer iteration (Courtier et al. 1994, QJRMS 120).
+Every frame is an analysis of its own: B has no correlation in time.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Float, PyTree
+
+from slams_jax.aliases import PRNGKey, Trajectory
+from slams_jax.errors import InputError
+from slams_jax.observe import Separable, Stream, whitened_innovations
+from slams_jax.observe.streams import identity_decode
+
+
+def optimal_interpolation(
+    background: Float[Array, "time lat lon channel"],
+    streams: Sequence[Stream],
+    covariance: Separable,
+    *,
+    iterations: int = 100,
+    outer: int = 1,
+) -> Float[Array, "time lat lon channel"]:
+    """The analysis of a background and observations.
+
+    Pure, and may be jitted with `iterations` and `outer` static. A bias of the background is the
+    caller's to remove.
+
+    Args:
+        background: x_b, in physical units.
+        streams: observations in state space.
+        covariance: B, of the errors of the background.
+        iterations: conjugate-gradient iterations in each outer iteration, at most.
+        outer: linearisations of the operators; one is enough for linear ones.
+
+    Returns:
+        The analysis, in physical units; the background itself where there is no stream.
+
+    Raises:
+        InputError: a stream in latent space, a covariance of another grid, or no iteration.
+    """
+    _check(background, streams, covariance, iterations, outer)
+    if not streams:
+        return background
+
+    def residuals(v: Trajectory) -> PyTree[Array]:
+        state = background + covariance.sample_root(v)
+        # All terms of J as squares: the control variable itself, and the whitened innovations.
+        return v, whitened_innovations(streams, state, identity_decode, jnp.zeros(()))
+
+    step = lambda _, v: _gauss_newton(residuals, v, iterations)
+    v = jax.lax.fori_loop(0, outer, step, jnp.zeros_like(background))
+    return background + covariance.sample_root(v)
+
+
+def optimal_interpolation_ensemble(
+    key: PRNGKey,
+    background: Float[Array, "time lat lon channel"],
+    streams: Sequence[Stream],
+    covariance: Separable,
+    *,
+    members: int,
+    batch: int | None = None,
+    iterations: int = 100,
+    outer: int = 1,
+) -> Float[Array, "member time lat lon channel"]:
+    """Analyses of perturbed backgrounds and observations.
+
+    For linear operators the members are draws from N(analysis, (B^-1 + H^T R^-1 H)^-1), the
+    uncertainty that optimal interpolation ascribes to itself (Burgers et al. 1998, MWR 126).
+    Member i depends on `fold_in(key, i)`, whatever the number of members and batches.
+
+    Args:
+        key: the source of all perturbations.
+        background: x_b, in physical units.
+        streams: observations in state space.
+        covariance: B, of the errors of the background.
+        members: number of analyses.
+        batch: analyses made at a time (all at once where None).
+        iterations: as in `optimal_interpolation`.
+        outer: as in `optimal_interpolation`.
+
+    Returns:
+        The ensemble, in physical units.
+
+    Raises:
+        InputError: as `optimal_interpolation`, or fewer than one member or batch.
+    """
+    _check(background, streams, covariance, iterations, outer)
+    if members < 1 or (batch is not None and batch < 1):
+        raise InputError(f"members and batch must be at least 1, got {members} and {batch}")
+
+    def member(index: Array) -> Trajectory:
+        key_background, key_streams = jax.random.split(jax.random.fold_in(key, index))
+        white = jax.random.normal(key_background, background.shape)
+        keys = jax.random.split(key_streams, max(len(streams), 1))
+        return optimal_interpolation(
+            background + covariance.sample_root(white),
+            [_perturb(k, stream) for k, stream in zip(keys, streams, strict=False)],
+            covariance,
+            iterations=iterations,
+            outer=outer,
+        )
+
+    return jax.lax.map(member, jnp.arange(members), batch_size=min(batch or members, members))
+
+
+def _check(
+    background: Array, streams: Sequence[Stream], covariance: Separable, iterations: int, outer: int
+) -> None:
+    """Reject what cannot be analysed."""
+    if iterations < 1 or outer < 1:
+        raise InputError(
+            f"optimal interpolation needs at least one iteration, got {iterations=}, {outer=}"
+        )
+    if background.shape[1:] != covariance.std.shape:
+        raise InputError(
+            f"the background has frames of shape {background.shape[1:]}, but the covariance of its "
+            f"errors is for {covariance.std.shape}: estimate it on the same grid and channels"
+        )
+    for stream in streams:
+        if stream.space != "state":
+            raise InputError(
+                f"stream {stream.name!r} is in {stream.space} space: optimal interpolation takes "
+                "observations in state space only, leave it out"
+            )
+
+
+def _gauss_newton(
+    residuals: Callable[[Trajectory], PyTree[Array]], v: Trajectory, iterations: int
+) -> Trajectory:
+    """One step towards the least |residuals(v)|^2 from `v`.
+
+    The step solves J^T J step = -J^T residuals. It is shortened where the whole of it would not
+    reduce the sum of squares, down to nothing: an operator bent that much keeps the last iterate.
+    """
+    value, jacobian = jax.linearize(residuals, v)
+    transpose = jax.linear_transpose(jacobian, v)
+    downhill = -transpose(value)[0]
+    step, _ = cg(lambda p: transpose(jacobian(p))[0], downhill, tol=1e-6, maxiter=iterations)
+    lengths = jnp.array([1.0, 0.5, 0.25, 0.125, 0.0])
+    squares = lambda tree: sum((jnp.sum(r**2) for r in jax.tree.leaves(tree)), start=jnp.zeros(()))
+    costs = jax.lax.map(lambda length: squares(residuals(v + length * step)), lengths)
+    return v + lengths[jnp.nanargmin(costs)] * step
+
+
+def _perturb(key: PRNGKey, stream: Stream) -> Stream:
+    """`stream` with a draw of its error on top of the values."""
+    error = stream.covariance.sample_root(jax.random.normal(key, stream.values.shape))
+    return dataclasses.replace(stream, values=stream.values + jnp.where(stream.mask, error, 0.0))
