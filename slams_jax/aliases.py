@@ -1,6 +1,6 @@
 """The array vocabulary and the two seams of the library."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -12,6 +12,7 @@ PRNGKey = Key[Array, ""]
 Params = PyTree[Float[Array, "..."]]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """x_t, t -> E[x_0 | x_t]; `t` is a scalar in [0, 1], the result has the shape of `x_t`."""
 
@@ -20,6 +21,7 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
 class ObservationOperator(Protocol):
     """H: a trajectory of states (time, lat, lon, channel) -> what is observed (time, ...)."""
 

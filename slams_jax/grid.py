@@ -1,7 +1,7 @@
 """Horizontal grids: coordinates, area weights and what lies beyond an edge."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -52,7 +52,7 @@ class Grid:
             raise InputError("longitude covers a full circle twice: drop the repeated meridian")
 
     @classmethod
-    def of(cls, latitude: Sequence[float], longitude: Sequence[float]) -> "Grid":
+    def of(cls, latitude: Iterable[float], longitude: Iterable[float]) -> "Grid":
         """The grid of two coordinate arrays, rounded to 1e-6 degrees so that files agree."""
         return cls(
             tuple(round(float(v), 6) for v in latitude),

@@ -7,7 +7,7 @@ square root of R that turns white noise into errors.
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from slams_jax.errors import InputError
 
 
+@runtime_checkable
 class Covariance(Protocol):
     """The error covariance of one stream."""
 
