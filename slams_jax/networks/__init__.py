@@ -1,1 +1,34 @@
+"""Networks: convolutions that know what lies beyond an edge, the U-Net, encoder and decoder.
 
+Flax linen modules over (batch, lat, lon, channel) arrays of any size, for any padding rule of
+`slams_jax.grid.Padding`. Compile what calls them with `compiler_options()`.
+"""
+
+from slams_jax.networks.codec import Decoder, Encoder, SlamsDecoder, SlamsEncoder
+from slams_jax.networks.convolution import (
+    Conv,
+    compiler_options,
+    conv2d,
+    depth_to_space,
+    space_to_depth,
+    upsample_conv2d,
+)
+from slams_jax.networks.padding import Coordinates, coordinate_channels, pad
+from slams_jax.networks.unet import UNet
+
+__all__ = [
+    "Conv",
+    "Coordinates",
+    "Decoder",
+    "Encoder",
+    "SlamsDecoder",
+    "SlamsEncoder",
+    "UNet",
+    "compiler_options",
+    "conv2d",
+    "coordinate_channels",
+    "depth_to_space",
+    "pad",
+    "space_to_depth",
+    "upsample_conv2d",
+]

@@ -1,0 +1,228 @@
+"""The two halves of the autoencoder: the library's own and those of SLAMS.
+
+Own: patches of `compression` x `compression` points become channels (exactly invertible, fast on
+any machine); a linear map of a patch to its code stands beside a residual network that starts
+at zero, so that training begins at a linear code and only ever learns its correction.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.grid import Padding
+from slams_jax.networks.convolution import Conv, depth_to_space, space_to_depth
+from slams_jax.networks.padding import Coordinates, pad
+from slams_jax.networks.unet import ResidualBlock, normalise, with_coordinates
+
+
+class Trunk(nn.Module):
+    """Convolution, residual blocks, convolution that starts at zero.
+
+    Attributes:
+        channels: of the output.
+        width: channels of the blocks.
+        blocks: their number.
+        kernel: size of the convolutions.
+        padding: what lies beyond the edges.
+        coordinates: position channels appended to the input.
+    """
+
+    channels: int
+    width: int
+    blocks: int
+    kernel: int
+    padding: Padding
+    coordinates: Coordinates
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch lat lon input"]
+    ) -> Float[Array, "batch lat lon output"]:
+        """The correction of `x`'s linear map."""
+        x = with_coordinates(x, self.padding, self.coordinates)
+        x = Conv(self.width, self.kernel, self.padding)(x)
+        for _ in range(self.blocks):
+            x = ResidualBlock(self.kernel, self.padding)(x)
+        x = nn.silu(normalise(x))
+        return Conv(self.channels, self.kernel, self.padding, zero=True)(x)
+
+
+class Encoder(nn.Module):
+    """First guess of the state and everything known -> code.
+
+    Attributes:
+        latent_channels: of the code.
+        compression: points of the state to one point of the code, in each direction.
+        width: channels of the residual blocks.
+        blocks: their number.
+        kernel: size of the convolutions.
+        padding: what lies beyond the edges.
+        coordinates: position channels appended to the input.
+    """
+
+    latent_channels: int
+    compression: int
+    width: int
+    blocks: int
+    kernel: int
+    padding: Padding
+    coordinates: Coordinates
+
+    @nn.compact
+    def __call__(
+        self,
+        guess: Float[Array, "batch lat lon state"],
+        features: Float[Array, "batch lat lon feature"],
+    ) -> Float[Array, "batch latent_lat latent_lon latent"]:
+        """Encode. Sizes that `compression` does not divide are continued beyond the edge.
+
+        Args:
+            guess: the state or the best that stands for it, without missing values.
+            features: values (0 where missing) and masks of every input.
+        """
+        shape = guess.shape[1:3]
+        extra = [-n % self.compression for n in shape]
+        halo = ((0, extra[0]), (0, extra[1]))
+        guess, features = (
+            space_to_depth(pad(x, halo, self.padding), self.compression) for x in (guess, features)
+        )
+        code = nn.Dense(self.latent_channels, use_bias=False, name="linear")(guess)
+        trunk = Trunk(
+            self.latent_channels,
+            self.width,
+            self.blocks,
+            self.kernel,
+            self.padding,
+            self.coordinates,
+        )
+        return code + trunk(features)
+
+
+class Decoder(nn.Module):
+    """Code -> state.
+
+    Attributes:
+        channels: of the state.
+        compression: points of the state to one point of the code, in each direction.
+        width: channels of the residual blocks.
+        blocks: their number.
+        kernel: size of the convolutions.
+        padding: what lies beyond the edges.
+        coordinates: position channels appended to the input.
+    """
+
+    channels: int
+    compression: int
+    width: int
+    blocks: int
+    kernel: int
+    padding: Padding
+    coordinates: Coordinates
+
+    @nn.compact
+    def __call__(
+        self, z: Float[Array, "batch latent_lat latent_lon latent"], shape: tuple[int, int]
+    ) -> Float[Array, "batch lat lon state"]:
+        """Decode to `shape` = (lat, lon)."""
+        channels = self.channels * self.compression**2
+        trunk = Trunk(
+            channels, self.width, self.blocks, self.kernel, self.padding, self.coordinates
+        )
+        patch = nn.Dense(channels, use_bias=False, name="linear")(z) + trunk(z)
+        return depth_to_space(patch, self.compression)[:, : shape[0], : shape[1]]
+
+
+class _Chain(nn.Module):
+    """Convolutions with batch normalisation and ReLU between them."""
+
+    channels: tuple[int, ...]
+    kernel: int
+    padding: Padding
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        for i, channels in enumerate(self.channels):
+            x = Conv(channels, self.kernel, self.padding)(x)
+            if i < len(self.channels) - 1:
+                x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        return x
+
+
+class SlamsEncoder(nn.Module):
+    """The encoder of SLAMS: all values side by side, full resolution, no masks.
+
+    Attributes:
+        channels: of each convolution's output, the last being the code's.
+        kernel: size of the convolutions.
+        padding: what lies beyond the edges.
+    """
+
+    channels: tuple[int, ...]
+    kernel: int
+    padding: Padding
+
+    @nn.compact
+    def __call__(
+        self, values: Float[Array, "batch lat lon value"], *, train: bool = False
+    ) -> Float[Array, "batch lat lon latent"]:
+        """Encode; `train` uses and updates the statistics of the batch."""
+        return _Chain(self.channels, self.kernel, self.padding)(values, train=train)
+
+
+class SlamsDecoder(nn.Module):
+    """The decoder of SLAMS. A transposed convolution of stride 1 is a convolution.
+
+    Attributes:
+        channels: of each convolution's output, the last being the state's.
+        kernel: size of the convolutions.
+        padding: what lies beyond the edges.
+    """
+
+    channels: tuple[int, ...]
+    kernel: int
+    padding: Padding
+
+    @nn.compact
+    def __call__(
+        self, z: Float[Array, "batch lat lon latent"], *, train: bool = False
+    ) -> Float[Array, "batch lat lon state"]:
+        """Decode; `train` uses and updates the statistics of the batch."""
+        return _Chain(self.channels, self.kernel, self.padding)(z, train=train)
+
+
+def linear_code(
+    channels: int,
+    latent_channels: int,
+    compression: int,
+    states: Float[np.ndarray, "sample lat lon channel"] | None,
+) -> tuple[Float[np.ndarray, "patch latent"], Float[np.ndarray, "latent patch"]]:
+    """Kernels of the linear maps patch -> code and code -> patch to start from.
+
+    The code spans the leading principal components of the patches (some random directions
+    without `states`), turned so that all its channels have nearly the same variance, one on average.
+    Noise on such a code is then noise of equal size in every direction of the state.
+
+    Args:
+        channels: of the state.
+        latent_channels: of the code.
+        compression: size of a patch.
+        states: standardised states; NaN counts as 0.
+    """
+    size = channels * compression**2
+    rank = min(size, latent_channels)
+    if states is None:
+        random = np.random.default_rng(0).normal(size=(size, size))
+        directions, variance = np.linalg.qr(random)[0], np.ones(size)
+    else:
+        lat, lon = (n - n % compression for n in states.shape[1:3])
+        even = np.nan_to_num(states[:, :lat, :lon])
+        patches = np.asarray(space_to_depth(jnp.asarray(even), compression)).reshape(-1, size)
+        variance, directions = np.linalg.eigh(patches.T.astype(np.float64) @ patches)
+        variance, directions = variance[::-1] / len(patches), directions[:, ::-1]
+    angle = 2 * np.pi * np.outer(np.arange(rank), np.arange(rank)) / rank
+    hartley = (np.cos(angle) + np.sin(angle)) / np.sqrt(rank)
+    scale = np.sqrt(rank / max(variance[:rank].sum(), 1e-6))
+    down = np.zeros((size, latent_channels), np.float32)
+    down[:, :rank] = scale * directions[:, :rank] @ hartley
+    return down, (down.T / scale**2).astype(np.float32)

@@ -1,0 +1,113 @@
+"""What a stencil reads beyond the edges of a horizontal array, and where a point lies."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.grid import Padding
+
+# Position as extra input channels, so that a convolution can tell the tropics from the poles:
+#   none      translation equivariant in both directions
+#   latitude  equivariant in longitude only
+#   both      neither (land and sea, a regional domain)
+Coordinates = Literal["none", "latitude", "both"]
+
+Halo = tuple[tuple[int, int], tuple[int, int]]
+
+
+def pad(
+    x: Float[Array, "batch lat lon channel"], halo: Halo, padding: Padding
+) -> Float[Array, "batch lat_out lon_out channel"]:
+    """Surround `x` with the rows and columns that a stencil reads beyond its edges.
+
+    Over a pole ("sphere") the field goes on down the opposite meridian: row -1 is row 0 turned by
+    half a circle. That is exact on grids whose first and last rows lie half a spacing from the
+    poles (Gaussian grids nearly so). A grid with rows at the poles repeats that row, an error of
+    one row; an odd number of longitudes turns by half a spacing too little.
+
+    Args:
+        x: horizontal arrays, latitude before longitude.
+        halo: rows (before, after) and columns (before, after) to add; any number.
+        padding: the rule of `slams_jax.grid.Padding`.
+
+    Returns:
+        `x` with `lat + before + after` rows and `lon + before + after` columns.
+    """
+    rows, columns = halo
+    x = _pad_longitude(x, columns, wrap=padding != "edge")
+    if padding == "sphere":
+        # Columns before rows: half a circle is half of the columns without their halo.
+        return _pad_over_poles(x, rows, columns)
+    return _pad_axis(x, 1, rows, wrap=padding == "torus")
+
+
+def _pad_longitude(x: Array, columns: tuple[int, int], *, wrap: bool) -> Array:
+    return _pad_axis(x, 2, columns, wrap=wrap)
+
+
+def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Array:
+    before, after = halo
+    if before == after == 0:
+        return x
+    size = x.shape[axis]
+    if not wrap:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = halo
+        return jnp.pad(x, widths, mode="edge")
+    if max(halo) > size:  # around the circle more than once
+        return jnp.take(x, np.arange(-before, size + after) % size, axis=axis)
+    parts = [
+        jax.lax.slice_in_dim(x, size - before, size, axis=axis),
+        x,
+        jax.lax.slice_in_dim(x, 0, after, axis=axis),
+    ]
+    return jnp.concatenate([p for p in parts if p.shape[axis]], axis=axis)
+
+
+def _pad_over_poles(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+    before, after = rows
+    if before == after == 0:
+        return x
+    size, width = x.shape[1], x.shape[2] - sum(columns)
+    # The meridian and its opposite make one circle of 2 * size rows.
+    circle = np.arange(-before, size + after) % (2 * size)
+    turned = circle >= size
+    index = np.where(turned, 2 * size - 1 - circle, circle)
+    east = (np.arange(x.shape[2]) - columns[0] + width // 2) % width + columns[0]
+    parts = []
+    start = 0
+    for stop in [*(np.flatnonzero(np.diff(turned)) + 1), len(circle)]:
+        part = jnp.take(x, index[start:stop], axis=1)
+        parts.append(jnp.take(part, east, axis=2) if turned[start] else part)
+        start = stop
+    return jnp.concatenate(parts, axis=1)
+
+
+def coordinate_channels(
+    shape: tuple[int, int], padding: Padding, coordinates: Coordinates
+) -> Float[np.ndarray, "lat lon channel"]:
+    """Smooth functions of the position, in [-1, 1], as constant input channels.
+
+    Rows give sin and cos of a latitude that runs over the domain from -pi/2 to pi/2; columns give
+    sin and cos of longitude where it is periodic, else of an angle from -pi/2 to pi/2. They
+    depend on the shape alone, so one network serves grids of one kind.
+
+    Args:
+        shape: (latitudes, longitudes).
+        padding: decides whether longitude is periodic.
+        coordinates: which of them; "none" gives no channel.
+
+    Returns:
+        float32 (lat, lon, 0, 2 or 4).
+    """
+    lat, lon = shape
+    row = np.pi * ((np.arange(lat) + 0.5) / lat - 0.5)
+    turn = np.pi if padding == "edge" else 2 * np.pi
+    column = turn * ((np.arange(lon) + 0.5) / lon - 0.5)
+    row, column = np.meshgrid(row, column, indexing="ij")
+    angles = {"none": [], "latitude": [row], "both": [row, column]}[coordinates]
+    parts = [f(angle) for angle in angles for f in (np.sin, np.cos)]
+    return np.stack(parts, axis=-1).astype(np.float32) if parts else np.zeros((lat, lon, 0), "f4")

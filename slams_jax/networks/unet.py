@@ -1,0 +1,131 @@
+"""The time-modulated residual U-Net of score-based data assimilation.
+
+The network of Rozet & Louppe (2023, arXiv 2306.10574) that SLAMS uses, for any size of grid and
+any padding: at each level residual blocks `x + f(x + m(t))` on the way down and up, stride-2
+convolutions down, nearest neighbour and convolution up, skips added.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.grid import Padding
+from slams_jax.networks.convolution import Conv
+from slams_jax.networks.padding import Coordinates, coordinate_channels
+
+_FREQUENCIES = np.pi * np.arange(1, 17, dtype=np.float32)
+
+
+def normalise(
+    x: Float[Array, "batch lat lon channel"],
+) -> Float[Array, "batch lat lon channel"]:
+    """Subtract the mean over channels at each point and divide by the standard deviation."""
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    centred = x - mean
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + 1e-5)
+
+
+def with_coordinates(
+    x: Float[Array, "batch lat lon channel"], padding: Padding, coordinates: Coordinates
+) -> Float[Array, "batch lat lon extended"]:
+    """Append the channels of `coordinate_channels`."""
+    if coordinates == "none":
+        return x
+    position = jnp.asarray(coordinate_channels(x.shape[1:3], padding, coordinates))
+    return jnp.concatenate([x, jnp.broadcast_to(position, (x.shape[0], *position.shape))], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Sixteen harmonics of the diffusion time, then a small perceptron.
+
+    Attributes:
+        features: size of the embedding.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, t: Float[Array, " batch"]) -> Float[Array, "batch features"]:
+        """Embed times in [0, 1]."""
+        angle = t[:, None] * jnp.asarray(_FREQUENCIES)[None, :]
+        y = nn.Dense(256)(jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1))
+        return nn.Dense(self.features)(nn.silu(y))
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(normalise(x + m)))), with `m` a linear map of the time's embedding.
+
+    Attributes:
+        kernel: size of both convolutions.
+        padding: what lies beyond the edges.
+        zero: start as the identity.
+    """
+
+    kernel: int
+    padding: Padding
+    zero: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch lat lon channel"],
+        modulation: Float[Array, "batch features"] | None = None,
+    ) -> Float[Array, "batch lat lon channel"]:
+        """Add the block's correction to `x`."""
+        channels = x.shape[-1]
+        y = x
+        if modulation is not None:
+            y = y + nn.Dense(channels)(modulation)[:, None, None, :]
+        y = Conv(channels, self.kernel, self.padding)(normalise(y))
+        return x + Conv(channels, self.kernel, self.padding, zero=self.zero)(nn.silu(y))
+
+
+class UNet(nn.Module):
+    """A U-Net with additive time modulation; its output starts at zero.
+
+    Attributes:
+        channels: of the output.
+        widths: channels of each level; each level after the first halves the resolution.
+        blocks: residual blocks on the way down and as many on the way up, at each level.
+        embedding: size of the embedding of time.
+        kernel: size of every convolution, odd.
+        padding: what lies beyond the edges.
+        coordinates: position channels appended to the input.
+    """
+
+    channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    embedding: int
+    kernel: int
+    padding: Padding
+    coordinates: Coordinates = "none"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch lat lon input"], t: Float[Array, " batch"]
+    ) -> Float[Array, "batch lat lon output"]:
+        """Evaluate the network at times `t` in [0, 1], one for each of the batch."""
+        modulation = TimeEmbedding(self.embedding)(t)
+        x = with_coordinates(x, self.padding, self.coordinates)
+        skips = []
+        for level, width in enumerate(self.widths):
+            x = Conv(width, self.kernel, self.padding, stride=2 if level else 1)(x)
+            x = self._blocks(x, modulation)
+            skips.append(x)
+        skips.pop()
+        x = self._blocks(x, modulation)
+        for width in self.widths[-2::-1]:
+            skip = skips.pop()
+            up = Conv(width, self.kernel, self.padding, upsample=True)(normalise(x))
+            # An odd size was rounded up on the way down.
+            x = self._blocks(up[:, : skip.shape[1], : skip.shape[2]] + skip, modulation)
+        return Conv(self.channels, self.kernel, self.padding, zero=True)(x)
+
+    def _blocks(self, x: Array, modulation: Array) -> Array:
+        for _ in range(self.blocks):
+            x = ResidualBlock(self.kernel, self.padding)(x, modulation)
+        return x

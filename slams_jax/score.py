@@ -1,0 +1,213 @@
+"""The score network: a denoiser of short windows, composed into one of long trajectories.
+
+A network predicts the noise eps, or the velocity v, in a window of k frames at diffusion time t;
+`to_denoised` turns that into E[x_0 | x_t]. A trajectory of any length is denoised by sliding the
+window over it (Rozet & Louppe 2023, arXiv 2306.10574, section 3.2): each frame is taken from the
+window that it stands in the middle of, the first and last frames from the first and last window.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import Denoiser, Params, PRNGKey, Scalar
+from slams_jax.diffusion.schedule import CosineSchedule, Prediction, target, to_denoised
+from slams_jax.errors import InputError
+from slams_jax.grid import Padding
+from slams_jax.networks import Coordinates, UNet
+
+WindowDenoiser = Callable[
+    [Float[Array, "window frame lat lon channel"], Scalar],
+    Float[Array, "window frame lat lon channel"],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+    """Shape of the score network. Hashable.
+
+    Attributes:
+        window: frames k in a window, odd.
+        channels: of one frame.
+        widths: channels of each level of the U-Net; every level after the first halves the
+            resolution.
+        blocks: residual blocks on the way down, and on the way up, at each level.
+        embedding: size of the embedding of time.
+        kernel: size of the convolutions, odd; 1 on a grid of one point.
+        padding: what lies beyond the edges of the grid.
+        coordinates: position channels beside the frames.
+        prediction: what the network predicts, "eps" or "v".
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    window: int
+    channels: int
+    widths: tuple[int, ...] = (32, 64, 128)
+    blocks: int = 3
+    embedding: int = 64
+    kernel: int = 3
+    padding: Padding = "sphere"
+    coordinates: Coordinates = "latitude"
+    prediction: Prediction = "v"
+
+    def __post_init__(self):
+        checks = (
+            ("window", self.window, self.window >= 1 and self.window % 2 == 1, "odd and positive"),
+            ("channels", self.channels, self.channels >= 1, "at least 1"),
+            ("widths", self.widths, bool(self.widths) and min(self.widths, default=0) >= 1,
+             "a non-empty tuple of positive numbers"),
+            ("blocks", self.blocks, self.blocks >= 0, "not negative"),
+            ("embedding", self.embedding, self.embedding >= 1, "at least 1"),
+            ("kernel", self.kernel, self.kernel >= 1 and self.kernel % 2 == 1, "odd and positive"),
+            ("prediction", self.prediction, self.prediction in ("eps", "v"), "'eps' or 'v'"),
+        )  # fmt: skip
+        for name, value, good, expected in checks:
+            if not good:
+                raise InputError(f"score {name} must be {expected}, got {value!r}")
+
+
+def _network(config: ScoreConfig) -> UNet:
+    return UNet(
+        channels=config.window * config.channels,
+        widths=config.widths,
+        blocks=config.blocks,
+        embedding=config.embedding,
+        kernel=config.kernel,
+        padding=config.padding,
+        coordinates=config.coordinates,
+    )
+
+
+def init(config: ScoreConfig, key: PRNGKey, shape: tuple[int, int]) -> Params:
+    """Fresh parameters for a grid of `shape` (lat, lon); they fit any other shape too."""
+    x = jnp.zeros((1, *shape, config.window * config.channels))
+    return jax.jit(_network(config).init)(key, x, jnp.zeros((1,)))["params"]
+
+
+def predict(
+    config: ScoreConfig,
+    params: Params,
+    x_t: Float[Array, "window frame lat lon channel"],
+    t: Float[Array, " window"],
+) -> Float[Array, "window frame lat lon channel"]:
+    """The network: its prediction of eps or v for windows, each at its own time."""
+    n, k, lat, lon, c = x_t.shape
+    if (k, c) != (config.window, config.channels):
+        raise InputError(
+            f"score windows have {k} frames of {c} channels, expected {config.window} frames of "
+            f"{config.channels} channels"
+        )
+    flat = x_t.transpose(0, 2, 3, 1, 4).reshape(n, lat, lon, k * c)
+    y = _network(config).apply({"params": params}, flat, t)
+    return y.reshape(n, lat, lon, k, c).transpose(0, 3, 1, 2, 4)  # type: ignore[union-attr]
+
+
+def loss(
+    config: ScoreConfig,
+    schedule: CosineSchedule,
+    params: Params,
+    key: PRNGKey,
+    windows: Float[Array, "batch frame lat lon channel"],
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Mean squared error of the predicted noise (or velocity) at random times.
+
+    t ~ U(0, 1), stratified over the batch: each sample's time is uniform, and together they cover
+    the interval evenly, which takes variance from the gradient.
+
+    Args:
+        config: the network.
+        schedule: alpha(t), sigma(t).
+        params: of the network.
+        key: for this step.
+        windows: clean windows of unit variance.
+
+    Returns:
+        The loss, and scalars: `mse_low`, `mse_middle`, `mse_high`, the error over the thirds of
+        [0, 1] in t (0 where the batch has no sample).
+    """
+    key_time, key_noise = jax.random.split(key)
+    n = windows.shape[0]
+    t = (jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key_time, (n,))) / n
+    eps = jax.random.normal(key_noise, windows.shape, windows.dtype)
+    alpha, sigma = (f(t)[:, None, None, None, None] for f in (schedule.alpha, schedule.sigma))
+    goal = jax.vmap(lambda x, e, time: target(schedule, config.prediction, x, e, time))
+    error = predict(config, params, alpha * windows + sigma * eps, t) - goal(windows, eps, t)
+    mse = jnp.mean(jnp.square(error), axis=(1, 2, 3, 4))
+    third = jnp.minimum(jnp.floor(3.0 * t), 2.0)
+    info = {}
+    for i, name in enumerate(("low", "middle", "high")):
+        member = (third == i).astype(mse.dtype)
+        info[f"mse_{name}"] = jnp.sum(mse * member) / jnp.maximum(jnp.sum(member), 1.0)
+    return jnp.mean(mse), info
+
+
+def window_denoiser(
+    config: ScoreConfig, schedule: CosineSchedule, params: Params
+) -> WindowDenoiser:
+    """The denoiser of windows: (x_t, t) -> E[x_0 | x_t], with one time for all windows."""
+
+    def denoise(x_t: Array, t: Array) -> Array:
+        prediction = predict(config, params, x_t, jnp.full((x_t.shape[0],), t))
+        return to_denoised(schedule, prediction, config.prediction, x_t, t)
+
+    return denoise
+
+
+def trajectory_denoiser(
+    denoise: WindowDenoiser, window: int, *, chunk: int | None = None
+) -> Denoiser:
+    """Compose a denoiser of windows into one of trajectories.
+
+    Of n - k + 1 windows the first gives its first (k + 1) / 2 frames, each inner one its middle
+    frame, the last its last (k + 1) / 2.
+
+    Args:
+        denoise: denoiser of windows, (window, frame, lat, lon, channel).
+        window: frames k in a window, odd.
+        chunk: windows evaluated at a time; their activations are recomputed for gradients, so
+            that memory does not grow with the trajectory. None: all at once.
+
+    Returns:
+        A denoiser of trajectories (time, lat, lon, channel) of k frames or more.
+
+    Raises:
+        InputError: an even window or a chunk below 1; when called, a trajectory shorter than the
+            window.
+    """
+    if window < 1 or window % 2 == 0:
+        raise InputError(f"window must be odd and positive, got {window}")
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk must be at least 1 window, got {chunk}")
+    half = window // 2
+
+    def denoise_trajectory(x_t: Array, t: Array) -> Array:
+        frames = x_t.shape[0]
+        if frames < window:
+            raise InputError(f"a trajectory of {frames} frames is shorter than a window: {window}")
+        count = frames - window + 1
+        parts = -(-count // (chunk or count))
+        size = -(-count // parts)
+        # Equal parts; windows beyond the last are repetitions of it that nobody reads.
+        starts = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
+        index = jnp.asarray(starts[:, :, None] + np.arange(window)[None, None, :])
+
+        def part(rows: Array) -> Array:
+            return denoise(x_t[rows], t)
+
+        if parts == 1:
+            x_0 = part(index[0])
+        else:
+            x_0 = jax.lax.map(jax.checkpoint(part), index)
+            x_0 = x_0.reshape(parts * size, *x_0.shape[2:])
+        inner = x_0[1 : count - 1, half]
+        if count == 1:
+            return x_0[0]
+        return jnp.concatenate([x_0[0, : half + 1], inner, x_0[count - 1, half:]])
+
+    return denoise_trajectory
