@@ -7,3 +7,10 @@ class InputError(ValueError):
     The command-line tools print the message alone and exit with status 2; library code may catch
     it as the `ValueError` it is.
     """
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on though its input was right: it diverged, or its files are damaged.
+
+    Its message is one line too: what happened, what is left, and the way out.
+    """

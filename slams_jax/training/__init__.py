@@ -1,1 +1,31 @@
+"""Training: one jitted step over all devices, a loop that resumes exactly, checked checkpoints."""
 
+from slams_jax.training.checkpoint import restore_model
+from slams_jax.training.devices import batch_mesh, batched, data_mesh, replicated, shard_batch
+from slams_jax.training.loop import fit
+from slams_jax.training.metrics import read_metrics
+from slams_jax.training.state import (
+    OptimiserConfig,
+    TrainState,
+    init_state,
+    learning_rate_schedule,
+    make_optimiser,
+)
+from slams_jax.training.step import make_step
+
+__all__ = [
+    "OptimiserConfig",
+    "TrainState",
+    "batch_mesh",
+    "batched",
+    "data_mesh",
+    "fit",
+    "init_state",
+    "learning_rate_schedule",
+    "make_optimiser",
+    "make_step",
+    "read_metrics",
+    "replicated",
+    "restore_model",
+    "shard_batch",
+]

@@ -1,0 +1,100 @@
+"""Devices: a mesh with the one axis `data`, batches split over it, everything else on each device.
+
+The same code runs on one CPU and on many hosts: each process hands in its own part of a batch,
+and the partitioner sums the gradients.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from slams_jax.errors import InputError
+
+DATA = "data"  # the mesh axis over which batches are split
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axis `data` over `devices` (all of every process unless given).
+
+    The axis is of type Auto: the compiler propagates the shardings.
+
+    Raises:
+        InputError: an empty list of devices.
+    """
+    chosen = jax.devices() if devices is None else list(devices)
+    if not chosen:
+        raise InputError("devices is empty: give at least one, or None for all of them")
+    return Mesh(np.asarray(chosen), (DATA,), axis_types=(AxisType.Auto,))
+
+
+def batch_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over as many of `devices` as divide `batch_size`, the samples of all processes.
+
+    One process leaves the devices that are too many idle, and says so in the log; the result
+    of the training does not depend on it.
+
+    Raises:
+        InputError: `batch_size` does not divide over the devices of several processes, none of
+            which can be left out.
+    """
+    chosen = jax.devices() if devices is None else list(devices)
+    count = max(n for n in range(1, len(chosen) + 1) if batch_size % n == 0) if chosen else 0
+    if count < len(chosen):
+        if jax.process_count() > 1:
+            raise InputError(
+                f"a batch of {batch_size} does not divide over {len(chosen)} devices of "
+                f"{jax.process_count()} processes: choose a multiple of {len(chosen)}"
+            )
+        logging.warning(
+            "a batch of %d does not divide over %d devices: using %d of them",
+            batch_size,
+            len(chosen),
+            count,
+        )
+    return data_mesh(chosen[:count])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole: the state."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """The sharding of what is split along its first axis: a batch."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def batch_size(batch: PyTree) -> int:
+    """The number of samples in this process's part of a batch: the common size of the first axes.
+
+    Raises:
+        InputError: no arrays, or first axes of different sizes.
+    """
+    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(batch)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise InputError(
+            f"the arrays of a batch must share a first axis of at least 1, got {sorted(sizes)}"
+        )
+    return sizes.pop()
+
+
+def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+    """This process's part of a batch of host arrays -> global arrays split over the mesh."""
+    sharding = batched(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def is_writer() -> bool:
+    """Whether this process writes metrics and messages: the first of all."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Wait until every process is here, at the place called `name`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,107 @@
+"""A small regression with noise in its loss, so that keys, data and state all matter."""
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from slams_jax.training import OptimiserConfig, fit
+
+CONFIG = {"model": {"width": 8, "levels": (10.0, 50.0)}, "name": "small"}
+STATISTICS = {"mean": np.arange(3.0), "std": np.float32(2.0)}
+
+
+def init_fn(key):
+    key_in, key_out = jax.random.split(key)
+    params = {
+        "hidden": {"kernel": jax.random.normal(key_in, (4, 8)) / 2, "bias": jnp.zeros(8)},
+        "out": {"kernel": jax.random.normal(key_out, (8, 1)) / 3},
+    }
+    return params, {"count": jnp.zeros(())}
+
+
+def predict(params, x):
+    hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"][None])
+    return hidden @ params["out"]["kernel"]
+
+
+def loss_fn(params, model_state, key, batch):
+    noise = 0.1 * jax.random.normal(key, batch["x"].shape)
+    error = predict(params, batch["x"] + noise) - batch["y"]
+    loss = jnp.mean(error**2)
+    return loss, ({"count": model_state["count"] + 1.0}, {"bias": jnp.mean(error)})
+
+
+def data(n=64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    return x, (x[:, :1] - 0.5 * x[:, 1:2]).astype(np.float32)
+
+
+def loader(batch_size=8, spoil=None):
+    """Endless batches; the sample `spoil` is NaN."""
+    x, y = data()
+    if spoil is not None:
+        y[spoil] = np.nan
+    source = grain.MapDataset.range(len(x)).map(lambda i: {"x": x[i], "y": y[i]})
+    return source.seed(1).shuffle().repeat().batch(batch_size).to_iter_dataset()
+
+
+@jax.jit
+def validate(params, model_state):
+    x, y = data()
+    return {"loss": jnp.mean((predict(params, x) - y) ** 2), "count": model_state["count"]}
+
+
+def optimiser(**changes):
+    return OptimiserConfig(**{"steps": 20, "learning_rate": 1e-2, "warmup_steps": 2, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Programs that several runs share are compiled once: the cache keeps them on disk."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def train(directory, **changes):
+    """`fit` of the problem, on two devices, with any argument changed."""
+    arguments = {
+        "loss_fn": loss_fn,
+        "init_fn": init_fn,
+        "loader": loader(),
+        "optimiser": optimiser(),
+        "seed": 0,
+        "devices": jax.devices()[:2],
+        "validate": validate,
+        "validate_every": 4,
+        "log_every": 3,
+        "checkpoint_every": 5,
+        "metadata": {"config": CONFIG, "note": "kept"},
+        "statistics": STATISTICS,
+    }
+    return fit(directory, **{**arguments, **changes})
+
+
+def assert_same(a, b):
+    """Two states equal to the bit, keys included."""
+
+    def plain(state):
+        state = state._replace(key=jax.random.key_data(state.key))
+        return jax.tree.leaves_with_path(state)
+
+    for (path, x), (_, y) in zip(plain(a), plain(b), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
