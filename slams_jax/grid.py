@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Grid:
             raise InputError("longitude covers a full circle twice: drop the repeated meridian")
 
     @classmethod
-    def of(cls, latitude: Iterable[float], longitude: Iterable[float]) -> "Grid":
+    def of(cls, latitude: Iterable[SupportsFloat], longitude: Iterable[SupportsFloat]) -> "Grid":
         """The grid of two coordinate arrays, rounded to 1e-6 degrees so that files agree."""
         return cls(
             tuple(round(float(v), 6) for v in latitude),
@@ -81,7 +81,7 @@ class Grid:
             return "edge"
         lat = np.asarray(self.latitude)
         spacing = np.diff(lat).mean() if lat.size > 1 else 180.0
-        reaches_poles = min(90.0 + lat[0], 90.0 - lat[-1]) <= spacing and lat.size > 1
+        reaches_poles = max(90.0 + lat[0], 90.0 - lat[-1]) <= spacing and lat.size > 1
         # Continuing over the pole needs the opposite meridian to be a meridian of the grid.
         return "sphere" if reaches_poles and self.shape[1] % 2 == 0 else "channel"
 
