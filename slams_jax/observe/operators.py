@@ -39,7 +39,7 @@ class Select:
 
     index: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, state: Trajectory) -> Trajectory:
+    def __call__(self, state: Trajectory) -> Float[Array, "time lat lon selected"]:
         """Return the channels at `index`."""
         return state[..., jnp.asarray(self.index)]
 
@@ -162,14 +162,13 @@ def _bilinear(grid: Grid, latitude: np.ndarray, longitude: np.ndarray):
     """Corners (point, 4) as flat indices and their weights."""
     lat, lon = np.asarray(grid.latitude), np.asarray(grid.longitude)
     inside = np.isfinite(latitude) & np.isfinite(longitude) & (np.abs(latitude) <= 90.0)
-    start = lon[0]
-    turned = np.mod(longitude - start, 360.0) + start
+    # Into the circle that begins in the middle of the gap behind the last meridian.
+    start = (lon[0] + lon[-1]) / 2 - 180.0
     if grid.periodic:
-        lon = np.append(lon, start + 360.0)
-    else:
-        # A hair of tolerance, so that a station on the edge is inside whatever its last digit.
-        turned = np.where(turned > lon[-1] + 180.0 + (start - lon[0]), turned - 360.0, turned)
-        inside &= (turned >= lon[0] - 1e-4) & (turned <= lon[-1] + 1e-4)
+        start, lon = lon[0], np.append(lon, lon[0] + 360.0)
+    turned = np.mod(np.where(inside, longitude, 0.0) - start, 360.0) + start
+    # A hair of tolerance, so that a station on the edge is inside whatever its last digit.
+    inside &= (turned >= lon[0] - 1e-4) & (turned <= lon[-1] + 1e-4)
     if grid.padding != "sphere":
         inside &= (latitude >= lat[0] - 1e-4) & (latitude <= lat[-1] + 1e-4)
     if not np.all(inside):
@@ -179,9 +178,9 @@ def _bilinear(grid: Grid, latitude: np.ndarray, longitude: np.ndarray):
             f"the domain, latitude {lat[0]:g} to {lat[-1]:g}, longitude {grid.longitude[0]:g} to "
             f"{grid.longitude[-1]:g}: remove it or choose a larger domain"
         )
+    lat, row, turn = _over_the_poles(grid)
     south, north, w_north = _bracket(lat, latitude)
     west, east, w_east = _bracket(lon, turned)
-    east = east % grid.shape[1]
     corners = [(south, west), (south, east), (north, west), (north, east)]
     weights = [
         (1 - w_north) * (1 - w_east),
@@ -189,8 +188,26 @@ def _bilinear(grid: Grid, latitude: np.ndarray, longitude: np.ndarray):
         w_north * (1 - w_east),
         w_north * w_east,
     ]
-    cell = np.stack([i * grid.shape[1] + j for i, j in corners], axis=-1)
-    return cell, np.stack(weights, axis=-1)
+    cell = [row[i] * grid.shape[1] + (j + turn[i]) % grid.shape[1] for i, j in corners]
+    return np.stack(cell, axis=-1), np.stack(weights, axis=-1)
+
+
+def _over_the_poles(grid: Grid):
+    """Latitudes of the rows, the rows themselves, and by how many meridians each is turned.
+
+    On a sphere the first and last rows follow once more, beyond the poles and turned by half a
+    circle, so that a point between them and a pole is interpolated like any other.
+    """
+    lat = np.asarray(grid.latitude)
+    row, turn = np.arange(lat.size), np.zeros(lat.size, dtype=np.int64)
+    if grid.padding != "sphere":
+        return lat, row, turn
+    half = grid.shape[1] // 2
+    if lat[0] > -90.0:
+        lat, row, turn = np.r_[-180.0 - lat[0], lat], np.r_[row[0], row], np.r_[half, turn]
+    if lat[-1] < 90.0:
+        lat, row, turn = np.r_[lat, 180.0 - lat[-1]], np.r_[row, row[-1]], np.r_[turn, half]
+    return lat, row, turn
 
 
 def _bracket(axis: np.ndarray, x: np.ndarray):
@@ -217,7 +234,9 @@ def _log_pressure(channels, variable: str, count: int, pressure: np.ndarray | No
                 f"{len(index)} levels: give each observation an altitude (m) or a level (hPa)"
             )
         return np.full((count, 2), index[0]), np.tile([1.0, 0.0], (count, 1))
-    axis, x = np.log(np.asarray(levels, dtype=np.float64)), np.log(np.asarray(pressure))
+    pressure = np.asarray(pressure, dtype=np.float64)
+    axis = np.log(np.asarray(levels, dtype=np.float64))
+    x = np.log(np.where(pressure > 0, pressure, np.nan))
     if axis.size == 1:
         reach = np.full(2, 0.05)
         above, below, weight = _bracket(axis, x)
@@ -230,7 +249,7 @@ def _log_pressure(channels, variable: str, count: int, pressure: np.ndarray | No
     if not np.all(inside):
         i = int(np.argmin(inside))
         raise InputError(
-            f"observation {i} at {np.exp(x[i]):.1f} hPa lies outside the levels {levels[0]:g} to "
+            f"observation {i} at {pressure[i]:g} hPa lies outside the levels {levels[0]:g} to "
             f"{levels[-1]:g} hPa: remove it, or give a pressure in hPa or an altitude in m"
         )
     column = np.asarray(index)
