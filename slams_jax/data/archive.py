@@ -67,11 +67,11 @@ def build_archive(
     """
     if STATE not in fields:
         raise InputError(f"an archive needs the field {STATE!r}, got {', '.join(fields) or 'none'}")
+    grid, times = _checked_axes(fields)
     chosen = {
         name: tuple((channels or {}).get(name) or channels_in(dataset))
         for name, dataset in fields.items()
     }
-    grid, times = _checked_axes(fields)
     sources = {name: _sources(name, fields[name], chosen[name]) for name in fields}
     description = _describe(key, fields, chosen, grid, times)
     digest = hashlib.sha256(description.encode()).hexdigest()[:20]
@@ -100,10 +100,10 @@ def _checked_axes(fields: Mapping[str, xr.Dataset]) -> tuple[Grid, np.ndarray]:
         if not name.isidentifier():
             raise InputError(f"field {name!r} must be named by letters, digits and underscores")
         for dim in (TIME, LATITUDE, LONGITUDE):
-            if dim not in dataset.coords:
+            if dim not in dataset.dims or dim not in dataset.coords:
                 raise InputError(
-                    f"field {name!r} has no coordinate {dim}: read it with open_dataset, put "
-                    "stations on the grid with grid_points"
+                    f"field {name!r} has no dimension {dim} with a coordinate: read it with "
+                    "open_dataset, put stations on the grid with grid_points"
                 )
     state = fields[STATE]
     grid = Grid.of(state[LATITUDE].values, state[LONGITUDE].values)

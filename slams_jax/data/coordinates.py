@@ -9,7 +9,7 @@ import xarray as xr
 from slams_jax.data.periods import check_times
 from slams_jax.data.units import hectopascals
 from slams_jax.errors import InputError
-from slams_jax.schema import COORDINATE_ALIASES, LATITUDE, LEVEL, LONGITUDE, MEMBER, TIME
+from slams_jax.schema import ALTITUDE, COORDINATE_ALIASES, LATITUDE, LEVEL, LONGITUDE, MEMBER, TIME
 
 _ROLES = (TIME, LEVEL, LATITUDE, LONGITUDE, MEMBER)
 _AXES = {"T": TIME, "Z": LEVEL, "Y": LATITUDE, "X": LONGITUDE, "E": MEMBER}
@@ -32,6 +32,8 @@ def role_of(name: Hashable, coordinate: xr.Variable | None) -> str | None:
     for role in _ROLES:
         if lower in COORDINATE_ALIASES[role]:
             return role
+    if lower in COORDINATE_ALIASES[ALTITUDE]:
+        return LEVEL  # vertical, and no pressure: `pressures` tells
     attributes = {} if coordinate is None else coordinate.attrs
     standard_name = str(attributes.get("standard_name", ""))
     if standard_name in _STANDARD_NAMES:
@@ -52,6 +54,13 @@ def role_of(name: Hashable, coordinate: xr.Variable | None) -> str | None:
         if len(stem) > 1 and stem in COORDINATE_ALIASES[role]:
             return role
     return None
+
+
+def pressures(name: Hashable, coordinate: xr.Variable | None) -> np.ndarray | None:
+    """hPa, float64 (n,), of a vertical coordinate, or None when it is not a pressure."""
+    if coordinate is None or str(name).lower() in COORDINATE_ALIASES[ALTITUDE]:
+        return None
+    return hectopascals(exact_float64(coordinate.values), coordinate.attrs.get("units"))
 
 
 def exact_float64(values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Opening NetCDF files and Zarr stores, with one clear line when that fails."""
 
+import gc
 import glob
 import hashlib
 import os
@@ -79,17 +80,20 @@ def open_file(path: Path, *, what: str = "gridded data") -> xr.Dataset:
     """
     engine = _engine(path)
     options: dict[str, Any] = {"chunks": None, "decode_times": False, "cache": False}
-    try:
-        with warnings.catch_warnings():
-            # Several declared fill values, a Zarr store without consolidated metadata: both read.
-            warnings.simplefilter("ignore")
-            dataset = xr.open_dataset(path, engine=engine, **options)
-    except Exception as error:  # the backends raise a dozen types on damaged files
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    with warnings.catch_warnings():
+        # Several declared fill values, a Zarr store without consolidated metadata: both read.
+        warnings.simplefilter("ignore")
+        try:
+            dataset, reason = xr.open_dataset(path, engine=engine, **options), ""
+        except Exception as error:  # the backends raise a dozen types on damaged files
+            dataset, reason = None, (str(error).strip() or type(error).__name__).splitlines()[0]
+        if dataset is None:
+            gc.collect()  # closes what the backend left open, while its warnings are not heard
+    if dataset is None:
         raise InputError(
-            f"{path}: cannot be read as {engine} ({first}): the file is damaged or incomplete, "
+            f"{path}: cannot be read as {engine} ({reason}): the file is damaged or incomplete, "
             "fetch or write it again"
-        ) from error
+        )
     if not dataset.data_vars:
         dataset.close()
         raise InputError(f"{path}: holds no variable: {what} expected")

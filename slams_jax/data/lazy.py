@@ -23,12 +23,9 @@ class Piece(NamedTuple):
     offset: float
 
 
-def _runs(indices: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Split `indices` where reading what lies between would cost more than a second read."""
-    if indices.size and np.ptp(indices) >= 2 * indices.size:
-        edges = [0, *(np.flatnonzero(np.abs(np.diff(indices)) > 2) + 1), indices.size]
-    else:
-        edges = [0, indices.size]
+def _runs(indices: np.ndarray, chunk: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Split `indices` where what lies between needs not be read: more than a chunk of the file."""
+    edges = [0, *(np.flatnonzero(np.abs(np.diff(indices)) > max(2, chunk)) + 1), indices.size]
     for first, last in itertools.pairwise(edges):
         yield slice(first, last), indices[first:last]
 
@@ -81,8 +78,9 @@ class LazyField(LazyArray):
         for number in np.unique(owner) if result.size else ():
             where = np.flatnonzero(owner == number)
             local = flat[self.along][where] - self._starts[number]
-            for run, chosen in _runs(local):
-                block = self._read_piece(self.pieces[number], {**flat, self.along: chosen})
+            piece = self.pieces[number]
+            for run, chosen in _runs(local, _chunk_size(piece.variable, self.along)):
+                block = self._read_piece(piece, {**flat, self.along: chosen})
                 result[(slice(None),) * axis + (where[run],)] = block
         return result
 
@@ -110,6 +108,14 @@ class LazyField(LazyArray):
             values, [a for a, d in enumerate(self.dims) if d not in piece.variable.dims]
         )
         return to_float32(values[np.ix_(*pick)], piece.scale, piece.offset)
+
+
+def _chunk_size(variable: xr.Variable, dim: str) -> int:
+    """How many indices along `dim` the file stores, and so reads, together."""
+    chunks = variable.encoding.get("chunksizes") or variable.encoding.get("chunks")
+    if dim not in variable.dims or not chunks or len(chunks) != variable.ndim:
+        return 1
+    return int(chunks[variable.dims.index(dim)])
 
 
 def _first_line(error: BaseException) -> str:

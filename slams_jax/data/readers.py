@@ -17,7 +17,7 @@ from slams_jax.data.catalogue import SourceFile, resolve
 from slams_jax.data.files import PathLike, expand_paths, fingerprint, open_file
 from slams_jax.data.lazy import LazyField, Piece, lazy_variable
 from slams_jax.data.periods import check_times, select_period
-from slams_jax.data.units import check_plausible, conversion, hectopascals
+from slams_jax.data.units import check_plausible, conversion
 from slams_jax.errors import InputError
 from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, MEMBER, TIME, VARIABLES
 
@@ -42,7 +42,7 @@ def open_dataset(
     path: PathLike | Sequence[PathLike],
     *,
     variables: Mapping[str, str] | Sequence[str] | None = None,
-    levels: Sequence[float] | None = None,
+    levels: Sequence[float | int] | None = None,
     period: Sequence[Any] | None = None,
 ) -> xr.Dataset:
     """Open gridded data lazily, whatever the file calls and orders things.
@@ -92,7 +92,7 @@ def _close(files: list[SourceFile]) -> None:
         file.dataset.close()
 
 
-def _checked_levels(levels: Sequence[float] | None) -> tuple[float, ...] | None:
+def _checked_levels(levels: Sequence[float | int] | None) -> tuple[float, ...] | None:
     if levels is None or len(levels) == 0:
         return None
     result = tuple(float(v) for v in levels)
@@ -110,7 +110,8 @@ def _part(file: SourceFile, name: str, key: Hashable, levels: tuple[float, ...] 
     variable = file.dataset.variables[key]
     for dim in variable.dims:
         # A level that is no pressure, alone, is a remark: "at 2 m".
-        if file.roles[dim] == LEVEL and variable.sizes[dim] == 1 and _pressures(file, dim) is None:
+        alone = file.roles[dim] == LEVEL and variable.sizes[dim] == 1
+        if alone and coords.pressures(dim, file.coordinate(dim)) is None:
             variable = variable.isel({dim: 0})
     roles = {d: file.roles[d] or str(d) for d in variable.dims}
     if len(set(roles.values())) < len(roles):
@@ -136,13 +137,6 @@ def _part(file: SourceFile, name: str, key: Hashable, levels: tuple[float, ...] 
     return _Part(piece, tuple(d for d in order if d in axes), axes)
 
 
-def _pressures(file: SourceFile, dim: Hashable) -> np.ndarray | None:
-    coordinate = file.coordinate(dim)
-    if coordinate is None:
-        return None
-    return hectopascals(coords.exact_float64(coordinate.values), coordinate.attrs.get("units"))
-
-
 def _axis(
     file: SourceFile, dim: Hashable, role: str, levels: tuple[float, ...] | None, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +149,7 @@ def _axis(
     if role == LONGITUDE:
         return coords.longitude_order(coords.horizontal(coordinate, role, source=source))
     if role == LEVEL:
-        pressures = _pressures(file, dim)
+        pressures = coords.pressures(dim, coordinate)
         if pressures is None:
             units = "" if coordinate is None else coordinate.attrs.get("units", "")
             raise InputError(
