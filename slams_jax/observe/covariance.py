@@ -43,8 +43,8 @@ class Diagonal:
 
     def whiten(self, residual: Array, extra: Array) -> Array:
         """Divide by the standard deviation of error and `extra` together."""
-        total = jnp.broadcast_to(self.variance + extra, residual.shape)
-        return residual / jnp.sqrt(total)
+        wide = lambda a: jnp.broadcast_to(a, residual.shape)
+        return residual / jnp.sqrt(wide(self.variance) + wide(extra))
 
     def sample_root(self, white: Array) -> Array:
         """Multiply by the standard deviation."""
@@ -123,7 +123,8 @@ def fit_separable(
 
     The standard deviation is estimated at every point and channel; the horizontal correlation from
     all channels together and the correlation between channels from all points together, which is
-    what separability buys: a few hundred fields suffice. Frames with missing values are left out.
+    what separability buys: a few hundred fields suffice. Both are shrunk by their sampling error,
+    as of independent frames. Frames with missing values are left out.
 
     Args:
         errors: a sample of errors (for instance background minus truth, over training).
@@ -148,36 +149,56 @@ def fit_separable(
     if not np.all(std > 0):
         raise InputError("an error covariance needs errors that vary at every point and channel")
     time, lat, lon, channel = errors.shape
-    scaled = (errors / std).reshape(time, lat * lon, channel)
-    between = np.einsum("tpc,tpd->cd", scaled, scaled) / (time * lat * lon)
-    channel_variance, channel_vectors = np.linalg.eigh(between)
-    sample = np.moveaxis(scaled, 2, 1).reshape(time * channel, lat * lon) / np.sqrt(time * channel)
-    variance, patterns = _leading_patterns(sample, min(rank, lat * lon))
     points = lat * lon
-    left = max(points - variance.sum(), 0.0)
-    floor = max(left / max(points - len(variance), 1), 1e-4)
+    scaled = (errors / std).reshape(time, points, channel)
+    products = np.einsum("tpc,tpd->tcd", scaled, scaled)
+    # The sums of squares of each frame's own estimate of either correlation.
+    squares = (products**2).sum(axis=(1, 2))
+    channel_variance, channel_vectors = np.linalg.eigh(products.mean(axis=0) / points)
+    channel_variance = _shrink(channel_variance, squares / points**2)
+    sample = np.moveaxis(scaled, 2, 1).reshape(time * channel, points) / np.sqrt(time * channel)
+    variance, patterns = _eigenpairs(sample)
+    variance = _shrink(variance, squares / channel**2)
+    kept = min(rank, patterns.shape[1])
+    floor = variance[kept:].mean() if kept < points else variance[-1]
     as_array = lambda a: jnp.asarray(a, dtype=jnp.float32)
     covariance = Separable(
         std=as_array(std),
-        patterns=as_array(patterns),
-        pattern_variance=as_array(np.maximum(variance, floor)),
+        patterns=as_array(patterns[:, :kept]),
+        pattern_variance=as_array(variance[:kept]),
         floor=as_array(floor),
         channel_vectors=as_array(channel_vectors),
-        # A finite sample sees smaller small eigenvalues than there are.
-        channel_variance=as_array(np.maximum(channel_variance, 1e-3)),
+        channel_variance=as_array(channel_variance),
         nugget=as_array(nugget),
     )
     return covariance, bias.astype(np.float32)
 
 
-def _leading_patterns(sample: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading eigenpairs of sample^T sample, by the smaller of the two Gram matrices."""
+def _shrink(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Eigenvalues of a sample correlation, drawn towards one by as much as it is uncertain.
+
+    The small eigenvalues of a finite sample are too small, and their inverses decide how much
+    observations weigh: the shrinkage (1 - w) C + w I of Ledoit & Wolf (2004, J. Multivariate
+    Analysis 88, 365-411) has the least expected squared error. At least 1e-4 remains of each.
+
+    Args:
+        variance: all eigenvalues, whose sum is their number.
+        squares: |C_t|^2 of the estimate C_t from frame t alone, whose mean over t is C.
+    """
+    size, total = len(variance), (variance**2).sum()
+    uncertain = max(squares.mean() - total, 0.0) / len(squares)
+    weight = min(uncertain / max(total - size, 1e-12), 1.0)
+    return np.maximum((1 - weight) * variance + weight, 1e-4)
+
+
+def _eigenpairs(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All eigenvalues of sample^T sample, falling, and the vectors of those that are not zero."""
     count, points = sample.shape
     if points <= count:
         values, vectors = np.linalg.eigh(sample.T @ sample)
-        return values[::-1][:rank], vectors[:, ::-1][:, :rank]
+        return values[::-1], vectors[:, ::-1]
     values, vectors = np.linalg.eigh(sample @ sample.T)
-    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > values[0] * 1e-6
-    values, vectors = values[kept], vectors[:, kept]
-    return values, sample.T @ vectors / np.sqrt(values)
+    vectors = sample.T @ vectors[:, kept] / np.sqrt(values[kept])
+    return np.concatenate([values[kept], np.zeros(points - kept.sum())]), vectors

@@ -68,8 +68,15 @@ def make_stream(
     mask = np.isfinite(values)
     if not mask.any():
         raise InputError(f"stream {name!r} holds no finite value: leave it out or check its times")
-    if isinstance(covariance, Diagonal) and not bool(np.all(np.asarray(covariance.variance) > 0)):
-        raise InputError(f"stream {name!r} has an error that is not positive: errors must be > 0")
+    if isinstance(covariance, Diagonal):
+        variance = np.asarray(covariance.variance)
+        if variance.shape == mask.shape:  # what was not observed needs no error
+            variance = np.where(mask, variance, 1.0)
+        if not np.all(np.isfinite(variance) & (variance > 0)):
+            raise InputError(
+                f"stream {name!r} has an error that is not positive: errors must be > 0"
+            )
+        covariance = Diagonal(jnp.asarray(variance, dtype=jnp.float32))
     if isinstance(covariance, Separable):
         frames = mask.reshape(len(mask), -1)
         if np.any(frames.any(axis=1) != frames.all(axis=1)):
@@ -89,8 +96,18 @@ def make_stream(
 
 
 def innovation(stream: Stream, x: Trajectory) -> Float[Array, "time ..."]:
-    """y - H(x), zero where nothing was observed."""
-    return jnp.where(stream.mask, stream.values - stream.operator(x), 0.0)
+    """y - H(x), zero where nothing was observed.
+
+    Raises:
+        InputError: values that H(x) does not match, in number of times or of observations.
+    """
+    predicted = stream.operator(x)
+    if predicted.shape != stream.values.shape:
+        raise InputError(
+            f"stream {stream.name!r} has values of shape {stream.values.shape}, but its operator "
+            f"gives {predicted.shape}: give one value for each time and observation, NaN if missing"
+        )
+    return jnp.where(stream.mask, stream.values - predicted, 0.0)
 
 
 def whitened_innovations(
