@@ -1,0 +1,66 @@
+"""How every command starts and ends: bad input is one line and exit status 2, no traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from slams_jax.errors import InputError, RunError
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
+
+
+def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse the flags of `argv` (sys.argv), call `main` and exit.
+
+    A flag that is unknown, leftover words, a configuration that cannot be read and `InputError`
+    give `error: ...` on stderr and status 2, `RunError` likewise with status 1. Anything else is
+    a mistake of the program and keeps its traceback.
+    """
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            _stop(
+                f"unexpected argument {arguments[1]!r}: write flags as --name=value, "
+                "without a space"
+            )
+        if "config" in flags.FLAGS and flags.FLAGS["config"].value is None:
+            _stop("no configuration: give --config=configs/<name>.py")
+        try:
+            main()
+        except InputError as error:
+            _stop(error)
+        except RunError as error:
+            _stop(error, FAILED)
+        except KeyboardInterrupt:
+            _stop("interrupted", INTERRUPTED)
+
+    app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
+    sys.exit(0)
+
+
+def _parse(argv: Sequence[str]) -> Sequence[str]:
+    """The words that are no flags, the program's name first."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _stop(error)
+    except FileNotFoundError as error:
+        _stop(f"no configuration file {error.filename}: check --config")
+    except (
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # What a configuration file or an override of a field of it can do wrong.
+        _stop(f"the configuration cannot be read: {error}")
+
+
+def _stop(message: object, status: int = BAD_INPUT) -> NoReturn:
+    print("error:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -1,0 +1,362 @@
+"""A global atmosphere for nature runs: the Held-Suarez test on the `dinosaur` dynamical core.
+
+Dry primitive equations on the sphere, no orography, no seasons: temperature relaxes towards a
+zonally symmetric equilibrium and low-level wind towards rest (Held & Suarez 1994, Bull. Amer.
+Meteor. Soc. 75, 1825-1830). Baroclinic eddies, two jets and a stratosphere with waves result.
+
+The core is spectral in the horizontal (truncation T, on its Gaussian grid) and has layers of
+sigma = p / p_surface. Time steps are implicit-explicit Runge-Kutta (Whitaker & Kar 2013), followed
+by a scale-selective diffusion, as Held & Suarez have it, weaker here so that T21 keeps its eddies.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import PRNGKey
+from slams_jax.errors import InputError, RunError
+from slams_jax.grid import Grid
+
+# Sixteen layers; the upper ones thin, so that 10 and 50 hPa lie between layers and not above them.
+SIGMA_BOUNDARIES = (
+    0.0, 0.012, 0.03, 0.06, 0.095, 0.14, 0.2, 0.27, 0.35, 0.44, 0.54, 0.64, 0.74, 0.83, 0.9, 0.955,
+    1.0,
+)  # fmt: skip
+
+SECONDS_PER_DAY = 86400.0
+
+# A state of the core: a pytree of spectral coefficients of vorticity, divergence, temperature
+# and the logarithm of surface pressure, without dimension.
+State = Any
+Report = Callable[[int, int], None]  # (days done, days to do)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldSuarezConfig:
+    """The model.
+
+    Attributes:
+        truncation: largest wavenumber T; T21 has a grid of 32 x 64.
+        boundaries: of the layers in sigma, from 0 to 1, top first.
+        steps_per_day: time steps; 12 (two hours) holds at T21 with some margin.
+        diffusion_days: e-folding time of the smallest scale, days.
+        diffusion_order: power of the Laplacian in the diffusion; 4 is ∇^8.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    truncation: int = 21
+    boundaries: tuple[float, ...] = SIGMA_BOUNDARIES
+    steps_per_day: int = 12
+    diffusion_days: float = 1.0
+    diffusion_order: int = 4
+
+    def __post_init__(self):
+        if not 5 <= self.truncation <= 213:
+            raise InputError(f"truncation must be 5 to 213, got {self.truncation}: 21 is T21")
+        edges = np.asarray(self.boundaries, dtype=np.float64)
+        if edges.ndim != 1 or edges.size < 4 or np.any(np.diff(edges) <= 0):
+            raise InputError(
+                f"boundaries must ascend over at least 3 layers, got {self.boundaries}"
+            )
+        if edges[0] != 0.0 or edges[-1] != 1.0:
+            raise InputError(
+                f"boundaries must go from sigma 0 to 1, got {edges[0]:g} to {edges[-1]:g}"
+            )
+        if self.steps_per_day < 1:
+            raise InputError(f"steps_per_day must be at least 1, got {self.steps_per_day}")
+        if not (math.isfinite(self.diffusion_days) and self.diffusion_days > 0):
+            raise InputError(f"diffusion_days must be positive, got {self.diffusion_days}")
+        if not 1 <= self.diffusion_order <= 8:
+            raise InputError(f"diffusion_order must be 1 to 8, got {self.diffusion_order}")
+
+
+class Nodal(NamedTuple):
+    """A state on the grid, in physical units."""
+
+    temperature: Float[Array, "layer lat lon"]  # K
+    zonal_wind: Float[Array, "layer lat lon"]  # m/s
+    surface_pressure: Float[Array, "lat lon"]  # hPa
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Atmosphere:
+    """The model as functions; make it once with `held_suarez`, since each is compiled.
+
+    Attributes:
+        config: what it was made from.
+        grid: the Gaussian grid.
+        sigma: centres of the layers, top first.
+        initial: key -> an isothermal atmosphere at rest with a ripple in surface pressure.
+        day: state -> the state 24 hours later.
+        nodal: state -> its fields on the grid.
+    """
+
+    config: HeldSuarezConfig
+    grid: Grid
+    sigma: tuple[float, ...]
+    initial: Callable[[PRNGKey], State]
+    day: Callable[[State], State]
+    nodal: Callable[[State], Nodal]
+
+
+def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
+    """Build the model.
+
+    Raises:
+        InputError: the package `dinosaur` is not installed.
+    """
+    core = _dinosaur()
+    units, sh = core.scales.units, core.spherical_harmonic
+    horizontal = sh.Grid.construct(
+        max_wavenumber=config.truncation,
+        # The fewest latitudes that hold quadratic products without aliasing.
+        gaussian_nodes=-(-(3 * config.truncation + 1) // 4),
+    )
+    vertical = core.sigma_coordinates.SigmaCoordinates(np.asarray(config.boundaries))
+    coords = core.coordinate_systems.CoordinateSystem(horizontal=horizontal, vertical=vertical)
+    specs = core.primitive_equations.PrimitiveEquationsSpecs.from_si()
+    with _relaxed():
+        start, features = core.primitive_equations_states.isothermal_rest_atmosphere(
+            coords, specs, p0=1e5 * units.pascal, p1=5e3 * units.pascal
+        )
+        step = _time_step(config, core, coords, specs, features)
+    reference = jnp.asarray(features[core.xarray_utils.REF_TEMP_KEY], jnp.float32)
+    kelvin, metre_per_second, hectopascal = (
+        float(specs.nondimensionalize(1.0 * unit))
+        for unit in (units.degK, units.meter / units.second, 100.0 * units.pascal)
+    )
+
+    def day(state):
+        with _relaxed():
+            return jax.lax.scan(lambda x, _: (step(x), None), state, length=config.steps_per_day)[0]
+
+    def nodal(state):
+        with _relaxed():
+            wind = sh.get_cos_lat_vector(state.vorticity, state.divergence, horizontal, clip=False)
+            variation = horizontal.to_nodal(state.temperature_variation)
+            fields = (
+                (variation + reference[:, None, None]) / kelvin,
+                horizontal.to_nodal(wind[0]) / horizontal.cos_lat / metre_per_second,
+                jnp.exp(horizontal.to_nodal(state.log_surface_pressure))[0] / hectopascal,
+            )
+        # The core has longitude before latitude.
+        return Nodal(*(jnp.swapaxes(field, -1, -2) for field in fields))
+
+    def initial(key):
+        with _relaxed():
+            return start(key)
+
+    longitude, sin_latitude = horizontal.nodal_axes
+    grid = Grid.of(np.rad2deg(np.arcsin(sin_latitude)), np.rad2deg(longitude))
+    sigma = tuple(float(s) for s in vertical.centers)
+    return Atmosphere(config, grid, sigma, jax.jit(initial), jax.jit(day), jax.jit(nodal))
+
+
+def trajectory(
+    atmosphere: Atmosphere, state: State, days: int, *, report: Report | None = None
+) -> Iterator[State]:
+    """The states 1, 2, ..., `days` days after `state`.
+
+    Raises:
+        RunError: the run became unstable.
+    """
+    for done in range(1, days + 1):
+        state = atmosphere.day(state)
+        if done % 10 == 0 or done == days:
+            _check_finite(atmosphere, state, f"on or before day {done}")
+        if report is not None:
+            report(done, days)
+        yield state
+
+
+def forecasts(
+    atmosphere: Atmosphere, states: Sequence[State], *, report: Report | None = None
+) -> list[State]:
+    """Each of `states` 24 hours later.
+
+    They do not depend on each other: as many run side by side as there are cores, which was
+    faster than batches (`vmap`) on a CPU, where one run cannot fill two cores.
+
+    Raises:
+        RunError: a forecast became unstable.
+    """
+    results: list[State] = []
+    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+        for state in pool.map(lambda s: jax.block_until_ready(atmosphere.day(s)), states):
+            _check_finite(atmosphere, state, f"in forecast {len(results)}")
+            results.append(state)
+            if report is not None:
+                report(len(results), len(states))
+    return results
+
+
+def perturb(key: PRNGKey, states: Sequence[State], amplitude: float) -> list[State]:
+    """Each state plus `amplitude` times the difference of two others, picked at random.
+
+    Differences of states of a long run are in balance, as large as its variability and have its
+    structure; the two are at least a quarter of the run apart, so that they are independent.
+
+    Raises:
+        InputError: fewer than four states.
+    """
+    count = len(states)
+    if count < 4:
+        raise InputError(f"perturbations need at least 4 states, got {count}: lengthen the run")
+    key_first, key_gap = jax.random.split(key)
+    first = np.asarray(jax.random.randint(key_first, (count,), 0, count))
+    gap = jax.random.randint(key_gap, (count,), -(-count // 4), 3 * count // 4 + 1)
+    second = (first + np.asarray(gap)) % count
+    size = np.float32(amplitude)
+
+    @jax.jit
+    def add(x, a, b):
+        return jax.tree.map(lambda x, a, b: x + size * (a - b), x, a, b)
+
+    return [add(x, states[a], states[b]) for x, a, b in zip(states, first, second, strict=True)]
+
+
+def nature_run(
+    atmosphere: Atmosphere,
+    key: PRNGKey,
+    *,
+    days: int,
+    spin_up: int,
+    amplitude: float,
+    report: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[State], list[State]]:
+    """A true run and, for each of its days, an imperfect background.
+
+    The background is the 24-hour forecast from the true state of the day before, perturbed by
+    `amplitude` times the difference of two other days (see `perturb`).
+
+    Args:
+        atmosphere: the model.
+        key: decides everything.
+        days: length of the run.
+        spin_up: days from rest that are thrown away first.
+        amplitude: of the perturbations; 0.24 makes background errors of about 0.4 climatological
+            standard deviations of temperature at every level.
+        report: told the name of the stage, the days done and the days to do.
+
+    Returns:
+        The true states and the backgrounds, one each a day.
+
+    Raises:
+        InputError: lengths or an amplitude out of range.
+        RunError: the model became unstable.
+    """
+    if days < 3 or spin_up < 0 or not amplitude > 0:
+        raise InputError(
+            f"a nature run needs days >= 3, spin_up >= 0 and amplitude > 0, got {days}, {spin_up} "
+            f"and {amplitude}"
+        )
+    key_start, key_perturb = jax.random.split(key)
+
+    def tell(stage):
+        return None if report is None else lambda done, total: report(stage, done, total)
+
+    states = [atmosphere.initial(key_start)]
+    for state in trajectory(atmosphere, states[0], spin_up, report=tell("spin-up")):
+        states = [state]
+    states += trajectory(atmosphere, states[0], days, report=tell("nature run"))
+    starts = perturb(key_perturb, states, amplitude)[:-1]
+    return states[1:], forecasts(atmosphere, starts, report=tell("background"))
+
+
+def on_pressure(
+    field: Float[Array, "layer lat lon"],
+    surface_pressure: Float[Array, "lat lon"],
+    sigma: Sequence[float],
+    levels: Sequence[float],
+) -> Float[Array, "lat lon level"]:
+    """A field on pressure `levels` (hPa), linear in log-pressure between the layers' centres.
+
+    Above the uppermost centre it is constant; below the lowest, and below ground, it goes on
+    with the slope of the two lowest layers.
+    """
+    nodes = jnp.log(jnp.asarray(sigma, jnp.float32))
+    target = jnp.log(jnp.asarray(levels, jnp.float32)) - jnp.log(surface_pressure)[..., None]
+    upper = jnp.clip(jnp.searchsorted(nodes, target) - 1, 0, len(sigma) - 2)
+    weight = (target - nodes[upper]) / (nodes[upper + 1] - nodes[upper])
+    weight = jnp.maximum(weight, 0.0)
+    columns = jnp.moveaxis(field, 0, -1)
+    above = jnp.take_along_axis(columns, upper, axis=-1)
+    below = jnp.take_along_axis(columns, upper + 1, axis=-1)
+    return above + weight * (below - above)
+
+
+def temperature(
+    atmosphere: Atmosphere, states: Sequence[State], levels: Sequence[float]
+) -> Float[np.ndarray, "time lat lon level"]:
+    """Temperature (K) of `states` on pressure `levels` (hPa)."""
+
+    @jax.jit
+    def one(state):
+        fields = atmosphere.nodal(state)
+        return on_pressure(fields.temperature, fields.surface_pressure, atmosphere.sigma, levels)
+
+    return np.stack([np.asarray(one(state)) for state in states])
+
+
+def _time_step(config: HeldSuarezConfig, core, coords, specs, features) -> Callable:
+    """One step of the forced equations and the diffusion after it."""
+    units, integration = core.scales.units, core.time_integration
+    reference = features[core.xarray_utils.REF_TEMP_KEY]
+    orography = core.primitive_equations.truncated_modal_orography(
+        features[core.xarray_utils.OROGRAPHY], coords
+    )
+    dynamics = core.primitive_equations.PrimitiveEquationsSigma(reference, orography, coords, specs)
+    forcing = core.held_suarez.HeldSuarezForcingSigma(coords, specs, reference)
+    equation = integration.compose_equations([dynamics, forcing])
+    dt, tau = (
+        float(specs.nondimensionalize(seconds * units.second))
+        for seconds in (
+            SECONDS_PER_DAY / config.steps_per_day,
+            SECONDS_PER_DAY * config.diffusion_days,
+        )
+    )
+    diffusion = integration.horizontal_diffusion_step_filter(
+        coords.horizontal, dt, tau, order=config.diffusion_order
+    )
+    return integration.step_with_filters(integration.imex_rk_sil3(equation, dt), [diffusion])
+
+
+def _check_finite(atmosphere: Atmosphere, state: State, when: str) -> None:
+    if not np.isfinite(np.asarray(state.vorticity)).all():
+        raise RunError(
+            f"the atmosphere became unstable {when}, with {atmosphere.config.steps_per_day} steps "
+            "a day: raise steps_per_day or lower diffusion_days"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _dinosaur():
+    try:
+        import dinosaur
+    except ImportError as error:
+        raise InputError(
+            "the Held-Suarez atmosphere needs the package dinosaur: "
+            f"pip install 'slams-jax[osse]' ({error})"
+        ) from None
+    return dinosaur
+
+
+@contextlib.contextmanager
+def _relaxed():
+    """jax's usual promotion rules, which the core relies on, wherever the caller is stricter."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,0 +1,123 @@
+"""The Lorenz-63 system, the smallest chaotic flow to try an assimilation on.
+
+    dx/dt = σ (y - x),   dy/dt = x (ρ - z) - y,   dz/dt = x y - β z
+
+Lorenz (1963), J. Atmos. Sci. 20, 130-141. Everything is without dimension.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import PRNGKey
+from slams_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Lorenz63:
+    """The parameters; the defaults are Lorenz's own.
+
+    Attributes:
+        sigma: Prandtl number σ.
+        rho: Rayleigh number over its critical value, ρ.
+        beta: geometric factor β.
+    """
+
+    sigma: float = 10.0
+    rho: float = 28.0
+    beta: float = 8.0 / 3.0
+
+    def __post_init__(self):
+        for name in ("sigma", "rho", "beta"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} of Lorenz-63 must be positive, got {value}")
+
+
+def tendency(system: Lorenz63, x: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    """dx/dt at `x`."""
+    a, b, c = x[..., 0], x[..., 1], x[..., 2]
+    return jnp.stack(
+        [system.sigma * (b - a), a * (system.rho - c) - b, a * b - system.beta * c], axis=-1
+    )
+
+
+def step(system: Lorenz63, x: Float[Array, "*n 3"], dt: float) -> Float[Array, "*n 3"]:
+    """The state a time `dt` after `x`, by one classical Runge-Kutta step of order 4."""
+    k1 = tendency(system, x)
+    k2 = tendency(system, x + dt / 2 * k1)
+    k3 = tendency(system, x + dt / 2 * k2)
+    k4 = tendency(system, x + dt * k3)
+    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def trajectory(
+    system: Lorenz63,
+    x: Float[Array, "*n 3"],
+    *,
+    dt: float,
+    length: int,
+    substeps: int = 1,
+) -> Float[Array, "time *n 3"]:
+    """The `length` states that follow `x`, each `substeps` steps of `dt` after the one before.
+
+    Raises:
+        InputError: a time step that is not positive, or no steps.
+    """
+    if not dt > 0 or length < 1 or substeps < 1:
+        raise InputError(
+            f"dt, length and substeps must be positive, got {dt}, {length} and {substeps}"
+        )
+
+    def advance(x, _):
+        x = jax.lax.fori_loop(0, substeps, lambda _, x: step(system, x, dt), x)
+        return x, x
+
+    return jax.lax.scan(advance, x, length=length)[1]
+
+
+def nature_run(
+    system: Lorenz63,
+    key: PRNGKey,
+    *,
+    length: int,
+    dt: float,
+    substeps: int,
+    spin_up: int,
+    amplitude: float,
+) -> tuple[Float[Array, "time 3"], Float[Array, "time 3"]]:
+    """A true run on the attractor and, for each of its times, an imperfect background.
+
+    The background is the forecast over one interval from the true state before it, perturbed by
+    `amplitude` times the difference of two other states of the run.
+
+    Args:
+        system: the parameters.
+        key: decides everything.
+        length: number of times.
+        dt: time step.
+        substeps: time steps between two times.
+        spin_up: times that are thrown away first.
+        amplitude: of the perturbations.
+
+    Raises:
+        InputError: lengths, a time step or an amplitude out of range.
+    """
+    if length < 3 or spin_up < 0 or not amplitude > 0:
+        raise InputError(
+            f"a nature run needs length >= 3, spin_up >= 0 and amplitude > 0, got {length}, "
+            f"{spin_up} and {amplitude}"
+        )
+    key_start, key_first, key_second = jax.random.split(key, 3)
+    start = 1.0 + jax.random.normal(key_start, (3,))
+    run = trajectory(system, start, dt=dt, length=spin_up + length + 1, substeps=substeps)[spin_up:]
+    before = run[:-1]
+    first, second = (
+        run[jax.random.randint(key, (length,), 0, length + 1)] for key in (key_first, key_second)
+    )
+    perturbed = before + amplitude * (first - second)
+    background = trajectory(system, perturbed, dt=dt, length=1, substeps=substeps)[0]
+    return run[1:], background
