@@ -1,8 +1,13 @@
 """Classical methods on the same observations, to compare with."""
 
+from slams_jax.baselines.climatology import climatological_ensemble
 from slams_jax.baselines.optimal_interpolation import (
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
 
-__all__ = ["optimal_interpolation", "optimal_interpolation_ensemble"]
+__all__ = [
+    "climatological_ensemble",
+    "optimal_interpolation",
+    "optimal_interpolation_ensemble",
+]

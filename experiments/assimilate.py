@@ -1,0 +1,95 @@
+"""Draw an ensemble of analyses with a trained model.
+
+    python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
+
+The output is NetCDF (.nc) or Zarr (.zarr); it is there when it is complete, or not at all.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import xarray as xr
+from absl import flags, logging
+
+from experiments import cli, inputs
+from experiments.files import write
+from experiments.inputs import STATE, Inputs
+from experiments.observations import frames_of, open_streams
+from experiments.settings import CONFIG, Settings, read
+from slams_jax.assimilate import assimilate
+from slams_jax.errors import InputError
+from slams_jax.model import Model, load_model
+
+OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")
+
+
+def main() -> None:
+    """Analyse what the flags say."""
+    settings = read(CONFIG.value)
+    if OUTPUT.value is None:
+        raise InputError("--output is missing: give the .nc or .zarr to write")
+    path = _checked(Path(OUTPUT.value))
+    analysis = run(settings)
+    write(analysis, path)
+    logging.info(
+        "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
+        analysis.sizes["time"], analysis.attrs["seconds"],
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> xr.Dataset:
+    """The analysis of a configuration."""
+    data = inputs.load(settings)
+    model = load_model(settings.workdir)
+    check_model(model, data)
+    frames = frames_of(settings, data)
+    streams, _ = open_streams(settings, data, frames)
+    options = settings.assimilation
+    analysis = assimilate(
+        model,
+        data.background(frames) if options.background else None,
+        streams,
+        members=options.members,
+        key=jax.random.key(settings.seed),
+        times=data.archive.times[frames],
+        latent_inputs=(
+            {n: data.standardised(n, frames) for n in options.latent_inputs}
+            if options.latent_inputs
+            else None
+        ),
+        sampler=settings.sampler,
+        guidance=settings.guidance,
+        window_chunk=options.window_chunk or None,
+        member_batch=options.member_batch or None,
+    )
+    return analysis.assign_attrs(configuration=json.dumps(settings.raw))
+
+
+def check_model(model: Model, data: Inputs) -> None:
+    """Refuse a model that was trained on other data than the configuration's.
+
+    Raises:
+        InputError: another grid or other channels.
+    """
+    ours = {"grid": data.archive.grid, "channels": data.archive.fields[STATE].channels}
+    for name, expected in ours.items():
+        if getattr(model, name) != expected:
+            raise InputError(
+                f"the model in the work directory was trained on another {name} than the "
+                "configuration's data: set --config.workdir to the model of this configuration"
+            )
+
+
+def _checked(path: Path) -> Path:
+    if path.suffix not in (".nc", ".zarr"):
+        raise InputError(f"--output {path} must end in .nc or .zarr")
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"--output {path} is in a folder that cannot be written: {parent}")
+    return path
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,191 @@
+"""Score an analysis against the truth, withheld stations and classical methods.
+
+    python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc
+
+Writes `metrics.json` and pictures (`*.png`) into the work directory.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from absl import flags, logging
+
+from experiments import cli, inputs, pictures
+from experiments.files import write_text
+from experiments.inputs import STATE, Inputs
+from experiments.observations import Withheld, frames_of, open_streams
+from experiments.settings import CONFIG, Settings, read
+from slams_jax.baselines import climatological_ensemble, optimal_interpolation_ensemble
+from slams_jax.data import climatology
+from slams_jax.data.fields import stack_channels
+from slams_jax.data.observations import Observations, to_stream
+from slams_jax.errors import InputError
+from slams_jax.model import Model, load_model
+from slams_jax.verify import summary
+
+ANALYSIS = flags.DEFINE_string("analysis", None, "What experiments.assimilate wrote.")
+CLIMATE_MEMBERS = 50
+
+
+def main() -> None:
+    """Evaluate what the flags say."""
+    settings = read(CONFIG.value)
+    if ANALYSIS.value is None:
+        raise InputError("--analysis is missing: give the file that experiments.assimilate wrote")
+    evaluate(settings, Path(ANALYSIS.value))
+
+
+def evaluate(settings: Settings, path: Path) -> dict[str, Any]:
+    """Scores of the analysis at `path`; written, drawn and returned."""
+    data = inputs.load(settings)
+    model = load_model(settings.workdir)
+    frames = frames_of(settings, data)
+    analysis = open_analysis(path, data.archive.times[frames])
+    observations, withheld = open_streams(settings, data, frames)
+    systems = _references(settings, model, data, frames, observations)
+    systems["analysis"] = np.stack(
+        [
+            stack_channels(analysis.isel(member=i), model.channels)
+            for i in range(analysis.sizes["member"])
+        ]
+    )
+    truth = np.asarray(data.archive.fields[STATE].array[frames])
+    scores = _scores(settings, model, data, truth, systems, withheld)
+    for name in ("evaluations", "derivative_evaluations", "seconds", "peak_memory_bytes"):
+        scores[name] = np.asarray(analysis.attrs[name]).item()
+    target = Path(settings.workdir) / "metrics.json"
+    write_text(json.dumps(scores, indent=1), target)
+    pictures.draw(settings, data, frames, truth, systems, observations, withheld, scores)
+    _tell(model, scores)
+    logging.info("scores in %s, pictures beside it", target)
+    return scores
+
+
+def open_analysis(path: Path, times: np.ndarray) -> xr.Dataset:
+    """An analysis file.
+
+    Raises:
+        InputError: no such file, or one of other times than the configuration's.
+    """
+    try:
+        analysis = xr.open_zarr(path, consolidated=False) if path.suffix == ".zarr" else (
+            xr.open_dataset(path, engine="h5netcdf")
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(
+            f"cannot read the analysis {path} ({first}): write it with experiments.assimilate"
+        ) from None
+    have = np.asarray(analysis["time"], "datetime64[ns]")
+    if not np.array_equal(have, times.astype("datetime64[ns]")):
+        raise InputError(
+            f"{path} is an analysis of {len(have)} times from {str(have[0])[:10]}, the "
+            f"configuration asks for {len(times)} from {str(times[0])[:10]}: assimilate again"
+        )
+    return analysis
+
+
+def _references(
+    settings: Settings,
+    model: Model,
+    data: Inputs,
+    frames: np.ndarray,
+    observations: list[Observations],
+) -> dict[str, np.ndarray]:
+    """Background, climatology and optimal interpolation, as ensembles."""
+    times = data.archive.times
+    shape = data.archive.fields[STATE].array.shape[1:]
+    climate = np.broadcast_to(
+        climatology(model.statistics[STATE], times[frames]), (len(frames), *shape)
+    )
+    train = data.frames("train")
+    some = train[:: max(1, len(train) // 500)]
+    anomalies = data.standardised(STATE, some) * data.statistics[STATE].std
+    systems = {
+        "climatology": climatological_ensemble(
+            anomalies,
+            climate,
+            members=min(CLIMATE_MEMBERS, len(some)),
+            seed=settings.seed,
+        )
+    }
+    if not settings.assimilation.background or model.background_error is None:
+        return systems
+    background = stack_channels(data.background(frames), model.channels)
+    covariance, bias = model.background_error
+    streams = [
+        to_stream(
+            o, model.grid, model.channels, times[frames],
+            climate=climate.mean(axis=0), std=np.asarray(model.arrays["std"]),
+        )
+        for o in observations
+    ]  # fmt: skip
+    interpolate = jax.jit(
+        lambda key, background, streams: optimal_interpolation_ensemble(
+            key,
+            background,
+            streams,
+            covariance,
+            members=settings.assimilation.members,
+            batch=4,
+            outer=2,
+        )
+    )
+    oi = interpolate(jax.random.key(settings.seed), jnp.asarray(background - bias), streams)
+    return {"background": background[None], **systems, "oi": np.asarray(oi)}
+
+
+def _scores(
+    settings: Settings,
+    model: Model,
+    data: Inputs,
+    truth: np.ndarray,
+    systems: dict[str, np.ndarray],
+    withheld: list[Withheld],
+) -> dict[str, Any]:
+    weights = data.archive.grid.area_weights()
+    std = np.asarray(model.arrays["std"])
+    scores: dict[str, Any] = {
+        "levels": [c.level for c in model.channels],
+        "variables": [c.variable for c in model.channels],
+        **summary.field_scores(truth, systems, weights),
+        "reconstruction_rmse": (model.state_error / std).tolist(),
+        "climatological_std": std.tolist(),
+    }
+    key = jax.random.key(settings.seed)
+    for name in ("oi", "analysis"):
+        if name in systems:
+            more = summary.ensemble_scores(key, truth, systems[name], weights, std)
+            scores[name] |= more
+    if withheld:
+        values = np.concatenate([w.values for w in withheld], axis=1)
+        forecasts = {
+            name: np.concatenate(
+                [np.asarray(w.operator(jnp.asarray(members.mean(axis=0)))) for w in withheld],
+                axis=1,
+            )
+            for name, members in systems.items()
+        }
+        scores["stations"] = summary.station_scores(values, forecasts)
+    return scores
+
+
+def _tell(model: Model, scores: dict[str, Any]) -> None:
+    """The table of scores, on the screen."""
+    names = [n for n in ("background", "climatology", "oi", "analysis") if n in scores]
+    print(f"{'RMSE':>24} " + " ".join(f"{n:>12}" for n in names) + "  spread/skill")
+    for i, channel in enumerate(model.channels):
+        row = " ".join(f"{scores[n]['rmse'][i]:12.3f}" for n in names)
+        print(f"{channel!s:>24} {row} {scores['analysis']['spread_skill'][i]:13.2f}")
+    if "stations" in scores:
+        row = " ".join(f"{scores['stations'][n]['rmse']:12.3f}" for n in names)
+        print(f"{'withheld stations':>24} {row}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,185 @@
+"""The observation streams of a configuration: read or simulated, some stations withheld."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import xarray as xr
+
+from experiments.inputs import STATE, Inputs, open_stations
+from experiments.settings import Settings, StreamSettings
+from slams_jax.data import open_dataset
+from slams_jax.data.fields import unstack_channels
+from slams_jax.data.observations import (
+    Observations,
+    point_operator,
+    simulate,
+    station_errors,
+)
+from slams_jax.errors import InputError
+from slams_jax.observe import Coarsen, Points, Stride
+from slams_jax.observe.satellite import OutgoingLongwave, Sounder
+from slams_jax.schema import STATION
+
+
+@dataclasses.dataclass(frozen=True)
+class Withheld:
+    """Stations kept out of the analysis, to verify it.
+
+    Attributes:
+        name: of the stream they were taken from.
+        names: of the stations.
+        latitude: degrees north.
+        longitude: degrees east.
+        operator: H at the stations.
+        values: (time, station) at the times of the analysis, bias taken off, NaN where missing.
+        error: standard deviation of each station.
+    """
+
+    name: str
+    names: list[str]
+    latitude: np.ndarray
+    longitude: np.ndarray
+    operator: Points
+    values: np.ndarray
+    error: np.ndarray
+
+
+def frames_of(settings: Settings, data: Inputs) -> np.ndarray:
+    """Indices of the times of the analysis.
+
+    Raises:
+        InputError: an unknown period.
+    """
+    period = settings.assimilation.period
+    if period not in data.spans:
+        raise InputError(
+            f"assimilation.period {period!r} is unknown: choose from {sorted(data.spans)}"
+        )
+    frames = data.frames(period)
+    count = settings.assimilation.frames or len(frames)
+    if count > len(frames):
+        raise InputError(
+            f"assimilation.frames is {count}, but the period {period!r} has {len(frames)} times: "
+            "take fewer, or 0 for all"
+        )
+    return frames[:count]
+
+
+def open_streams(
+    settings: Settings, data: Inputs, frames: np.ndarray
+) -> tuple[list[Observations], list[Withheld]]:
+    """Every stream of the configuration, and the stations that it withholds."""
+    streams, withheld = [], []
+    for number, (name, stream) in enumerate(settings.assimilation.streams.items()):
+        if stream.kind == "points":
+            used, kept = _stations(settings, data, frames, name, stream)
+            streams.append(used)
+            withheld += [kept] if kept is not None else []
+        elif stream.path:
+            streams.append(_gridded(data, name, stream))
+        else:
+            key = jax.random.fold_in(jax.random.key(settings.seed), number)
+            streams.append(_simulated(key, data, frames, name, stream))
+    return streams, withheld
+
+
+def _stations(
+    settings: Settings, data: Inputs, frames: np.ndarray, name: str, stream: StreamSettings
+) -> tuple[Observations, Withheld | None]:
+    stations = open_stations(data.root, stream)
+    state, times = data.archive.fields[STATE], data.archive.times
+    count = stations.sizes[STATION]
+    bias = np.zeros(count, np.float32)
+    operator = point_operator(stations, data.archive.grid, state.channels, stream.variable)
+    if stream.estimate:
+        train = data.spans["train"]
+        bias, error = station_errors(
+            stations, stream.variable, operator, times[train], state.array[train]
+        )
+    elif stream.error > 0:
+        error = np.full(count, stream.error, np.float32)
+    elif "error" in stations:
+        error = np.broadcast_to(np.asarray(stations["error"], np.float32), (count,))
+    else:
+        raise InputError(
+            f"stream {name!r} has no errors: set its error, or estimate=True to estimate them"
+        )
+    keep = _withheld(settings, stations, name, stream)
+    use = ~keep
+    used = Observations(
+        name, stations.isel({STATION: use}), "points", stream.variable, error[use], bias[use]
+    )
+    if not keep.any():
+        return used, None
+    rest = stations.isel({STATION: keep})
+    values = rest[stream.variable].reindex(time=times[frames]).transpose("time", STATION)
+    return used, Withheld(
+        name,
+        [str(s) for s in np.asarray(rest[STATION])],
+        np.asarray(rest["latitude"]),
+        np.asarray(rest["longitude"]),
+        point_operator(rest, data.archive.grid, state.channels, stream.variable),
+        np.asarray(values, np.float32) - bias[keep],
+        error[keep],
+    )
+
+
+def _withheld(
+    settings: Settings, stations: xr.Dataset, name: str, stream: StreamSettings
+) -> np.ndarray:
+    """Which stations are withheld, (station,) bool."""
+    names = [str(s) for s in np.asarray(stations[STATION])]
+    if isinstance(stream.withhold, tuple):
+        unknown = sorted(set(stream.withhold) - set(names))
+        if unknown:
+            raise InputError(f"stream {name!r} withholds {unknown}, which are not in {stream.path}")
+        keep = np.isin(names, stream.withhold)
+    else:
+        order = np.random.default_rng(settings.seed).permutation(len(names))
+        keep = np.isin(np.arange(len(names)), order[: round(stream.withhold * len(names))])
+    if keep.all():
+        raise InputError(f"stream {name!r} withholds every station: leave some to be used")
+    return keep
+
+
+def _gridded(data: Inputs, name: str, stream: StreamSettings) -> Observations:
+    values = open_dataset(data.root / stream.path, variables=(stream.variable,))
+    channels = data.archive.fields[STATE].channels
+    operator, kind = None, stream.kind
+    if stream.kind in ("sounder", "olr"):
+        operator = (Sounder if stream.kind == "sounder" else OutgoingLongwave).of(channels)
+        kind = "grid"
+    error = stream.error if stream.error > 0 else _file_error(values, name, stream)
+    return Observations(name, values, kind, stream.variable, error, operator=operator)  # type: ignore[arg-type]
+
+
+def _file_error(values: xr.Dataset, name: str, stream: StreamSettings) -> np.ndarray:
+    error = values[stream.variable].attrs.get("error")
+    if error is None:
+        raise InputError(f"stream {name!r} has no errors: {stream.path} has none either, set error")
+    return np.asarray(error, np.float32)
+
+
+def _simulated(
+    key: jax.Array, data: Inputs, frames: np.ndarray, name: str, stream: StreamSettings
+) -> Observations:
+    """Coarse or sparse samplings of the true state, with noise."""
+    if stream.kind not in ("coarse", "stride"):
+        raise InputError(
+            f"stream {name!r} of kind {stream.kind!r} cannot be simulated: give it a path"
+        )
+    grid, state = data.archive.grid, data.archive.fields[STATE]
+    offset = 0 if stream.kind == "coarse" else min(stream.factor // 2, 2)
+    operator = Coarsen(stream.factor) if stream.kind == "coarse" else Stride(stream.factor, offset)
+    values = simulate(key, operator, state.array[frames], stream.error, every=stream.every)
+    lat, lon = (
+        np.asarray(axis).reshape(-1, stream.factor).mean(axis=1)
+        if stream.kind == "coarse"
+        else np.asarray(axis)[offset :: stream.factor]
+        for axis in (grid.latitude, grid.longitude)
+    )
+    dataset = unstack_channels(
+        values[None], state.channels, data.archive.times[frames], lat, lon
+    ).isel(member=0)
+    return Observations(name, dataset, stream.kind, stream.variable, stream.error)  # type: ignore[arg-type]

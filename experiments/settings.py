@@ -1,0 +1,278 @@
+"""From a ConfigDict to checked, frozen settings: the one place where configurations are read."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict, config_flags
+
+from slams_jax.assimilate import GuidanceConfig
+from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.errors import InputError
+from slams_jax.training import OptimiserConfig
+
+T = TypeVar("T")
+
+# The flag that all commands share; defined once, since they import one another.
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file.", lock_config=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSettings:
+    """A modality: where it is and what of it is read.
+
+    Attributes:
+        path: file, relative to the data's root.
+        variable: its name in the library's vocabulary.
+        stations: whether it is station data, put on the cells of the grid for the encoder.
+        metadata: for station tables without positions, the file that has them.
+        units: of station tables.
+    """
+
+    path: str
+    variable: str
+    stations: bool = False
+    metadata: str = ""
+    units: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What is read, and which period is for what.
+
+    Attributes:
+        root: folder of the files; empty for the nature run of the configuration.
+        state: file of the truth, relative to `root`.
+        background: file of the background; "previous" for the state one time earlier; "" for none.
+        variables: of the state.
+        levels: of the state, hPa; empty for variables without levels.
+        modalities: what the encoder sees beside the background, by name.
+        periods: "train", "validation", "test" -> (first date, last date).
+        harmonics: of the yearly cycle taken off; 0 takes the mean.
+        per_point: one climatology for each grid point, not one for each channel.
+        cache: folder of the memory-mapped selection.
+    """
+
+    root: str
+    state: str
+    background: str
+    variables: tuple[str, ...]
+    levels: tuple[float, ...]
+    modalities: Mapping[str, FieldSettings]
+    periods: Mapping[str, tuple[str, str]]
+    harmonics: int = 0
+    per_point: bool = True
+    cache: str = "cache"
+
+    def __post_init__(self):
+        missing = {"train", "validation", "test"} - set(self.periods)
+        if missing:
+            raise InputError(f"data.periods lacks {sorted(missing)}: give (first, last) dates")
+        if self.harmonics < 0:
+            raise InputError(f"data.harmonics must be 0 or more, got {self.harmonics}")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSettings:
+    """One stream of observations of an analysis.
+
+    Attributes:
+        kind: "points", "grid", "coarse", "stride", "sounder" or "olr".
+        path: file, relative to the data's root; empty to simulate the stream from the true state.
+        variable: observed.
+        error: standard deviation; 0 takes the errors in the file, or estimates them (`estimate`).
+        estimate: estimate bias and error of each station against the state of the training period.
+        factor: of simulated "coarse" and "stride" streams.
+        every: observe every n-th time only, beginning with the first (simulated streams).
+        withhold: names of stations, or a share of them, kept for verification.
+        metadata: for station tables without positions, the file that has them.
+        units: of station tables.
+    """
+
+    kind: str
+    path: str = ""
+    variable: str = "temperature"
+    error: float = 0.0
+    estimate: bool = False
+    factor: int = 1
+    every: int = 1
+    withhold: tuple[str, ...] | float = 0.0
+    metadata: str = ""
+    units: str = ""
+
+    def __post_init__(self):
+        kinds = ("points", "grid", "coarse", "stride", "sounder", "olr")
+        if self.kind not in kinds:
+            raise InputError(f"stream kind {self.kind!r} is unknown: choose from {kinds}")
+        if self.error < 0 or (self.error == 0 and not self.path):
+            raise InputError(
+                f"stream error must be positive, got {self.error}: give a standard deviation"
+            )
+        if isinstance(self.withhold, float | int) and not 0.0 <= self.withhold < 1.0:
+            raise InputError(f"stream withhold must be a share in [0, 1), got {self.withhold}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AssimilationSettings:
+    """An analysis of the test period, or of the first frames of it.
+
+    Attributes:
+        streams: observations that enter through their operators, by name.
+        members: draws.
+        frames: number of times, from the start of the period; 0 for all.
+        period: whose data are analysed.
+        background: whether the background enters, as an observation of the state.
+        latent_inputs: fields that enter through the encoder, as one observation of the latent.
+        window_chunk: windows evaluated at a time; 0 for all.
+        member_batch: members drawn at a time; 0 for all.
+        rank: horizontal patterns of estimated error covariances.
+    """
+
+    streams: Mapping[str, StreamSettings]
+    members: int = 16
+    frames: int = 0
+    period: str = "test"
+    background: bool = True
+    latent_inputs: tuple[str, ...] = ()
+    window_chunk: int = 0
+    member_batch: int = 0
+    rank: int = 200
+
+    def __post_init__(self):
+        for name, low in (("members", 1), ("frames", 0), ("window_chunk", 0), ("member_batch", 0),
+                          ("rank", 1)):  # fmt: skip
+            if getattr(self, name) < low:
+                raise InputError(
+                    f"assimilation.{name} must be at least {low}, got {getattr(self, name)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One stage of training: what is optimised how, and how often it is looked at."""
+
+    optimiser: OptimiserConfig
+    batch_size: int
+    log_every: int = 50
+    checkpoint_every: int = 500
+
+    def __post_init__(self):
+        for name in ("batch_size", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A whole configuration.
+
+    `autoencoder` and `score` stay dictionaries: their channel counts and padding follow from the
+    data, and only then are they checked, as `AutoencoderConfig` and `ScoreConfig`.
+    """
+
+    seed: int
+    workdir: str
+    data: DataSettings
+    nature: Mapping[str, Any] | None
+    schedule: CosineSchedule
+    autoencoder: Mapping[str, Any] | None
+    autoencoder_training: Training | None
+    score: Mapping[str, Any]
+    score_training: Training
+    sampler: SamplerConfig
+    guidance: GuidanceConfig
+    assimilation: AssimilationSettings
+    raw: Mapping[str, Any]
+
+
+def read(config: ConfigDict) -> Settings:
+    """The checked settings of `config`.
+
+    Raises:
+        InputError: an unknown or missing field, or a value out of range.
+    """
+    raw = plain(config)
+    known = {f.name for f in dataclasses.fields(Settings)} - {"raw"}
+    _only(raw, known, "the configuration")
+    _all(raw, {"seed", "workdir", "data", "score", "score_training", "assimilation"},
+         "the configuration")  # fmt: skip
+    data = dict(raw["data"])
+    modalities = {
+        name: build(FieldSettings, values, f"data.modalities.{name}")
+        for name, values in data.pop("modalities", {}).items()
+    }
+    assimilation = dict(raw["assimilation"])
+    streams = {
+        name: build(StreamSettings, values, f"assimilation.streams.{name}")
+        for name, values in assimilation.pop("streams", {}).items()
+    }
+    return Settings(
+        seed=raw["seed"],
+        workdir=raw["workdir"],
+        data=build(DataSettings, data, "data", modalities=modalities),
+        nature=raw.get("nature"),
+        schedule=build(CosineSchedule, raw.get("schedule", {}), "schedule"),
+        autoencoder=raw.get("autoencoder"),
+        autoencoder_training=(
+            _training(raw["autoencoder_training"], "autoencoder_training")
+            if raw.get("autoencoder") is not None
+            else None
+        ),
+        score=raw["score"],
+        score_training=_training(raw["score_training"], "score_training"),
+        sampler=build(SamplerConfig, raw.get("sampler", {}), "sampler"),
+        guidance=build(GuidanceConfig, raw.get("guidance", {}), "guidance"),
+        assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
+        raw=raw,
+    )
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str, **derived: Any) -> T:
+    """`cls(**values, **derived)`, with unknown and missing fields told by name.
+
+    Raises:
+        InputError: as said, or from the checks of `cls`, with `where` in front.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    _only(values, {f.name for f in fields} - set(derived), where)
+    needed = {
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    _all(values, needed - set(derived), where)
+    try:
+        return cls(**values, **derived)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise InputError(f"{where}: a value of the wrong type ({error})") from None
+
+
+def plain(config: Any) -> Any:
+    """A ConfigDict as plain dictionaries, lists as tuples."""
+    if isinstance(config, ConfigDict | Mapping):
+        return {key: plain(value) for key, value in config.items()}
+    return tuple(plain(v) for v in config) if isinstance(config, list | tuple) else config
+
+
+def _training(values: Mapping[str, Any], where: str) -> Training:
+    mine = {f.name for f in dataclasses.fields(Training)} - {"optimiser"}
+    optimiser = {k: v for k, v in values.items() if k not in mine}
+    rest = {k: v for k, v in values.items() if k in mine}
+    return build(Training, rest, where, optimiser=build(OptimiserConfig, optimiser, where))
+
+
+def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(known)}"
+            raise InputError(f"{where} has no field {name!r}: {hint}")
+
+
+def _all(values: Mapping[str, Any], needed: set[str], where: str) -> None:
+    missing = sorted(needed - set(values))
+    if missing:
+        raise InputError(f"{where} lacks {missing[0]!r}: set it")

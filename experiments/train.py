@@ -1,0 +1,221 @@
+"""Train the autoencoder and the score network of a configuration.
+
+    python -m experiments.train --config=configs/latent.py [--config.workdir=runs/mine ...]
+
+A run that was stopped continues where it was; a finished stage is not repeated.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from experiments import cli, inputs
+from experiments.inputs import BACKGROUND, STATE, Inputs
+from experiments.settings import CONFIG, Settings, Training, build, read
+from slams_jax import autoencoder, estimate, score
+from slams_jax.autoencoder import AutoencoderConfig
+from slams_jax.data import window_loader
+from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
+from slams_jax.networks import compiler_options
+from slams_jax.observe import fit_separable
+from slams_jax.score import ScoreConfig
+from slams_jax.training import fit, restore_model
+
+SAMPLE = 4000  # frames that error covariances are estimated from, at most
+
+
+def main() -> None:
+    """Train what the flags say."""
+    train(read(CONFIG.value))
+
+
+def train(settings: Settings) -> None:
+    """Both stages; one where the configuration has no autoencoder."""
+    data = inputs.load(settings)
+    workdir = Path(settings.workdir)
+    channels = data.archive.fields[STATE].channels
+    config = _train_autoencoder(settings, data) if settings.autoencoder is not None else None
+    networks = Networks(
+        settings.schedule,
+        build(
+            ScoreConfig,
+            {"padding": data.archive.grid.padding, **settings.score},
+            "score",
+            channels=len(channels) if config is None else config.latent_channels,
+        ),
+        config,
+        data.archive.grid.shape,
+    )
+    arrays: dict[str, Any] = {"std": jnp.asarray(data.statistics[STATE].std)}
+    state_error = np.zeros(len(channels), np.float32)
+    latents = None
+    if config is not None:
+        params, model_state, _, _ = restore_model(workdir / AUTOENCODER)
+        arrays |= {AUTOENCODER: params, "model_state": model_state}
+        count = len(data.archive.times)
+        latents = estimate.raw_latents(networks, arrays, data.read, count, workdir / "latents.npy")
+        mean, std = estimate.latent_scales(latents[data.spans["train"]])
+        arrays |= {"latent_mean": jnp.asarray(mean), "latent_std": jnp.asarray(std)}
+        state_error = estimate.reconstruction_error(
+            networks, arrays, data.read, data.frames("validation"), data.archive.grid.area_weights()
+        )
+        ratio = state_error / data.statistics[STATE].std
+        logging.info("reconstruction error, standard deviations: %s", np.round(ratio, 3))
+    statistics: dict[str, Any] = {
+        "fields": {n: s._asdict() for n, s in data.statistics.items() if n != BACKGROUND},
+        "state_error": state_error,
+        **{n: np.asarray(arrays[n]) for n in ("latent_mean", "latent_std") if n in arrays},
+        **_error_covariances(settings, networks, arrays, data),
+    }
+    _train_score(settings, networks, data, latents, statistics)
+
+
+def _train_autoencoder(settings: Settings, data: Inputs) -> AutoencoderConfig:
+    assert settings.autoencoder is not None
+    assert settings.autoencoder_training is not None
+    grid, fields = data.archive.grid, data.archive.fields
+    config = build(
+        AutoencoderConfig,
+        {"padding": grid.padding, **settings.autoencoder},
+        "autoencoder",
+        state_channels=len(fields[STATE].channels),
+        inputs=tuple((name, len(field.channels)) for name, field in fields.items()),
+    )
+    weights = grid.area_weights()
+    some = data.frames("train")[:: max(1, len(data.frames("train")) // 64)]
+    states = data.standardised(STATE, some)
+
+    def loss_fn(params, model_state, key, batch):
+        frames = {name: value[:, 0] for name, value in batch.items()}
+        return autoencoder.loss(config, params, model_state, key, frames, weights=weights)
+
+    _fit(
+        settings,
+        settings.autoencoder_training,
+        AUTOENCODER,
+        loss_fn,
+        lambda key: autoencoder.init(config, key, grid.shape, states=states),
+        lambda period, **how: window_loader(
+            {n: f.array for n, f in fields.items()} | {"times": data.archive.times},
+            length=1, span=data.spans[period], transform=data.standardise_window, **how,
+        ),
+    )  # fmt: skip
+    return config
+
+
+def _train_score(
+    settings: Settings,
+    networks: Networks,
+    data: Inputs,
+    latents: np.ndarray | None,
+    statistics: Mapping[str, Any],
+) -> None:
+    if latents is None:
+        arrays = {STATE: data.archive.fields[STATE].array, "times": data.archive.times}
+        transform = data.standardise_window
+    else:
+        arrays = {STATE: latents}
+        mean, std = statistics["latent_mean"], statistics["latent_std"]
+        transform = lambda window: {STATE: (window[STATE] - mean) / std}
+
+    def loss_fn(params, model_state, key, batch):
+        value, info = score.loss(networks.score, networks.schedule, params, key, batch[STATE])
+        return value, (model_state, info)
+
+    about = describe(
+        networks,
+        data.archive.grid,
+        data.archive.fields[STATE].channels,
+        settings.assimilation.latent_inputs,
+    )
+    _fit(
+        settings,
+        settings.score_training,
+        SCORE,
+        loss_fn,
+        lambda key: (score.init(networks.score, key, networks.frame_shape[:2]), {}),
+        lambda period, **how: window_loader(
+            arrays, length=networks.score.window, times=data.archive.times,
+            span=data.spans[period], transform=transform, **how,
+        ),
+        metadata={"model": about},
+        statistics=statistics,
+    )  # fmt: skip
+
+
+def _fit(
+    settings: Settings,
+    training: Training,
+    stage: str,
+    loss_fn: Callable,
+    init_fn: Callable,
+    loader: Callable,
+    metadata: Mapping[str, Any] | None = None,
+    statistics: Any = None,
+) -> None:
+    """One stage: what both have in common."""
+    batches = loader("train", batch_size=training.batch_size, seed=settings.seed)
+    evaluate = jax.jit(loss_fn, compiler_options=compiler_options() or None)
+
+    def validate(params, model_state):
+        values = []
+        # One pass with the noise of one key, so that two checkpoints meet the same problem.
+        for i, batch in enumerate(
+            loader("validation", batch_size=training.batch_size, seed=0, shuffle=False)
+        ):
+            if i and len(batch[STATE]) < training.batch_size:
+                break  # a last, smaller batch would be compiled for itself
+            key = jax.random.fold_in(jax.random.key(settings.seed), i)
+            values.append(float(evaluate(params, model_state, key, batch)[0]))
+        return {"loss": float(np.mean(values))}
+
+    stages = {
+        AUTOENCODER: ("data", "nature", "autoencoder", "seed"),
+        SCORE: ("data", "nature", "autoencoder", "seed", "schedule", "score"),
+    }
+    fit(
+        Path(settings.workdir) / stage,
+        loss_fn,
+        init_fn,
+        batches,
+        optimiser=training.optimiser,
+        seed=settings.seed,
+        validate=validate,
+        log_every=training.log_every,
+        checkpoint_every=training.checkpoint_every,
+        metadata={"config": {k: settings.raw.get(k) for k in stages[stage]}, **(metadata or {})},
+        statistics=statistics,
+        compiler_options=compiler_options() or None,
+    )
+
+
+def _error_covariances(
+    settings: Settings, networks: Networks, arrays: Mapping[str, Any], data: Inputs
+) -> dict[str, Any]:
+    """Of the background, from the training period; of the latent, from the validation period."""
+    rank = settings.assimilation.rank
+    errors = {}
+    if BACKGROUND in data.archive.fields:
+        frames = data.frames("train")
+        frames = frames[:: -(-len(frames) // SAMPLE)]
+        background, truth = (data.archive.fields[n].array[frames] for n in (BACKGROUND, STATE))
+        errors["background_error"] = background - truth
+    if settings.assimilation.latent_inputs:
+        errors["latent_error"] = estimate.latent_errors(
+            networks, arrays, data.read, data.frames("validation"),
+            settings.assimilation.latent_inputs,
+        )  # fmt: skip
+    result = {}
+    for name, sample in errors.items():
+        covariance, bias = fit_separable(sample, rank=rank)
+        result[name] = {**{k: np.asarray(v) for k, v in vars(covariance).items()}, "bias": bias}
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,224 @@
+"""The front door: a trained model, a background and observations in; an ensemble Dataset out."""
+
+import dataclasses
+import functools
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import PRNGKey, Trajectory
+from slams_jax.data import climatology
+from slams_jax.data.fields import stack_channels, unstack_channels
+from slams_jax.data.observations import Observations, to_stream
+from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide, sample, sample_ensemble
+from slams_jax.diffusion.guidance import Rule
+from slams_jax.errors import InputError, RunError
+from slams_jax.grid import Grid
+from slams_jax.model import Model, Networks, decode, encode, trajectory_prior
+from slams_jax.networks import compiler_options
+from slams_jax.observe import Identity, Stream, make_stream, whitened_innovations
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidanceConfig:
+    """How observations guide the reverse SDE; see `slams_jax.diffusion.guide`."""
+
+    rule: Rule = "mmps"
+    gamma: float = 1e-2
+    iterations: int = 3
+
+    def __post_init__(self):
+        # `guide` owns the checks; asking it now tells before anything has been computed.
+        guide(lambda x, t: x, lambda x, extra: x, CosineSchedule(), **dataclasses.asdict(self))
+
+
+def assimilate(
+    model: Model,
+    background: xr.Dataset | None,
+    observations: Sequence[Observations | Stream],
+    *,
+    members: int,
+    key: PRNGKey,
+    times: np.ndarray | None = None,
+    latent_inputs: Mapping[str, np.ndarray] | None = None,
+    sampler: SamplerConfig = SamplerConfig(),
+    guidance: GuidanceConfig = GuidanceConfig(),
+    window_chunk: int | None = None,
+    member_batch: int | None = None,
+) -> xr.Dataset:
+    """An ensemble drawn from p(state | background, observations).
+
+    Args:
+        model: trained.
+        background: the model state to be calibrated, with the variables and levels of `model`, on
+            its grid; its times are those of the analysis. None: no background.
+        observations: streams in physical units, or ready-made `Stream`s.
+        members: number of draws.
+        key: of the draws; member i depends on it and on i alone.
+        times: of the analysis where there is no background, datetime64.
+        latent_inputs: standardised fields (time, lat, lon, channel) by name, to enter through the
+            encoder as one latent observation (SLAMS's way); must be those of `model.latent_inputs`.
+        sampler: how the reverse SDE is solved.
+        guidance: how observations enter it.
+        window_chunk: windows of the trajectory evaluated at a time; bounds the memory.
+        member_batch: members drawn at a time; likewise.
+
+    Returns:
+        Dataset with the model's variables on (member, time, level, latitude, longitude), physical
+        units and CF attributes. Its attributes `evaluations` and `derivative_evaluations` count
+        network evaluations a member; `seconds` and `peak_memory_bytes` say what it took.
+
+    Raises:
+        InputError: input that does not fit the model (see `to_stream`).
+        RunError: members that are not finite, named with what to change.
+    """
+    if members < 1:
+        raise InputError(f"members must be at least 1, got {members}")
+    times = _times(background, times, model)
+    climate = climatology(model.statistics["state"], times)
+    climate = np.broadcast_to(climate, (len(times), *model.grid.shape, len(model.channels)))
+    streams = [
+        o if isinstance(o, Stream) else to_stream(
+            o, model.grid, model.channels, times,
+            climate=climate.mean(axis=0), std=np.asarray(model.arrays["std"]),
+            state_error=model.state_error if model.networks.autoencoder else None,
+        )
+        for o in observations
+    ]  # fmt: skip
+    if background is not None:
+        streams.append(background_stream(model, background, times))
+    if latent_inputs is not None:
+        streams.append(latent_stream(model, latent_inputs))
+    begun = time.perf_counter()
+    analyse = _compiled(model.networks, sampler, guidance, members, window_chunk, member_batch)
+    states = np.asarray(analyse(key, dict(model.arrays), jnp.asarray(climate), tuple(streams)))
+    bad = [i for i in range(members) if not np.isfinite(states[i]).all()]
+    if bad:
+        raise RunError(
+            f"members {bad} of {members} are not finite: take more sampler steps, or guidance "
+            "rule 'mmps' with more iterations, or check the errors of the observations"
+        )
+    dataset = unstack_channels(
+        states, model.channels, times, model.grid.latitude, model.grid.longitude
+    )
+    count = sampler.steps * (_derivatives(guidance) if streams else 0)
+    return dataset.assign_attrs(
+        evaluations=sampler.steps,
+        derivative_evaluations=count,
+        seconds=time.perf_counter() - begun,
+        peak_memory_bytes=peak_memory_bytes(),
+        streams=", ".join(s.name for s in streams) or "none",
+        rule=guidance.rule,
+        solver=sampler.solver,
+    )
+
+
+def background_stream(model: Model, background: xr.Dataset, times: np.ndarray) -> Stream:
+    """The background as an observation of the state with correlated errors.
+
+    Raises:
+        InputError: a model without background error covariance, or a background on another grid.
+    """
+    if model.background_error is None:
+        raise InputError("this model was trained without a background: it has no error covariance")
+    covariance, bias = model.background_error
+    grid = Grid.of(background["latitude"].values, background["longitude"].values)
+    if grid != model.grid:
+        raise InputError(
+            f"the background is on {grid.shape[0]} x {grid.shape[1]} points, latitude "
+            f"{grid.latitude[0]:g} to {grid.latitude[-1]:g}, longitude {grid.longitude[0]:g} to "
+            f"{grid.longitude[-1]:g}; the model is on {model.grid.shape[0]} x "
+            f"{model.grid.shape[1]} points: regrid it"
+        )
+    values = stack_channels(background, model.channels) - bias
+    ratio = np.mean((model.state_error / np.asarray(covariance.std)) ** 2)
+    covariance = dataclasses.replace(covariance, nugget=jnp.asarray(ratio, jnp.float32))
+    std = np.broadcast_to(np.asarray(model.arrays["std"]), covariance.std.shape)
+    return make_stream("background", values, Identity(), covariance, scale=std)
+
+
+def latent_stream(model: Model, inputs: Mapping[str, np.ndarray]) -> Stream:
+    """z_y = E(inputs) as an observation of the latent, its error estimated at training.
+
+    Raises:
+        InputError: a model without latent error covariance, or other inputs than it was made for.
+    """
+    if model.latent_error is None or model.networks.autoencoder is None:
+        raise InputError("this model has no latent observations: it has no latent error covariance")
+    if set(inputs) != set(model.latent_inputs):
+        raise InputError(
+            f"latent inputs are {sorted(inputs)}, but the error of the latent was estimated for "
+            f"{sorted(model.latent_inputs)}: give these"
+        )
+    covariance, bias = model.latent_error
+    encode_inputs = jax.jit(functools.partial(encode, model.networks))
+    z = encode_inputs(dict(model.arrays), {k: jnp.asarray(v) for k, v in inputs.items()})
+    return make_stream("latent", np.asarray(z) - bias, Identity(), covariance, space="latent")
+
+
+@functools.cache
+def _compiled(
+    networks: Networks,
+    sampler: SamplerConfig,
+    guidance: GuidanceConfig,
+    members: int,
+    window_chunk: int | None,
+    member_batch: int | None,
+):
+    """The whole analysis as one compiled function; the same configuration compiles once."""
+
+    def analyse(
+        key: PRNGKey, arrays: dict[str, Any], climate: Trajectory, streams: tuple[Stream, ...]
+    ) -> Float[Array, "member time lat lon channel"]:
+        prior = trajectory_prior(networks, arrays["score"], window_chunk)
+
+        def to_state(latent: Trajectory) -> Trajectory:
+            return decode(networks, arrays, latent) + climate
+
+        def innovations(latent: Array, extra: Array):
+            return whitened_innovations(streams, latent, to_state, extra)
+
+        posterior = guide(
+            prior, innovations if streams else None, networks.schedule,
+            **dataclasses.asdict(guidance),
+        )  # fmt: skip
+        shape = (climate.shape[0], *networks.frame_shape)
+
+        def draw(key: PRNGKey) -> Trajectory:
+            return to_state(sample(key, posterior, shape, networks.schedule, sampler))
+
+        return sample_ensemble(key, draw, members, batch=member_batch)
+
+    return jax.jit(analyse, compiler_options=compiler_options() or None)
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _derivatives(guidance: GuidanceConfig) -> int:
+    """Backward products with the network for one guided evaluation."""
+    return 1 if guidance.rule == "sda" else guidance.iterations
+
+
+def _times(background: xr.Dataset | None, times: np.ndarray | None, model: Model) -> np.ndarray:
+    if background is not None:
+        times = np.asarray(background["time"])
+    if times is None:
+        raise InputError("give the times of the analysis, or a background that has them")
+    if len(times) < model.networks.score.window:
+        raise InputError(
+            f"an analysis of {len(times)} times is shorter than the model's window of "
+            f"{model.networks.score.window}: choose a longer period"
+        )
+    return np.asarray(times, "datetime64[ns]")

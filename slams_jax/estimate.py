@@ -1,0 +1,113 @@
+"""What is estimated from data once the networks are trained: latent scales and errors."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from slams_jax import autoencoder
+from slams_jax.autoencoder import STATE
+from slams_jax.model import Networks, decode, encode
+from slams_jax.networks import compiler_options
+
+# Indices into the time axis -> standardised fields at these times, by name.
+Frames = Float[np.ndarray, "time lat lon channel"]
+Reader = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+BATCH = 64  # frames at a time
+
+
+def raw_latents(
+    networks: Networks, arrays: Mapping[str, Any], read: Reader, count: int, path: Path
+) -> Frames:
+    """Clean codes E({"state": x}) of all `count` frames, not standardised, memory-mapped at `path`.
+
+    Args:
+        networks: with an autoencoder.
+        arrays: its `autoencoder` and `model_state`.
+        read: gives at least the state.
+        count: length of the time axis.
+        path: an .npy file, written anew.
+    """
+    assert networks.autoencoder is not None
+    out = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.float32, shape=(count, *networks.frame_shape)
+    )
+    function = functools.partial(
+        autoencoder.encode, networks.autoencoder, arrays["autoencoder"], arrays["model_state"]
+    )
+    clean = lambda index: {STATE: read(index)[STATE]}
+    for rows, z in _batches(function, clean, np.arange(count)):
+        out[rows] = z
+    return out
+
+
+def latent_scales(
+    latents: Frames,
+) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
+    """Mean and standard deviation of each latent channel: diffusion assumes unit variance."""
+    mean = latents.mean(axis=(0, 1, 2), dtype=np.float64)
+    square = sum(((z - mean) ** 2).mean(axis=(0, 1)) for z in latents) / len(latents)
+    return mean.astype(np.float32), np.sqrt(square).astype(np.float32)
+
+
+def reconstruction_error(
+    networks: Networks,
+    arrays: Mapping[str, Any],
+    read: Reader,
+    frames: np.ndarray,
+    weights: Float[np.ndarray, "lat lon"],
+) -> Float[np.ndarray, " channel"]:
+    """Area-weighted root mean square of D(E(x)) - x, in the units of the state.
+
+    Args:
+        networks: with an autoencoder.
+        arrays: parameters and statistics.
+        read: gives at least the state.
+        frames: indices of the times to use.
+        weights: area of the grid points, mean one.
+    """
+    std = np.asarray(arrays["std"])
+
+    def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
+        z = encode(networks, arrays, {STATE: inputs[STATE]})
+        target = inputs[STATE] * jnp.asarray(std)[None, None, None, :]
+        return decode(networks, arrays, z) - target
+
+    total = np.zeros(len(std))
+    for _, part in _batches(error, read, frames):
+        total += (part.astype(np.float64) ** 2 * weights[..., None]).mean(axis=(1, 2)).sum(axis=0)
+    return np.sqrt(total / len(frames)).astype(np.float32)
+
+
+def latent_errors(
+    networks: Networks,
+    arrays: Mapping[str, Any],
+    read: Reader,
+    frames: np.ndarray,
+    names: tuple[str, ...],
+) -> Frames:
+    """z_y - z at `frames`: the error of the latent seen through the inputs `names` alone."""
+
+    def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
+        seen = encode(networks, arrays, {n: inputs[n] for n in names})
+        return seen - encode(networks, arrays, {STATE: inputs[STATE]})
+
+    return np.concatenate([part for _, part in _batches(error, read, frames)])
+
+
+def _batches(function: Callable[[Any], jax.Array], read: Reader, frames: np.ndarray):
+    """(indices, function of what was read there), some frames at a time.
+
+    The last batch is filled up with its last frame, so that there is one compilation.
+    """
+    run = jax.jit(function, compiler_options=compiler_options() or None)
+    for start in range(0, len(frames), BATCH):
+        rows = frames[start : start + BATCH]
+        filled = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
+        inputs = {name: jnp.asarray(value) for name, value in read(filled).items()}
+        yield rows, np.asarray(run(inputs))[: len(rows)]
