@@ -285,6 +285,11 @@ def test_periods_are_inclusive_and_disjoint():
     assert str(when[split["train"]][-1])[:13] == "2001-12-15T12"
 
 
+def test_instants_are_inclusive_too():
+    when = times(10)
+    assert split_periods(when, {"all": (when[2], when[5])}) == {"all": slice(2, 6)}
+
+
 @pytest.mark.parametrize(
     ("periods", "message"),
     [

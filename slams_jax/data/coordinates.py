@@ -109,15 +109,18 @@ def latitude_order(latitude: np.ndarray, *, source: str) -> tuple[np.ndarray, np
 def longitude_order(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(indices into the file, ascending longitudes without a gap), both (n,).
 
-    The result lies in [0, 360) where that leaves the domain in one piece, else in [-180, 180); a
-    meridian that the file repeats to close the circle is dropped.
+    The result lies in [0, 360) where that leaves the domain in one piece; else what lies beyond
+    the hole and beyond 180 becomes negative. A meridian that the file repeats to close the circle
+    is dropped.
     """
     wrapped = np.round(np.mod(np.round(longitude, 6), 360.0), 6) % 360.0
     wrapped, order = np.unique(wrapped, return_index=True)
     if wrapped.size > 1:
         seam = 360.0 - (wrapped[-1] - wrapped[0])
-        if np.diff(wrapped).max() > seam + 1e-3:  # the hole of the domain lies inside [0, 360)
-            wrapped = np.where(wrapped >= 180.0, wrapped - 360.0, wrapped)
+        gaps = np.diff(wrapped)
+        if gaps.max() > seam + 1e-3:  # the hole of the domain lies inside [0, 360)
+            after = max(180.0, wrapped[gaps.argmax() + 1])
+            wrapped = np.where(wrapped >= after, wrapped - 360.0, wrapped)
             ascending = np.argsort(wrapped)
             return order[ascending], np.round(wrapped[ascending], 6)
     return order, wrapped
