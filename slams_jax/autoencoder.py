@@ -19,8 +19,15 @@ from jaxtyping import Array, Bool, Float
 from slams_jax.aliases import Params, PRNGKey, Scalar
 from slams_jax.errors import InputError
 from slams_jax.grid import Padding
-from slams_jax.networks import Coordinates, Decoder, Encoder, SlamsDecoder, SlamsEncoder
-from slams_jax.networks.codec import linear_code
+from slams_jax.networks import (
+    Coordinates,
+    Decoder,
+    Encoder,
+    SlamsDecoder,
+    SlamsEncoder,
+    initialise,
+    linear_code,
+)
 
 STATE, BACKGROUND = "state", "background"
 Inputs = Mapping[str, Float[Array, "batch lat lon _"]]
@@ -159,21 +166,20 @@ def init(
     """
     encoder, decoder = _modules(config)
     inputs = {name: jnp.zeros((1, *shape, c)) for name, c in config.inputs}
-    key_encoder, key_decoder = jax.random.split(key)
-    first = jax.jit(encoder.init)(key_encoder, *_features(config, inputs))
+    key_encoder, key_decoder, key_code = jax.random.split(key, 3)
+    first = initialise(encoder.init, key_encoder, *_features(config, inputs))
     z = jnp.zeros((1, *config.latent_shape(shape)))
     if config.architecture == "slams":
-        second = jax.jit(decoder.init)(key_decoder, z)
+        second = initialise(decoder.init, key_decoder, z)
         stats = {"encoder": first["batch_stats"], "decoder": second["batch_stats"]}
         return {"encoder": first["params"], "decoder": second["params"]}, stats
-    second = jax.jit(decoder.init, static_argnums=2)(key_decoder, z, shape)
-    with jax.ensure_compile_time_eval():  # host arithmetic, also where `init` is compiled
-        down, up = linear_code(
-            config.state_channels, config.latent_channels, config.compression, states
-        )
+    second = initialise(lambda key, z: decoder.init(key, z, shape), key_decoder, z)
+    down, up = linear_code(
+        key_code, config.state_channels, config.latent_channels, config.compression, states
+    )
     params = {"encoder": first["params"], "decoder": second["params"]}
-    params["encoder"]["linear"]["kernel"] = jnp.asarray(down)
-    params["decoder"]["linear"]["kernel"] = jnp.asarray(up)
+    params["encoder"]["linear"]["kernel"] = down
+    params["decoder"]["linear"]["kernel"] = up
     return params, {}
 
 
@@ -302,8 +308,9 @@ def loss(
 
     The p-norm over channels of their mean squared errors, so that no level pays for the others,
     is taken for samples with the state among the inputs ("reconstruction") and without
-    ("retrieval") apart. The second is larger by orders of magnitude, so the sum is of their
-    logarithms: a relative gain in one is worth the same in the other.
+    ("retrieval") apart. The second is larger by orders of magnitude and would drown the first, so
+    the sum is of their roots: the gradient of a root mean square in the predictions has the same
+    length whatever its size.
 
     Args:
         config: the autoencoder.
@@ -344,7 +351,7 @@ def loss(
     elif config.state_probability == 0.0:
         value = parts[1]
     else:
-        value = jnp.log(parts[0] + 1e-4) + jnp.log(parts[1] + 1e-4)
+        value = jnp.sqrt(parts[0] + 1e-8) + jnp.sqrt(parts[1] + 1e-8)
     latent_square = jnp.mean(jnp.square(z))
     everything = jnp.sum(square) / jnp.maximum(jnp.sum(count), 1e-6)
     info = {

@@ -18,7 +18,7 @@ from slams_jax.aliases import Denoiser, Params, PRNGKey, Scalar
 from slams_jax.diffusion.schedule import CosineSchedule, Prediction, target, to_denoised
 from slams_jax.errors import InputError
 from slams_jax.grid import Padding
-from slams_jax.networks import Coordinates, UNet
+from slams_jax.networks import Coordinates, UNet, initialise
 
 WindowDenoiser = Callable[
     [Float[Array, "window frame lat lon channel"], Scalar],
@@ -87,7 +87,7 @@ def _network(config: ScoreConfig) -> UNet:
 def init(config: ScoreConfig, key: PRNGKey, shape: tuple[int, int]) -> Params:
     """Fresh parameters for a grid of `shape` (lat, lon); they fit any other shape too."""
     x = jnp.zeros((1, *shape, config.window * config.channels))
-    return jax.jit(_network(config).init)(key, x, jnp.zeros((1,)))["params"]
+    return initialise(_network(config).init, key, x, jnp.zeros((1,)))["params"]
 
 
 def predict(

@@ -11,6 +11,7 @@ from slams_jax.networks import (
     conv2d,
     coordinate_channels,
     depth_to_space,
+    initialise,
     pad,
     space_to_depth,
     upsample_conv2d,
@@ -124,7 +125,7 @@ def randomised(module, *args):
     """Parameters with nothing left at zero, so that every path counts."""
     rng = np.random.default_rng(9)
     noise = lambda x: 0.1 * rng.normal(size=x.shape).astype(np.float32)
-    params = jax.jit(module.init)(jax.random.key(0), *args)
+    params = initialise(module.init, jax.random.key(0), *args)
     return jax.tree.map(lambda x: x + noise(x), params)
 
 
@@ -172,7 +173,8 @@ def test_unet_depends_on_time_and_position():
 def test_unet_starts_at_zero():
     net = unet()
     x, t = random((1, 8, 8, 4)), jnp.zeros((1,))
-    np.testing.assert_array_equal(jax.jit(net.init_with_output)(jax.random.key(0), x, t)[0], 0.0)
+    params = initialise(net.init, jax.random.key(0), x, t)
+    np.testing.assert_array_equal(jax.jit(net.apply)(params, x, t), 0.0)
 
 
 def test_reference_unet_has_the_published_architecture():
@@ -203,3 +205,16 @@ def test_plain_lax_convolution_agrees_on_a_torus():
     )
     y = conv.apply({"params": params}, x)
     np.testing.assert_allclose(y, expected + params["bias"][None, None, None], atol=1e-5)
+
+
+def test_initial_parameters_have_the_shapes_of_the_module_and_unit_gain():
+    net = unet(widths=(64, 64), blocks=2)
+    x, t = random((1, 8, 8, 4)), jnp.zeros((1,))
+    params = initialise(net.init, jax.random.key(0), x, t)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x, t)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda s: s.shape, shapes)
+    kernel = params["params"]["ResidualBlock_0"]["Conv_0"]["kernel"]
+    assert float(jnp.std(kernel)) == pytest.approx((9 * 64) ** -0.5, rel=0.02)
+    other = params["params"]["ResidualBlock_0"]["Conv_1"]["kernel"]
+    correlation = jnp.vdot(kernel, other) / jnp.linalg.norm(kernel) / jnp.linalg.norm(other)
+    assert abs(float(correlation)) < 4 / kernel.size**0.5

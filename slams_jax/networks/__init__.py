@@ -4,7 +4,7 @@ Flax linen modules over (batch, lat, lon, channel) arrays of any size, for any p
 `slams_jax.grid.Padding`. Compile what calls them with `compiler_options()`.
 """
 
-from slams_jax.networks.codec import Decoder, Encoder, SlamsDecoder, SlamsEncoder
+from slams_jax.networks.codec import Decoder, Encoder, SlamsDecoder, SlamsEncoder, linear_code
 from slams_jax.networks.convolution import (
     Conv,
     compiler_options,
@@ -13,6 +13,7 @@ from slams_jax.networks.convolution import (
     space_to_depth,
     upsample_conv2d,
 )
+from slams_jax.networks.initialise import initialise
 from slams_jax.networks.padding import Coordinates, coordinate_channels, pad
 from slams_jax.networks.unet import UNet
 
@@ -28,6 +29,8 @@ __all__ = [
     "conv2d",
     "coordinate_channels",
     "depth_to_space",
+    "initialise",
+    "linear_code",
     "pad",
     "space_to_depth",
     "upsample_conv2d",

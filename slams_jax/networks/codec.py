@@ -6,10 +6,12 @@ at zero, so that training begins at a linear code and only ever learns its corre
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from slams_jax.aliases import PRNGKey
 from slams_jax.grid import Padding
 from slams_jax.networks.convolution import Conv, depth_to_space, space_to_depth
 from slams_jax.networks.padding import Coordinates, pad
@@ -192,18 +194,20 @@ class SlamsDecoder(nn.Module):
 
 
 def linear_code(
+    key: PRNGKey,
     channels: int,
     latent_channels: int,
     compression: int,
     states: Float[np.ndarray, "sample lat lon channel"] | None,
-) -> tuple[Float[np.ndarray, "patch latent"], Float[np.ndarray, "latent patch"]]:
+) -> tuple[Float[Array, "patch latent"], Float[Array, "latent patch"]]:
     """Kernels of the linear maps patch -> code and code -> patch to start from.
 
-    The code spans the leading principal components of the patches (some random directions
-    without `states`), turned so that all its channels have nearly the same variance, one on average.
+    The code spans the leading principal components of the patches (random directions without
+    `states`), turned so that all its channels have nearly the same variance, one on average.
     Noise on such a code is then noise of equal size in every direction of the state.
 
     Args:
+        key: for the random directions.
         channels: of the state.
         latent_channels: of the code.
         compression: size of a patch.
@@ -212,17 +216,20 @@ def linear_code(
     size = channels * compression**2
     rank = min(size, latent_channels)
     if states is None:
-        random = np.random.default_rng(0).normal(size=(size, size))
-        directions, variance = np.linalg.qr(random)[0], np.ones(size)
+        directions = jnp.linalg.qr(jax.random.normal(key, (size, size)))[0][:, :rank]
+        total = float(rank)
     else:
         lat, lon = (n - n % compression for n in states.shape[1:3])
-        even = np.nan_to_num(states[:, :lat, :lon])
-        patches = np.asarray(space_to_depth(jnp.asarray(even), compression)).reshape(-1, size)
-        variance, directions = np.linalg.eigh(patches.T.astype(np.float64) @ patches)
-        variance, directions = variance[::-1] / len(patches), directions[:, ::-1]
+        patches = np.nan_to_num(states[:, :lat, :lon]).astype(np.float64)
+        patches = patches.reshape(-1, lat // compression, compression, lon // compression,
+                                  compression, channels)  # fmt: skip
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, size)
+        variance, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
+        directions = jnp.asarray(vectors[:, : -rank - 1 : -1], jnp.float32)
+        total = max(float(variance[-rank:].sum()), 1e-6)
     angle = 2 * np.pi * np.outer(np.arange(rank), np.arange(rank)) / rank
     hartley = (np.cos(angle) + np.sin(angle)) / np.sqrt(rank)
-    scale = np.sqrt(rank / max(variance[:rank].sum(), 1e-6))
-    down = np.zeros((size, latent_channels), np.float32)
-    down[:, :rank] = scale * directions[:, :rank] @ hartley
-    return down, (down.T / scale**2).astype(np.float32)
+    turned = directions @ jnp.asarray(hartley, jnp.float32)
+    turned = jnp.pad(turned, ((0, 0), (0, latent_channels - rank)))
+    scale = np.float32(np.sqrt(rank / total))
+    return scale * turned, turned.T / scale

@@ -152,9 +152,11 @@ class Conv(nn.Module):
         self, x: Float[Array, "batch lat lon input"]
     ) -> Float[Array, "batch lat_out lon_out output"]:
         """Convolve and add the bias."""
-        start = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
         shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
-        kernel = self.param("kernel", start, shape)
+        if self.zero:
+            kernel = self.param("kernel_from_zero", nn.initializers.zeros, shape)
+        else:
+            kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         if self.upsample:
             y = upsample_conv2d(x, kernel, self.padding)
