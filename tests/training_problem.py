@@ -10,7 +10,12 @@ from jax.experimental.compilation_cache import compilation_cache
 from slams_jax.training import OptimiserConfig, fit
 
 CONFIG = {"model": {"width": 8, "levels": (10.0, 50.0)}, "name": "small"}
-STATISTICS = {"mean": np.arange(3.0), "std": np.float32(2.0)}
+# The map is large enough to lie in a file of its own, which orbax does not protect.
+STATISTICS = {
+    "map": np.random.default_rng(5).normal(size=(64, 64)).astype(np.float32),
+    "mean": np.arange(3.0),
+    "std": np.float32(2.0),
+}
 
 
 def init_fn(key):

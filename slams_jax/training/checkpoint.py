@@ -146,6 +146,9 @@ class Checkpoints:
         saved: dict[str, Any] = {n: ocp.args.StandardSave(i) for n, i in items.items() if i}
         saved["record"] = ocp.args.JsonSave({**record, "digest": record_digest(record)})
         try:
+            # One save at a time: the barriers of two would meet where there are many processes.
+            for other in (self._last, self._best):
+                other.wait_until_finished()
             # Forced: orbax else leaves out what it thinks is not due.
             manager.save(step, args=ocp.args.Composite(**saved), force=True)
         except OSError as error:

@@ -104,7 +104,8 @@ def fit(
             sample first; in several processes each gives its own part.
         optimiser: length of the run and the updates.
         seed: of the parameters and of all that is random in `loss_fn`.
-        validate: (averaged params, model_state) -> scalars, of which "loss" decides what is best.
+        validate: (averaged params, model_state) -> scalars, of which "loss" decides what is best;
+            the same in every process.
         validate_every: steps between validations; `checkpoint_every` unless given.
         log_every: steps between records and progress lines.
         checkpoint_every: steps between checkpoints.

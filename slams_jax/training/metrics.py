@@ -132,7 +132,8 @@ class Progress:
             values = {**values, "samples_per_second": rate}
             line += [f"{rate:.3g} samples/s", f"{duration(left)} left"]
         self._mark, self._marked, self._paused = now, step, 0.0
-        logging.info("  ".join(line))
+        if is_writer():
+            logging.info("  ".join(line))
         return values
 
 
@@ -169,7 +170,7 @@ class Recorder:
 
     def write(self, step: int, values: dict[str, float], validation: dict[str, float]) -> None:
         """Write one record of `step`, if there is anything to write."""
-        if validation:
+        if validation and is_writer():
             line = "  ".join(f"{name} {value:.4g}" for name, value in validation.items())
             logging.info("step %d  validation  %s", step, line)
         values = {**values, **{f"validation/{name}": v for name, v in validation.items()}}
