@@ -1,0 +1,199 @@
+import inspect
+
+import gaussian
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide
+from slams_jax.errors import InputError
+from slams_jax.observe import Diagonal, make_stream, whitened_innovations
+from slams_jax.observe.streams import identity_decode
+
+SCHEDULE = CosineSchedule()
+PRIOR, OPERATOR, VARIANCE, Y = gaussian.make_problem()
+DENOISER = gaussian.exact_denoiser(PRIOR, SCHEDULE)
+DIM = len(PRIOR)
+TIMES = [0.0, 0.01, 0.1, 0.4, 0.7, 0.95, 1.0]
+
+
+def single(array):
+    return jnp.asarray(array, jnp.float32)
+
+
+def innovations(x, extra):
+    return (single(Y) - single(OPERATOR) @ x) / jnp.sqrt(single(VARIANCE) + extra)
+
+
+def noisy(t, seed=0):
+    """A draw of x_t under the prior."""
+    rng = np.random.default_rng(seed)
+    x_0 = np.linalg.cholesky(PRIOR) @ rng.standard_normal(DIM)
+    a, s = float(SCHEDULE.alpha(single(t))), float(SCHEDULE.sigma(single(t)))
+    return a, s, a * x_0 + s * rng.standard_normal(DIM)
+
+
+def exact_mean(t, x_t):
+    """E[x_0 | x_t, y], by adding precisions in double precision."""
+    a, s, _ = noisy(t)
+    weighted = OPERATOR.T / VARIANCE
+    total = np.linalg.inv(PRIOR) + weighted @ OPERATOR + a**2 / s**2 * np.eye(DIM)
+    return np.linalg.solve(total, weighted @ Y + a / s**2 * x_t)
+
+
+def test_without_observations_it_is_the_prior_itself():
+    for rule in ("sda", "mmps"):
+        assert guide(DENOISER, None, SCHEDULE, rule=rule) is DENOISER
+
+
+@pytest.mark.parametrize("t", TIMES)
+def test_mmps_at_full_iterations_is_the_exact_posterior_mean(t):
+    """Five observations: the conjugate gradients end after five iterations."""
+    guided = guide(DENOISER, innovations, SCHEDULE, rule="mmps", iterations=5)
+    _, _, x_t = noisy(t)
+    found = jax.jit(guided)(single(x_t), single(t))
+    np.testing.assert_allclose(found, exact_mean(t, x_t), atol=1e-3)
+
+
+def test_mmps_converges_with_iterations():
+    errors = []
+    _, _, x_t = noisy(0.4)
+    for iterations in (1, 2, 3, 4):
+        guided = guide(DENOISER, innovations, SCHEDULE, rule="mmps", iterations=iterations)
+        errors.append(np.abs(guided(single(x_t), single(0.4)) - exact_mean(0.4, x_t)).max())
+    assert np.all(np.diff(errors) < 0)
+    assert errors[0] > 0.1
+
+
+def test_mmps_iterations_beyond_convergence_do_no_harm():
+    """There the squared residual is zero, and so would be every denominator."""
+    _, _, x_t = noisy(0.4)
+    guided = guide(DENOISER, innovations, SCHEDULE, rule="mmps", iterations=40)
+    np.testing.assert_allclose(
+        jax.jit(guided)(single(x_t), single(0.4)), exact_mean(0.4, x_t), atol=1e-3
+    )
+    nothing = guide(DENOISER, lambda x, extra: jnp.zeros(3) * x[:3], SCHEDULE, rule="mmps")
+    np.testing.assert_array_equal(
+        nothing(single(x_t), single(0.4)), DENOISER(single(x_t), single(0.4))
+    )
+
+
+@pytest.mark.parametrize("rule", ["sda", "mmps"])
+def test_the_jacobian_of_the_denoiser_carries_the_observations(rule):
+    """Without it there is no increment; with it the unobserved points move too."""
+    t, (_, _, x_t) = single(0.4), noisy(0.4)
+    constant = lambda x, t: jax.lax.stop_gradient(DENOISER(x, t))
+    prior = DENOISER(single(x_t), t)
+    detached = guide(constant, innovations, SCHEDULE, rule=rule)(single(x_t), t)
+    np.testing.assert_array_equal(detached, prior)
+    # Only point 4 observed, without error to speak of: its neighbours follow by correlation.
+    point = lambda x, extra: (1.0 + prior[4] - x[4:5]) / jnp.sqrt(1e-6 + extra)
+    guided = guide(DENOISER, point, SCHEDULE, rule=rule, gamma=1e-6)(single(x_t), t)
+    increment = np.asarray(guided - prior)
+    assert increment[3] > 0.2
+    assert increment[5] > 0.2
+
+
+@pytest.mark.parametrize("t", [0.02, 0.4, 0.8])
+@pytest.mark.parametrize("gamma", [1e-2, 0.3])
+def test_sda_equals_the_reference_formula(t, gamma):
+    """Rozet & Louppe's likelihood, its gradient by differences, in the form of the noise eps.
+
+    The denoiser and the operator are both nonlinear.
+    """
+    denoise = lambda np, x: np.tanh(x) + 0.3 * x**2 / (1 + x**2)
+    observe = lambda np, x: x[:3] ** 2 + x[3:6]
+    y, variance = np.array([0.5, -0.2, 1.0]), np.array([0.3, 0.1, 0.2])
+    a, s, x_t = noisy(t)
+    x_t = x_t[:6]
+
+    def log_p(x):
+        x_hat = denoise(np, x)
+        return -0.5 * np.sum((y - observe(np, x_hat)) ** 2 / (variance + gamma * s**2 / a**2))
+
+    steps = 1e-5 * np.eye(6)
+    slope = np.array([(log_p(x_t + h) - log_p(x_t - h)) / 2e-5 for h in steps])
+    eps = (x_t - a * denoise(np, x_t)) / s - s * slope
+    expected = (x_t - s * eps) / a
+
+    whiten = lambda x, extra: (single(y) - observe(jnp, x)) / jnp.sqrt(single(variance) + extra)
+    denoiser = lambda x, t: denoise(jnp, x)
+    guided = guide(denoiser, whiten, SCHEDULE, rule="sda", gamma=gamma)
+    increment = np.abs(expected - denoise(np, x_t)).max()
+    np.testing.assert_allclose(guided(single(x_t), single(t)), expected, atol=2e-3 * increment)
+
+
+@pytest.mark.parametrize("t", [0.02, 0.4, 0.8])
+def test_sda_is_exact_where_its_assumption_holds(t):
+    """cov(x_0 | x_t) = p sigma^2 / (alpha^2 p + sigma^2) I is gamma sigma^2 / alpha^2 I here."""
+    variance = 0.7
+    a, s, x_t = noisy(t)
+    gain = a * variance / (a**2 * variance + s**2)
+    observed = np.array([1, 4, 9])
+    y, error = np.array([0.3, -1.0, 2.0]), 0.2
+    whiten = lambda x, extra: (single(y) - x[observed]) / jnp.sqrt(error + extra)
+    denoiser = lambda x, t: gain * x
+    guided = guide(denoiser, whiten, SCHEDULE, rule="sda", gamma=a * gain)
+    total = np.full(DIM, 1 / variance + a**2 / s**2)
+    total[observed] += 1 / error
+    weighted = a / s**2 * x_t
+    weighted[observed] += y / error
+    np.testing.assert_allclose(guided(single(x_t), single(t)), weighted / total, atol=1e-4)
+
+
+def test_streams_guide_as_their_dense_operator_does():
+    """Two streams of a trajectory (1, 3, 4, 1) with gaps, through the library's likelihood."""
+    shape = (1, 3, 4, 1)
+    parts = [slice(0, 2), slice(2, 5)]
+    operators = [
+        lambda x, part=part: (single(OPERATOR[part]) @ x.reshape(-1))[None] for part in parts
+    ]
+    streams = [
+        make_stream(
+            "stream",
+            np.append(Y[part], np.nan)[None],
+            lambda x, h=h: jnp.concatenate([h(x), jnp.zeros((1, 1))], axis=1),
+            Diagonal(single(np.append(VARIANCE[part], 1.0))),
+        )
+        for part, h in zip(parts, operators, strict=True)
+    ]
+    denoiser = lambda x, t: DENOISER(x.reshape(-1), t).reshape(shape)
+    through = lambda x, extra: whitened_innovations(streams, x, identity_decode, extra)
+    _, _, x_t = noisy(0.4)
+    for rule in ("sda", "mmps"):
+        plain = guide(DENOISER, innovations, SCHEDULE, rule=rule)(single(x_t), single(0.4))
+        found = guide(denoiser, through, SCHEDULE, rule=rule)(
+            single(x_t).reshape(shape), single(0.4)
+        )
+        np.testing.assert_allclose(found.reshape(-1), plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "dpmpp_2m_ode"])
+def test_mmps_draws_from_the_exact_posterior(solver):
+    count, steps = 4000, 96
+    guided = guide(DENOISER, innovations, SCHEDULE, rule="mmps", iterations=5)
+    config = SamplerConfig(solver, steps)
+    draws = gaussian.draws(guided, DIM, SCHEDULE, config, count)
+    mean, covariance = gaussian.exact_posterior(PRIOR, OPERATOR, VARIANCE, Y)
+    std = np.sqrt(np.diag(covariance))
+    scores = (draws - mean) / std
+    # 12 means and variances within 4 standard errors, and what 96 steps leave.
+    assert np.abs(scores.mean(axis=0)).max() < 4 / np.sqrt(count)
+    assert np.abs(scores.var(axis=0) - 1).max() < 4 * np.sqrt(2 / count) + 0.02
+    correlation = scores.T @ scores / count
+    expected = covariance / np.outer(std, std)
+    assert np.abs(correlation - expected).max() < 5 * np.sqrt(2 / count) + 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(rule="dps"), "unknown guidance rule 'dps'"),
+        (dict(rule="sda", gamma=-1.0), "gamma must not be negative, got -1.0"),
+        (dict(rule="mmps", iterations=0), "at least one iteration, got 0"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(InputError, match=message):
+        inspect.unwrap(guide)(DENOISER, innovations, SCHEDULE, **options)
