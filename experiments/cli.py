@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -25,8 +25,8 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn
                 f"unexpected argument {arguments[1]!r}: write flags as --name=value, "
                 "without a space"
             )
-        if "config" in flags.FLAGS and flags.FLAGS["config"].value is None:
-            _stop("no configuration: give --config=configs/<name>.py")
+        if "config" in flags.FLAGS:
+            _check_config(flags.FLAGS["config"].value)
         try:
             main()
         except InputError as error:
@@ -38,6 +38,17 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn
 
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
     sys.exit(0)
+
+
+def _check_config(config: Any) -> None:
+    if config is None:
+        _stop("no configuration: give --config=configs/<name>.py")
+    try:
+        # A file that cannot be loaded says so no earlier than here.
+        config.keys()
+    except OSError as error:
+        reason = str(error).split("file config_config", 1)[-1]
+        _stop(f"the configuration cannot be read, check --config:{reason}")
 
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
@@ -58,7 +69,8 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         ValueError,
     ) as error:
         # What a configuration file or an override of a field of it can do wrong.
-        _stop(f"the configuration cannot be read: {error}")
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        _stop(f"the configuration cannot be read: {reason}")
 
 
 def _stop(message: object, status: int = BAD_INPUT) -> NoReturn:

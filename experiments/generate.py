@@ -19,123 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from absl import logging
 
 from experiments import cli
-from experiments.settings import CONFIG, build, plain
+from experiments.nature import HeldSuarezRun, Lorenz63Run, NatureRun, SounderSettings, read
+from experiments.settings import CONFIG, plain
 from slams_jax.data.readers import COORDINATE_ATTRIBUTES
-from slams_jax.dynamics import HeldSuarezConfig, Lorenz63, held_suarez, lorenz63
+from slams_jax.dynamics import held_suarez, lorenz63
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, simulate, standard_pressure
-from slams_jax.observe.satellite import SOUNDER_PEAKS, OutgoingLongwave, Sounder
-from slams_jax.schema import SLAMS_LEVELS, VARIABLES, channels_of
+from slams_jax.observe.satellite import OutgoingLongwave, Sounder
+from slams_jax.schema import VARIABLES, channels_of
 
-FORMAT = 1  # counts up when the same settings begin to give other files
+FORMAT = 2  # counts up when the same settings begin to give other files
 FIRST_DAY = np.datetime64("2000-01-01", "ns")
 COMPLETE = "config.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class StationSettings:
-    """Surface stations that measure temperature.
-
-    Attributes:
-        count: of stations.
-        clusters: regions in which most of them gather; 0 for none.
-        error: standard deviation, K.
-        missing: share of reports that are missing, in spells.
-    """
-
-    count: int = 150
-    clusters: int = 12
-    error: float = 0.5
-    missing: float = 0.05
-
-
-@dataclasses.dataclass(frozen=True)
-class SounderSettings:
-    """A microwave temperature sounder.
-
-    Attributes:
-        peaks: of its weighting functions, hPa.
-        error: standard deviation of each channel, K.
-    """
-
-    peaks: tuple[float, ...] = SOUNDER_PEAKS
-    error: tuple[float, ...] = (0.5, 0.4, 0.3, 0.3, 0.3, 0.4)
-
-    def __post_init__(self):
-        if len(self.peaks) != len(self.error):
-            raise InputError(
-                f"peaks and error must be as many, got {len(self.peaks)} and {len(self.error)}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldSuarezRun:
-    """A Held-Suarez nature run, daily.
-
-    Attributes:
-        seed: decides everything that is drawn.
-        days: length.
-        spin_up: days from rest that are thrown away first.
-        levels: of temperature, hPa.
-        amplitude: of the background's initial perturbations.
-        longwave_error: standard deviation of outgoing longwave radiation, W/m².
-        model: the atmosphere.
-        stations: the surface network.
-        sounder: the satellite's sounder.
-        cache: folder that the run is put in.
-    """
-
-    seed: int = 0
-    days: int = 450
-    spin_up: int = 150
-    levels: tuple[float, ...] = SLAMS_LEVELS
-    amplitude: float = 0.24
-    longwave_error: float = 5.0
-    model: HeldSuarezConfig = dataclasses.field(default_factory=HeldSuarezConfig)
-    stations: StationSettings = dataclasses.field(default_factory=StationSettings)
-    sounder: SounderSettings = dataclasses.field(default_factory=SounderSettings)
-    cache: str = "cache"
-
-
-@dataclasses.dataclass(frozen=True)
-class Lorenz63Run:
-    """A Lorenz-63 nature run; one interval is called a day.
-
-    Attributes:
-        seed: decides everything that is drawn.
-        days: number of intervals.
-        spin_up: intervals that are thrown away first.
-        dt: time step.
-        substeps: time steps in an interval.
-        amplitude: of the background's initial perturbations.
-        model: the parameters.
-        cache: folder that the run is put in.
-    """
-
-    seed: int = 0
-    days: int = 10000
-    spin_up: int = 200
-    dt: float = 0.01
-    substeps: int = 10
-    amplitude: float = 0.2
-    model: Lorenz63 = dataclasses.field(default_factory=Lorenz63)
-    cache: str = "cache"
-
-
-NatureRun = HeldSuarezRun | Lorenz63Run
-SYSTEMS = {
-    "held_suarez": (
-        HeldSuarezRun,
-        {"model": HeldSuarezConfig, "stations": StationSettings, "sounder": SounderSettings},
-    ),
-    "lorenz63": (Lorenz63Run, {"model": Lorenz63}),
-}
 
 
 def main() -> None:
@@ -146,22 +48,6 @@ def main() -> None:
             f"a generating configuration has the one field 'nature', got {sorted(values)}"
         )
     print(nature_run(values["nature"]))
-
-
-def read(values: Mapping[str, Any]) -> NatureRun:
-    """The checked settings of a nature run; `system` says of which kind.
-
-    Raises:
-        InputError: an unknown system or field, or a value out of range.
-    """
-    rest = dict(values)
-    system = rest.pop("system", None)
-    if system not in SYSTEMS:
-        raise InputError(f"nature.system must be one of {sorted(SYSTEMS)}, got {system!r}")
-    cls, parts = SYSTEMS[system]
-    built = {name: build(part, rest.pop(name, {}), f"nature.{name}")
-             for name, part in parts.items()}  # fmt: skip
-    return build(cls, rest, "nature", **built)
 
 
 def nature_run(settings: NatureRun | Mapping[str, Any]) -> Path:
@@ -245,18 +131,19 @@ def _held_suarez(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
     truth, background = (
         held_suarez.temperature(atmosphere, x, run.levels) for x in (states, backgrounds)
     )
+    seen = jnp.asarray(truth)
     off = simulate.outages(key_gap, run.days, run.stations.count, missing=run.stations.missing)
     observed = {
         "stations": simulate.measure(
-            key_stations, np.asarray(points(truth)), run.stations.error, ~off
+            key_stations, np.asarray(points(seen)), run.stations.error, ~off
         ),
         "sounder": simulate.measure(
-            key_sounder, np.asarray(sounder(truth)), np.asarray(run.sounder.error),
+            key_sounder, np.asarray(sounder(seen)), np.asarray(run.sounder.error),
             simulate.swath(grid, run.days),
         ),
         # Another satellite, half an orbit later.
         "olr": simulate.measure(
-            key_longwave, np.asarray(longwave(truth)), run.longwave_error,
+            key_longwave, np.asarray(longwave(seen)), run.longwave_error,
             simulate.swath(grid, run.days, first_orbit=0.5),
         ),
     }  # fmt: skip

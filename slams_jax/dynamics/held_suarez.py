@@ -97,7 +97,9 @@ class Atmosphere:
         config: what it was made from.
         grid: the Gaussian grid.
         sigma: centres of the layers, top first.
-        initial: key -> an isothermal atmosphere at rest with a ripple in surface pressure.
+        initial: key -> an atmosphere at rest whose layers have the mean temperature of the
+            equilibrium, with a ripple in surface pressure; from an isothermal start the
+            stratosphere would still cool after half a year.
         day: state -> the state 24 hours later.
         nodal: state -> its fields on the grid.
     """
@@ -130,8 +132,11 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
         start, features = core.primitive_equations_states.isothermal_rest_atmosphere(
             coords, specs, p0=1e5 * units.pascal, p1=5e3 * units.pascal
         )
-        step = _time_step(config, core, coords, specs, features)
+        forcing, step = _forced_step(config, core, coords, specs, features)
+        warmth = forcing.equilibrium_temperature(specs.nondimensionalize(1e5 * units.pascal))
     reference = jnp.asarray(features[core.xarray_utils.REF_TEMP_KEY], jnp.float32)
+    area = np.cos(np.arcsin(horizontal.nodal_axes[1]))
+    layers = np.average(np.asarray(warmth).mean(axis=1), axis=-1, weights=area)
     kelvin, metre_per_second, hectopascal = (
         float(specs.nondimensionalize(1.0 * unit))
         for unit in (units.degK, units.meter / units.second, 100.0 * units.pascal)
@@ -155,7 +160,8 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
 
     def initial(key):
         with _relaxed():
-            return start(key)
+            uniform = jnp.ones((1, *horizontal.nodal_shape)) * (layers - reference)[:, None, None]
+            return start(key).replace(temperature_variation=horizontal.to_modal(uniform))
 
     longitude, sin_latitude = horizontal.nodal_axes
     grid = Grid.of(np.rad2deg(np.arcsin(sin_latitude)), np.rad2deg(longitude))
@@ -286,7 +292,8 @@ def on_pressure(
     with the slope of the two lowest layers.
     """
     nodes = jnp.log(jnp.asarray(sigma, jnp.float32))
-    target = jnp.log(jnp.asarray(levels, jnp.float32)) - jnp.log(surface_pressure)[..., None]
+    pressure = jnp.asarray(levels, jnp.float32)[None, None, :]
+    target = jnp.log(pressure / surface_pressure[..., None])
     upper = jnp.clip(jnp.searchsorted(nodes, target) - 1, 0, len(sigma) - 2)
     weight = (target - nodes[upper]) / (nodes[upper + 1] - nodes[upper])
     weight = jnp.maximum(weight, 0.0)
@@ -309,8 +316,8 @@ def temperature(
     return np.stack([np.asarray(one(state)) for state in states])
 
 
-def _time_step(config: HeldSuarezConfig, core, coords, specs, features) -> Callable:
-    """One step of the forced equations and the diffusion after it."""
+def _forced_step(config: HeldSuarezConfig, core, coords, specs, features) -> tuple[Any, Callable]:
+    """The forcing, and one step of the forced equations with the diffusion after it."""
     units, integration = core.scales.units, core.time_integration
     reference = features[core.xarray_utils.REF_TEMP_KEY]
     orography = core.primitive_equations.truncated_modal_orography(
@@ -329,7 +336,8 @@ def _time_step(config: HeldSuarezConfig, core, coords, specs, features) -> Calla
     diffusion = integration.horizontal_diffusion_step_filter(
         coords.horizontal, dt, tau, order=config.diffusion_order
     )
-    return integration.step_with_filters(integration.imex_rk_sil3(equation, dt), [diffusion])
+    step = integration.step_with_filters(integration.imex_rk_sil3(equation, dt), [diffusion])
+    return forcing, step
 
 
 def _check_finite(atmosphere: Atmosphere, state: State, when: str) -> None:

@@ -63,7 +63,7 @@ def station_network(
     centres = _uniform(rng, grid, clusters)
     places = np.zeros((0, 2))
     nearest = np.cos(separation * 1e3 / EARTH_RADIUS)
-    for _ in range(200 * count):
+    for _ in range(50 * count):
         if clusters and rng.random() < clustered:
             place = _around(rng, centres[rng.integers(clusters)], spread)
         else:
