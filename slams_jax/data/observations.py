@@ -203,16 +203,17 @@ def _operator(
     data, variable = observations.data, observations.variable
     if observations.kind == "points":
         return point_operator(data, grid, channels, variable)
-    seen = [Channel(variable, float(p)) for p in np.atleast_1d(data[LEVEL])] if (
-        LEVEL in data[variable].dims
-    ) else [Channel(variable)]  # fmt: skip
+    if LEVEL in data[variable].dims:
+        seen = [Channel(variable, float(p)) for p in np.asarray(data[LEVEL])]
+    else:
+        seen = [c for c in dict.fromkeys(channels) if c.variable == variable] or [Channel(variable)]
     missing = [str(c) for c in seen if c not in channels]
     if missing:
         raise InputError(
             f"stream {observations.name!r} observes {', '.join(missing)}, which the state does "
             f"not have: it has {', '.join(map(str, channels))}"
         )
-    select = Select(tuple(list(channels).index(c) for c in seen))
+    select = Select(tuple(i for c in seen for i, own in enumerate(channels) if own == c))
     if observations.kind == "grid":
         return select
     lat, lon = np.asarray(data[LATITUDE]), np.asarray(data[LONGITUDE])
@@ -267,9 +268,10 @@ def _values(observations: Observations, times: np.ndarray) -> np.ndarray:
         )
     array = array.isel({TIME: common}).reindex({TIME: times.astype("datetime64[ns]")})
     array = array.transpose(TIME, *_value_dims(observations))
-    if observations.kind != "points" and LEVEL not in array.dims and observations.operator is None:
-        array = array.expand_dims(LEVEL, axis=-1)
-    return np.asarray(array, np.float32)
+    values = np.asarray(array, np.float32)
+    # A field without levels has one channel, except where an own operator gives none.
+    plain = observations.kind != "points" and observations.operator is None and values.ndim == 3
+    return values[..., None] if plain else values
 
 
 def _value_dims(observations: Observations) -> tuple[str, ...]:
