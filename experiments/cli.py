@@ -69,7 +69,9 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         ValueError,
     ) as error:
         # What a configuration file or an override of a field of it can do wrong.
-        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        reason: object = error
+        while isinstance(reason, BaseException) and reason.args:
+            reason = reason.args[0]  # an error in an error, for an unknown field
         _stop(f"the configuration cannot be read: {reason}")
 
 

@@ -12,6 +12,7 @@ by a scale-selective diffusion, as Held & Suarez have it, weaker here so that T2
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -269,8 +270,8 @@ def nature_run(
         )
     key_start, key_perturb = jax.random.split(key)
 
-    def tell(stage):
-        return None if report is None else lambda done, total: report(stage, done, total)
+    def tell(stage: str) -> Report | None:
+        return None if report is None else functools.partial(report, stage)
 
     states = [atmosphere.initial(key_start)]
     for state in trajectory(atmosphere, states[0], spin_up, report=tell("spin-up")):
@@ -352,7 +353,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _dinosaur():
+def _dinosaur() -> Any:
     try:
         import dinosaur
     except ImportError as error:
