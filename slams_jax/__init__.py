@@ -1,3 +1,30 @@
-"""Score-based latent data assimilation in JAX."""
+"""Score-based latent data assimilation in JAX.
+
+The front door is `assimilate`; the rooms behind it (`data`, `observe`, `diffusion`, `training`,
+`verify`, ...) are for use on their own.
+"""
+
+from slams_jax.assimilate import GuidanceConfig, assimilate
+from slams_jax.data import open_dataset, read_stations
+from slams_jax.data.observations import Observations
+from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.errors import InputError, RunError
+from slams_jax.grid import Grid
+from slams_jax.model import Model, load_model
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CosineSchedule",
+    "Grid",
+    "GuidanceConfig",
+    "InputError",
+    "Model",
+    "Observations",
+    "RunError",
+    "SamplerConfig",
+    "assimilate",
+    "load_model",
+    "open_dataset",
+    "read_stations",
+]

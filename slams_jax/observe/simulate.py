@@ -73,7 +73,9 @@ def station_network(
         places = np.concatenate([places, place[None]])
         if len(places) == count:
             altitude = highest * rng.random(count) ** 2
-            return Network(places[:, 0], places[:, 1], altitude)
+            west = grid.longitude[0]
+            # Clusters reach over the seam of a global grid; elsewhere this changes nothing.
+            return Network(places[:, 0], west + np.mod(places[:, 1] - west, 360.0), altitude)
     raise InputError(
         f"no room for {count} stations {separation:g} km apart: lower the count or the separation"
     )
