@@ -17,11 +17,6 @@ DENOISER = gaussian.exact_denoiser(PRIOR, SCHEDULE)
 DIM = len(PRIOR)
 
 
-def ensemble(key, members, batch=None, config=SamplerConfig(steps=8)):
-    draw = lambda k: sample(k, DENOISER, (DIM,), SCHEDULE, config)
-    return jax.jit(lambda k: sample_ensemble(k, draw, members, batch=batch))(key)
-
-
 @pytest.mark.parametrize("grid", ["log_snr", "uniform"])
 @pytest.mark.parametrize("steps", [1, 7, 32])
 def test_time_grids_rise_from_zero_to_one_in_equal_steps(grid, steps):
@@ -45,26 +40,34 @@ def test_the_default_draws_from_the_prior():
     assert np.abs(scores.T @ scores / count - expected).max() < 5 * np.sqrt(2 / count) + 0.02
 
 
-@pytest.mark.parametrize("solver", ["dpmpp_2m", "euler_maruyama"])
-def test_member_does_not_depend_on_members_or_batch(solver):
-    config, key = SamplerConfig(solver, 8), jax.random.key(1)
-    reference = ensemble(key, 7, None, config)
+def test_member_does_not_depend_on_members_or_batch():
+    config, key = SamplerConfig(steps=8), jax.random.key(1)
+    draw = lambda k: sample(k, DENOISER, (DIM,), SCHEDULE, config)
+    reference = jax.jit(lambda k: sample_ensemble(k, draw, 7))(key)
     for members, batch in ((3, None), (7, 3)):
-        found = ensemble(key, members, batch, config)
+        found = jax.jit(lambda k, m=members, b=batch: sample_ensemble(k, draw, m, batch=b))(key)
         assert found.shape == (members, DIM)
         np.testing.assert_allclose(found, reference[:members], atol=1e-5)
-    draw = jax.jit(lambda k: sample(k, DENOISER, (DIM,), SCHEDULE, config))
-    np.testing.assert_allclose(draw(jax.random.fold_in(key, 2)), reference[2], atol=1e-5)
 
 
-def test_keys_repeat_and_differ():
-    draw = lambda k: sample(k, DENOISER, (DIM,), SCHEDULE, SamplerConfig(steps=8))
+def test_keys_repeat_and_differ_and_calls_compile_once():
+    traces = []
+
+    def traced(x, t):
+        traces.append(None)
+        return DENOISER(x, t)
+
+    draw = lambda k: sample(k, traced, (DIM,), SCHEDULE, SamplerConfig(steps=8))
     draws = jax.jit(lambda k: sample_ensemble(k, draw, 3))
-    first, again, other = (draws(jax.random.key(seed)) for seed in (5, 5, 6))
+    first = draws(jax.random.key(5))
+    count = len(traces)
+    again, other = draws(jax.random.key(5)), draws(jax.random.key(6))
     np.testing.assert_array_equal(first, again)
     everything = np.concatenate([first, other])
     distance = np.abs(everything[:, None] - everything[None]).max(axis=-1)
     assert np.all(distance[~np.eye(6, dtype=bool)] > 0.1)
+    assert len(traces) == count > 0
+    assert draws._cache_size() == 1
 
 
 @pytest.mark.parametrize(("solver", "steps"), [("dpmpp_2m", 32), ("euler_maruyama", 5)])
@@ -84,29 +87,11 @@ def test_each_step_evaluates_the_denoiser_once(solver, steps):
     )
     times.clear()
     # Members side by side share their evaluations; a batch at a time, each has its own.
-    jax.block_until_ready(sample_ensemble(jax.random.key(0), draw, 4))
+    jax.block_until_ready(
+        jax.jit(lambda key: sample_ensemble(key, draw, 4, batch=2))(jax.random.key(0))
+    )
     jax.effects_barrier()
-    assert len(times) == steps
-    jax.block_until_ready(sample_ensemble(jax.random.key(0), draw, 4, batch=2))
-    jax.effects_barrier()
-    assert len(times) == 3 * steps
-
-
-def test_repeated_calls_compile_once():
-    traces = []
-
-    def traced(x, t):
-        traces.append(None)
-        return DENOISER(x, t)
-
-    draw = lambda key: sample(key, traced, (DIM,), SCHEDULE)
-    function = jax.jit(lambda key: sample_ensemble(key, draw, 3))
-    function(jax.random.key(0))
-    count = len(traces)
-    for seed in (1, 2):
-        function(jax.random.key(seed))
-    assert len(traces) == count > 0
-    assert function._cache_size() == 1
+    assert len(times) == 2 * steps
 
 
 @pytest.mark.parametrize(

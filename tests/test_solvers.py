@@ -87,9 +87,7 @@ def scan_two_step(key, steps, stochastic):
     return jax.lax.scan(body, (start, jnp.zeros_like(start)), jnp.arange(steps))[0][0]
 
 
-@pytest.mark.parametrize(
-    ("solver", "steps"), [("dpmpp_2m", 1), ("dpmpp_2m", 32), ("dpmpp_2m_ode", 32)]
-)
+@pytest.mark.parametrize(("solver", "steps"), [("dpmpp_2m", 32), ("dpmpp_2m_ode", 3)])
 def test_two_step_solver_equals_a_scan_of_its_formulas(solver, steps):
     key = jax.random.key(3)
     config = SamplerConfig(solver, steps)
@@ -98,14 +96,13 @@ def test_two_step_solver_equals_a_scan_of_its_formulas(solver, steps):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("grid", ["log_snr", "uniform"])
-def test_euler_maruyama_equals_a_loop(grid):
+def test_euler_maruyama_equals_a_loop():
     """Song et al. 2021, eq. 6, with the derivatives of the cosine schedule written out."""
     key, steps = jax.random.key(3), 20
-    config = SamplerConfig("euler_maruyama", steps, grid)
+    config = SamplerConfig("euler_maruyama", steps, "uniform")
     found = jax.jit(lambda k: sample(k, DENOISER, (DIM,), SCHEDULE, config))(key)
     path, start = path_and_start(key)
-    s = time_grid(SCHEDULE, grid, steps)
+    s = time_grid(SCHEDULE, "uniform", steps)
     x = np.asarray(start, np.float64)
     omega, eta = np.arccos(np.sqrt(SCHEDULE.eta)), SCHEDULE.eta
     for i in range(steps):
