@@ -27,6 +27,7 @@ COORDINATE_ATTRIBUTES = {
     LATITUDE: {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
     LONGITUDE: {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
 }
+ERROR = "error"  # the attribute in which a file gives the standard deviation of observations
 _ORDER = (MEMBER, TIME, LEVEL, LATITUDE, LONGITUDE)  # of the dimensions of a result
 
 
@@ -59,7 +60,8 @@ def open_dataset(
         A Dataset with dimensions (time, level, latitude, longitude) for variables on pressure
         levels and without `level` for others; a further dimension (such as the channels of a
         sounder) keeps its name and stands in the place of `level`, ensemble members stand first
-        as `member`. float32, NaN where missing; `close()` closes the files.
+        as `member`. float32, NaN where missing; `close()` closes the files. Of the attributes of
+        a variable only `error`, the standard deviation of its errors, is taken over.
 
     Raises:
         InputError: unreadable files, variables, levels or times that are not there, unknown units,
@@ -210,7 +212,10 @@ def _join(parts: list[_Part], name: str, period: Sequence[Any] | None) -> _Part:
         for d, n in zip(first.dims, field.shape, strict=True)
     ]
     check_plausible(name, field.block(corner), source=first.piece.source)
-    joined = first.piece._replace(variable=lazy_variable(field, first.dims, {}))
+    # Errors that a file gives with its values stay with them; differences take no offset.
+    error = first.piece.variable.attrs.get(ERROR)
+    kept = {} if error is None else {ERROR: np.asarray(error, np.float64) * first.piece.scale}
+    joined = first.piece._replace(variable=lazy_variable(field, first.dims, kept))
     return _Part(joined, first.dims, {**first.axes, TIME: times[keep]})
 
 
@@ -248,7 +253,7 @@ def _assemble(joined: dict[str, _Part], levels: tuple[float, ...] | None) -> xr.
     for name, part in joined.items():
         dataset[name] = part.piece.variable
         if (known := VARIABLES.get(name)) is not None:
-            dataset[name].attrs = {
+            dataset[name].attrs |= {
                 "units": known.units,
                 "standard_name": known.standard_name,
                 "long_name": known.long_name,
