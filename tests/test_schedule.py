@@ -47,14 +47,15 @@ def test_time_is_the_inverse_of_the_log_snr():
 
 @pytest.mark.parametrize("kind", ["eps", "v"])
 @pytest.mark.parametrize("t", [0.0, 0.03, 0.5, 0.97])
-def test_a_perfect_prediction_gives_back_the_clean_array(kind, t):
-    t = jnp.float32(t)
+@pytest.mark.parametrize("eta", [1e-3, 5e-2])
+def test_a_perfect_prediction_gives_back_the_clean_array(kind, t, eta):
+    schedule, t = CosineSchedule(eta), jnp.float32(t)
     keys = jax.random.split(jax.random.key(0))
     x_0, eps = (jax.random.normal(key, (5, 3)) for key in keys)
-    x_t = SCHEDULE.alpha(t) * x_0 + SCHEDULE.sigma(t) * eps
-    found = to_denoised(SCHEDULE, target(SCHEDULE, kind, x_0, eps, t), kind, x_t, t)
+    x_t = schedule.alpha(t) * x_0 + schedule.sigma(t) * eps
+    found = to_denoised(schedule, target(schedule, kind, x_0, eps, t), kind, x_t, t)
     # Rounding of x_t by 1e-7 grows by sigma / alpha.
-    np.testing.assert_allclose(found, x_0, atol=2e-6 * max(1.0, 1 / float(SCHEDULE.alpha(t))))
+    np.testing.assert_allclose(found, x_0, atol=2e-6 * max(1.0, 1 / float(schedule.alpha(t))))
 
 
 def test_score_of_a_gaussian():
