@@ -159,7 +159,8 @@ def init(
         key: for the random weights.
         shape: (lat, lon) of the grid.
         states: some standardised states, from whose principal components the linear code then
-            starts ("conv" only); without them it starts from a random projection.
+            starts ("conv" only); without them it starts from a random projection. A few dozen
+            save hundreds of steps.
 
     Returns:
         params, and the mutable collections of the model ({} for "conv").
@@ -175,7 +176,13 @@ def init(
         return {"encoder": first["params"], "decoder": second["params"]}, stats
     second = initialise(lambda key, z: decoder.init(key, z, shape), key_decoder, z)
     down, up = linear_code(
-        key_code, config.state_channels, config.latent_channels, config.compression, states
+        key_code,
+        config.state_channels,
+        config.latent_channels,
+        config.compression,
+        config.kernel,
+        config.padding,
+        states,
     )
     params = {"encoder": first["params"], "decoder": second["params"]}
     params["encoder"]["linear"]["kernel"] = down

@@ -178,7 +178,7 @@ def test_loss_is_the_weighted_norm_of_the_errors():
     params, _ = autoencoder.init(config, jax.random.key(0), (4, 8))
     eye = jnp.eye(3, 4).at[2, 2].set(0.0)
     params["encoder"]["linear"]["kernel"] = eye
-    params["decoder"]["linear"]["kernel"] = eye.T
+    params["decoder"]["linear"]["kernel"] = jnp.zeros((3, 3, 4, 3)).at[1, 1].set(eye.T)
     batch = {"state": example()["state"]}
     weights = np.linspace(0.5, 1.5, 32, dtype=np.float32).reshape(4, 8)
     value, (_, info) = loss(config, params, {}, jax.random.key(0), batch, weights=weights)
@@ -204,13 +204,13 @@ def test_linear_code_starts_at_the_principal_components():
     params, _ = autoencoder.init(config, jax.random.key(1), (4, 8), states=states)
     z = encode(config, params, {}, {"state": jnp.asarray(states)})
     x = decode(config, params, {}, z, (4, 8))
-    np.testing.assert_allclose(x, states, atol=1e-4)
+    assert float(jnp.std(x - states)) < 0.01 * states.std()  # but for the ridge
     assert float(jnp.mean(jnp.square(z))) == pytest.approx(1.0, rel=1e-3)
     random, _ = autoencoder.init(config, jax.random.key(1), (4, 8))
     x = decode(
         config, random, {}, encode(config, random, {}, {"state": jnp.asarray(states)}), (4, 8)
     )
-    assert float(jnp.mean(jnp.square(x - states))) > 0.1
+    assert float(jnp.std(x - states)) > 0.3 * states.std()
 
 
 def test_reference_has_the_published_layers():

@@ -1,8 +1,9 @@
 """The two halves of the autoencoder: the library's own and those of SLAMS.
 
 Own: patches of `compression` x `compression` points become channels (exactly invertible, fast on
-any machine); a linear map of a patch to its code stands beside a residual network that starts
-at zero, so that training begins at a linear code and only ever learns its correction.
+any machine); linear maps of a patch to its code, and of the codes around it back to the patch,
+stand beside residual networks that start at zero, so that training begins at a linear code and
+only ever learns its correction.
 """
 
 import flax.linen as nn
@@ -16,6 +17,10 @@ from slams_jax.grid import Padding
 from slams_jax.networks.convolution import Conv, depth_to_space, space_to_depth
 from slams_jax.networks.padding import Coordinates, pad
 from slams_jax.networks.unet import ResidualBlock, normalise, with_coordinates
+
+# Noise variance of codes (of unit variance) that the starting decoder is made for: it bounds
+# how much that decoder amplifies the errors of a code.
+RIDGE = 1e-3
 
 
 class Trunk(nn.Module):
@@ -131,7 +136,8 @@ class Decoder(nn.Module):
         trunk = Trunk(
             channels, self.width, self.blocks, self.kernel, self.padding, self.coordinates
         )
-        patch = nn.Dense(channels, use_bias=False, name="linear")(z) + trunk(z)
+        linear = Conv(channels, self.kernel, self.padding, bias=False, name="linear")
+        patch = linear(z) + trunk(z)
         return depth_to_space(patch, self.compression)[:, : shape[0], : shape[1]]
 
 
@@ -198,38 +204,62 @@ def linear_code(
     channels: int,
     latent_channels: int,
     compression: int,
+    kernel: int,
+    padding: Padding,
     states: Float[np.ndarray, "sample lat lon channel"] | None,
-) -> tuple[Float[Array, "patch latent"], Float[Array, "latent patch"]]:
-    """Kernels of the linear maps patch -> code and code -> patch to start from.
+) -> tuple[Float[Array, "patch latent"], Float[Array, "kernel kernel latent patch"]]:
+    """Kernels of the linear maps patch -> code and codes around it -> patch to start from.
 
     The code spans the leading principal components of the patches (random directions without
     `states`), turned so that all its channels have nearly the same variance, one on average.
-    Noise on such a code is then noise of equal size in every direction of the state.
+    Noise on such a code is then noise of nearly equal size in every direction of the state. The
+    way back is the regression of patches on the codes around them: fields are smooth, so that
+    neighbours tell much of what a patch's own code leaves out.
 
     Args:
         key: for the random directions.
         channels: of the state.
         latent_channels: of the code.
         compression: size of a patch.
+        kernel: size of the neighbourhood of codes.
+        padding: what lies beyond the edges.
         states: standardised states; NaN counts as 0.
     """
     size = channels * compression**2
     rank = min(size, latent_channels)
+    fill = ((0, 0), (0, latent_channels - rank))
+    middle = kernel // 2
     if states is None:
         directions = jnp.linalg.qr(jax.random.normal(key, (size, size)))[0][:, :rank]
-        total = float(rank)
-    else:
-        lat, lon = (n - n % compression for n in states.shape[1:3])
-        patches = np.nan_to_num(states[:, :lat, :lon]).astype(np.float64)
-        patches = patches.reshape(-1, lat // compression, compression, lon // compression,
-                                  compression, channels)  # fmt: skip
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, size)
-        variance, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
-        directions = jnp.asarray(vectors[:, : -rank - 1 : -1], jnp.float32)
-        total = max(float(variance[-rank:].sum()), 1e-6)
+        down = jnp.pad(directions, fill)
+        up = jnp.zeros((kernel, kernel, latent_channels, size))
+        return down, up.at[middle, middle].set(down.T)
+    frames = [_patches(frame, compression) for frame in np.nan_to_num(states)]
+    rows = [frame.reshape(-1, size).astype(np.float64) for frame in frames]
+    variance, vectors = np.linalg.eigh(sum(r.T @ r for r in rows) / sum(map(len, rows)))
     angle = 2 * np.pi * np.outer(np.arange(rank), np.arange(rank)) / rank
     hartley = (np.cos(angle) + np.sin(angle)) / np.sqrt(rank)
-    turned = directions @ jnp.asarray(hartley, jnp.float32)
-    turned = jnp.pad(turned, ((0, 0), (0, latent_channels - rank)))
-    scale = np.float32(np.sqrt(rank / total))
-    return scale * turned, turned.T / scale
+    scale = np.sqrt(rank / max(float(variance[-rank:].sum()), 1e-6))
+    down = np.pad(scale * vectors[:, : -rank - 1 : -1] @ hartley, fill)
+    left, right = 0.0, 0.0
+    for frame, row in zip(frames, rows, strict=True):
+        near = _neighbours(frame @ down.astype(np.float32), kernel, padding)
+        left, right = left + near.T @ near, right + near.T @ row
+    ridge = RIDGE * sum(map(len, rows)) * np.eye(kernel**2 * latent_channels)
+    up = np.linalg.solve(left + ridge, right).reshape(kernel, kernel, latent_channels, size)
+    return jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32)
+
+
+def _patches(frame: np.ndarray, factor: int) -> np.ndarray:
+    """The whole patches of a frame, (lat, lon, patch), in the order of `space_to_depth`."""
+    lat, lon = (n - n % factor for n in frame.shape[:2])
+    return np.asarray(space_to_depth(jnp.asarray(frame[None, :lat, :lon]), factor))[0]
+
+
+def _neighbours(codes: np.ndarray, kernel: int, padding: Padding) -> np.ndarray:
+    """The codes around each point, one row for each, in the order of a convolution's kernel."""
+    lat, lon = codes.shape[:2]
+    half = (kernel // 2, kernel // 2)
+    wide = np.asarray(pad(jnp.asarray(codes[None]), (half, half), padding))[0]
+    shifts = [wide[i : i + lat, j : j + lon] for i in range(kernel) for j in range(kernel)]
+    return np.concatenate(shifts, axis=-1).reshape(lat * lon, -1).astype(np.float64)
