@@ -49,9 +49,9 @@ def get_config():
         "cache": "cache",
     }
     config.schedule = {"eta": 1e-3}
-    config.autoencoder = {"latent_channels": 12, "compression": 2, "width": 48, "blocks": 2}
+    config.autoencoder = {"latent_channels": 16, "compression": 2, "width": 48, "blocks": 2}
     config.autoencoder_training = {
-        "steps": 600,
+        "steps": 500,
         "batch_size": 16,
         "learning_rate": 2e-3,
         "warmup_steps": 50,
@@ -60,7 +60,7 @@ def get_config():
         "clip_norm": 1.0,
         "ema_decay": 0.99,
         "log_every": 50,
-        "checkpoint_every": 300,
+        "checkpoint_every": 250,
     }
     config.score = {"window": 3, "widths": (48, 96), "blocks": 2, "prediction": "v"}
     config.score_training = {

@@ -61,7 +61,9 @@ def evaluate(settings: Settings, path: Path) -> dict[str, Any]:
     target = Path(settings.workdir) / "metrics.json"
     write_text(json.dumps(scores, indent=1), target)
     pictures.draw(settings, data, frames, truth, systems, observations, withheld, scores)
-    _tell(model, scores)
+    text = table(model, scores)
+    write_text(text, target.with_name("table.md"))
+    print(text)
     logging.info("scores in %s, pictures beside it", target)
     return scores
 
@@ -175,16 +177,28 @@ def _scores(
     return scores
 
 
-def _tell(model: Model, scores: dict[str, Any]) -> None:
-    """The table of scores, on the screen."""
+def table(model: Model, scores: dict[str, Any]) -> str:
+    """The scores as a table in Markdown: a row for each channel, and the withheld stations."""
     names = [n for n in ("background", "climatology", "oi", "analysis") if n in scores]
-    print(f"{'RMSE':>24} " + " ".join(f"{n:>12}" for n in names) + "  spread/skill")
+    more = ["CRPS oi", "CRPS analysis", "spread/skill oi", "spread/skill analysis", "W1"]
+    if "oi" not in names:
+        more = [m for m in more if not m.endswith(" oi")]
+    columns = ["RMSE", *names, *more, "reconstruction"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for i, channel in enumerate(model.channels):
-        row = " ".join(f"{scores[n]['rmse'][i]:12.3f}" for n in names)
-        print(f"{channel!s:>24} {row} {scores['analysis']['spread_skill'][i]:13.2f}")
+        cells = [f"{scores[n]['rmse'][i]:.3f}" for n in names]
+        for label in more:
+            score, _, name = label.partition(" ")
+            key = {"CRPS": "crps", "spread/skill": "spread_skill", "W1": "w1"}[score]
+            cells.append(f"{scores[name or 'analysis'][key][i]:.3f}")
+        cells.append(f"{scores['reconstruction_rmse'][i]:.3f}")
+        lines.append("| " + " | ".join([str(channel), *cells]) + " |")
     if "stations" in scores:
-        row = " ".join(f"{scores['stations'][n]['rmse']:12.3f}" for n in names)
-        print(f"{'withheld stations':>24} {row}")
+        stations = scores["stations"]
+        cells = [f"{stations[n]['rmse']:.3f}" for n in names]
+        label = f"{stations['analysis']['count']} values at withheld stations"
+        lines.append("| " + " | ".join([label, *cells, *[""] * (len(more) + 1)]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

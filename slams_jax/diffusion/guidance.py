@@ -88,11 +88,13 @@ def _mmps(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule
     def guided(x_t: Array, t: Array) -> Array:
         scale = schedule.sigma(t) ** 2 / schedule.alpha(t)
         x_0, denoiser_vjp = jax.vjp(lambda x: denoiser(x, t), x_t)
-        residuals, minus_a = jax.linearize(lambda x: innovations(x, jnp.zeros_like(t)), x_0)
-        minus_a_transpose = jax.linear_transpose(minus_a, x_0)
+        residuals, transpose = jax.vjp(lambda x: innovations(x, jnp.zeros_like(t)), x_0)
+        minus_a_transpose = lambda u: transpose(u)[0]
+        # The transpose of the transpose: networks need no rule for forward differentiation.
+        minus_a = lambda v: jax.vjp(minus_a_transpose, residuals)[1](v)[0]
 
         def increment(u: PyTree[Array]) -> Array:  # V A^T u
-            return -scale * denoiser_vjp(minus_a_transpose(u)[0])[0]
+            return -scale * denoiser_vjp(minus_a_transpose(u))[0]
 
         return x_0 + _conjugate_gradients(increment, minus_a, residuals, x_0, iterations)
 

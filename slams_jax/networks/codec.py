@@ -253,13 +253,15 @@ def linear_code(
 def _patches(frame: np.ndarray, factor: int) -> np.ndarray:
     """The whole patches of a frame, (lat, lon, patch), in the order of `space_to_depth`."""
     lat, lon = (n - n % factor for n in frame.shape[:2])
-    return np.asarray(space_to_depth(jnp.asarray(frame[None, :lat, :lon]), factor))[0]
+    with jax.ensure_compile_time_eval():  # on the host, also where the caller is compiled
+        return np.asarray(space_to_depth(jnp.asarray(frame[None, :lat, :lon]), factor))[0]
 
 
 def _neighbours(codes: np.ndarray, kernel: int, padding: Padding) -> np.ndarray:
     """The codes around each point, one row for each, in the order of a convolution's kernel."""
     lat, lon = codes.shape[:2]
     half = (kernel // 2, kernel // 2)
-    wide = np.asarray(pad(jnp.asarray(codes[None]), (half, half), padding))[0]
+    with jax.ensure_compile_time_eval():
+        wide = np.asarray(pad(jnp.asarray(codes[None]), (half, half), padding))[0]
     shifts = [wide[i : i + lat, j : j + lon] for i in range(kernel) for j in range(kernel)]
     return np.concatenate(shifts, axis=-1).reshape(lat * lon, -1).astype(np.float64)
