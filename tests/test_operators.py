@@ -114,6 +114,18 @@ def test_points_are_exact_for_fields_linear_in_each_coordinate(grid, latitude, l
     np.testing.assert_allclose(operator(state_on(grid, field)), expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("grid", [REGION, REGION_EAST, WIDE])
+def test_points_a_hair_beyond_an_edge_are_on_it(grid):
+    """Coordinates of stations are rounded otherwise than those of grids."""
+    hair = 5e-5 * np.array([-1.0, 1.0])
+    latitude = np.asarray(grid.latitude)[[0, -1]] + hair
+    longitude = np.asarray(grid.longitude)[[0, -1]] + hair
+    field = lambda t, lat, lon, log_p: lat + 0.1 * lon + 0 * log_p + 0 * t
+    operator = Points.at(grid, CHANNELS, latitude, longitude, np.full(2, 500.0))
+    expected = field(0, latitude, longitude, 0)
+    np.testing.assert_allclose(operator(state_on(grid, field))[0], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("grid", [GLOBAL, SIGNED], ids=["0 to 360", "-180 to 180"])
 def test_points_across_the_date_line_and_greenwich(grid):
     """Between the last meridian and the first, halves and quarters of their values."""
