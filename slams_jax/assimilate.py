@@ -159,9 +159,14 @@ def latent_stream(model: Model, inputs: Mapping[str, np.ndarray]) -> Stream:
             f"{sorted(model.latent_inputs)}: give these"
         )
     covariance, bias = model.latent_error
-    encode_inputs = jax.jit(functools.partial(encode, model.networks))
-    z = encode_inputs(dict(model.arrays), {k: jnp.asarray(v) for k, v in inputs.items()})
+    given = {k: jnp.asarray(v) for k, v in inputs.items()}
+    z = _compiled_encoder(model.networks)(dict(model.arrays), given)
     return make_stream("latent", np.asarray(z) - bias, Identity(), covariance, space="latent")
+
+
+@functools.cache
+def _compiled_encoder(networks: Networks):
+    return jax.jit(functools.partial(encode, networks), compiler_options=compiler_options() or None)
 
 
 @functools.cache
@@ -180,7 +185,7 @@ def _compiled(
     ) -> Float[Array, "member time lat lon channel"]:
         prior = trajectory_prior(networks, arrays["score"], window_chunk)
 
-        def to_state(latent: Trajectory) -> Trajectory:
+        def to_state(latent: Array) -> Trajectory:
             return decode(networks, arrays, latent) + climate
 
         def innovations(latent: Array, extra: Array):

@@ -82,7 +82,11 @@ def encode(networks: Networks, arrays: Mapping[str, Any], inputs: Mapping[str, A
     return (z - mean) / std
 
 
-def decode(networks: Networks, arrays: Mapping[str, Any], latent: Trajectory) -> Trajectory:
+def decode(
+    networks: Networks,
+    arrays: Mapping[str, Any],
+    latent: Float[Array, "time latent_lat latent_lon latent"],
+) -> Trajectory:
     """Standardised latents -> state as an anomaly in physical units (add the climate); pure."""
     scaled = latent
     if networks.autoencoder is not None:
