@@ -105,7 +105,8 @@ class AutoencoderConfig:
         for name in ("state_probability", "alone"):
             value = getattr(self, name)
             _require(0.0 <= value <= 1.0, name, value, "in [0, 1]")
-        unknown = {} if isinstance(self.drop, float) else dict(self.drop).keys() - set(names)
+        named = dict(self.drop) if isinstance(self.drop, tuple) else {}
+        unknown = named.keys() - set(names)
         _require(not unknown, "drop of unknown inputs", sorted(unknown), f"among {names}")
         for name in names:
             _require(0.0 <= self.drop_of(name) < 1.0, f"drop of {name!r}", self.drop_of(name),
@@ -116,7 +117,7 @@ class AutoencoderConfig:
 
     def drop_of(self, name: str) -> float:
         """The probability with which training leaves the input out."""
-        return self.drop if isinstance(self.drop, float) else dict(self.drop).get(name, 0.5)
+        return dict(self.drop).get(name, 0.5) if isinstance(self.drop, tuple) else self.drop
 
     def latent_shape(self, shape: tuple[int, int]) -> tuple[int, int, int]:
         """Shape (lat, lon, channel) of the code of a state on a grid of `shape` (lat, lon)."""
@@ -129,7 +130,7 @@ def _require(condition: bool, what: str, value: object, expected: str) -> None:
         raise InputError(f"autoencoder {what} must be {expected}, got {value!r}")
 
 
-def _modules(config: AutoencoderConfig):
+def _modules(config: AutoencoderConfig) -> tuple[Any, Any]:
     if config.architecture == "slams":
         # Evenly from the code's channels to the state's: 5 -> 6 7 8 9 10 in the published case.
         ladder = np.linspace(config.latent_channels, config.state_channels, len(config.hidden) + 2)
@@ -234,7 +235,7 @@ def encode(
     _check(config, inputs)
     encoder, _ = _modules(config)
     variables = _variables(params, model_state, "encoder")
-    return encoder.apply(variables, *_features(config, inputs))  # type: ignore[return-value]
+    return encoder.apply(variables, *_features(config, inputs))
 
 
 def decode(
@@ -248,8 +249,8 @@ def decode(
     _, decoder = _modules(config)
     variables = _variables(params, model_state, "decoder")
     if config.architecture == "slams":
-        return decoder.apply(variables, z)  # type: ignore[return-value]
-    return decoder.apply(variables, z, shape)  # type: ignore[return-value]
+        return decoder.apply(variables, z)
+    return decoder.apply(variables, z, shape)
 
 
 def _variables(params: Any, model_state: Any, half: str) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def predict(
             f"{config.channels} channels"
         )
     flat = x_t.transpose(0, 2, 3, 1, 4).reshape(n, lat, lon, k * c)
-    y = _network(config).apply({"params": params}, flat, t)
-    return y.reshape(n, lat, lon, k, c).transpose(0, 3, 1, 2, 4)  # type: ignore[union-attr]
+    y = jnp.asarray(_network(config).apply({"params": params}, flat, t))
+    return y.reshape(n, lat, lon, k, c).transpose(0, 3, 1, 2, 4)
 
 
 def loss(

@@ -1,12 +1,13 @@
 """Convolutions with padding, and how to compile them well.
 
 `conv2d(x, w) = sum_ij w[i, j] . pad(x)[s p + i, s q + j]` for stride s: what lies beyond an edge
-comes from `padding.pad`, only as far as the kernel reads. Reverse differentiation (to any order), vmap and
-sharding work; forward differentiation does not (see `_valid`).
+comes from `padding.pad`, only as far as the kernel reads. Reverse differentiation (to any order),
+vmap and sharding work; forward differentiation does not on CPU (see `_valid_on_cpu`).
 """
 
 import functools
 import warnings
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -76,8 +77,13 @@ def _plain(x: Array, kernel: Array, stride: int) -> Array:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _valid(x: Array, kernel: Array, stride: int = 1) -> Array:
+    function: Any = _valid_on_cpu if jax.default_backend() == "cpu" else _plain
+    return function(x, kernel, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _valid_on_cpu(x: Array, kernel: Array, stride: int) -> Array:
     """A convolution without padding whose input gradient is one of the same form.
 
     The gradient that JAX derives has its kernel in another layout. XLA:CPU turns that around at
@@ -102,10 +108,10 @@ def _valid_backward(
     spread = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*halo, (0, 0, 0)])
     turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
     (kernel_gradient,) = jax.linear_transpose(lambda k: _plain(x, k, stride), kernel)(cotangent)
-    return _valid(spread, turned, 1), kernel_gradient
+    return _valid_on_cpu(spread, turned, 1), kernel_gradient
 
 
-_valid.defvjp(_valid_forward, _valid_backward)
+_valid_on_cpu.defvjp(_valid_forward, _valid_backward)
 
 
 def upsample_conv2d(

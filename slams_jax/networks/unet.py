@@ -34,7 +34,7 @@ def with_coordinates(
     """Append the channels of `coordinate_channels`."""
     if coordinates == "none":
         return x
-    position = jnp.asarray(coordinate_channels(x.shape[1:3], padding, coordinates))
+    position = jnp.asarray(coordinate_channels((x.shape[1], x.shape[2]), padding, coordinates))
     return jnp.concatenate([x, jnp.broadcast_to(position, (x.shape[0], *position.shape))], axis=-1)
 
 
