@@ -33,7 +33,6 @@ class Withheld:
         longitude: degrees east.
         operator: H at the stations.
         values: (time, station) at the times of the analysis, bias taken off, NaN where missing.
-        error: standard deviation of each station.
     """
 
     name: str
@@ -42,7 +41,6 @@ class Withheld:
     longitude: np.ndarray
     operator: Points
     values: np.ndarray
-    error: np.ndarray
 
 
 def frames_of(settings: Settings, data: Inputs) -> np.ndarray:
@@ -90,7 +88,7 @@ def _stations(
     stations = open_stations(data.root, stream)
     state, times = data.archive.fields[STATE], data.archive.times
     count = stations.sizes[STATION]
-    bias = np.zeros(count, np.float32)
+    bias, error = np.zeros(count, np.float32), None
     operator = point_operator(stations, data.archive.grid, state.channels, stream.variable)
     if stream.estimate:
         train = data.spans["train"]
@@ -99,17 +97,16 @@ def _stations(
         )
     elif stream.error > 0:
         error = np.full(count, stream.error, np.float32)
-    elif "error" in stations:
-        error = np.broadcast_to(np.asarray(stations["error"], np.float32), (count,))
-    else:
+    elif "error" not in stations:
         raise InputError(
             f"stream {name!r} has no errors: set its error, or estimate=True to estimate them"
         )
     keep = _withheld(settings, stations, name, stream)
     use = ~keep
     used = Observations(
-        name, stations.isel({STATION: use}), "points", stream.variable, error[use], bias[use]
-    )
+        name, stations.isel({STATION: use}), "points", stream.variable,
+        None if error is None else error[use], bias[use],
+    )  # fmt: skip
     if not keep.any():
         return used, None
     rest = stations.isel({STATION: keep})
@@ -121,7 +118,6 @@ def _stations(
         np.asarray(rest["longitude"]),
         point_operator(rest, data.archive.grid, state.channels, stream.variable),
         np.asarray(values, np.float32) - bias[keep],
-        error[keep],
     )
 
 

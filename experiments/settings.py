@@ -195,17 +195,19 @@ def read(config: ConfigDict) -> Settings:
     raw = plain(config)
     known = {f.name for f in dataclasses.fields(Settings)} - {"raw"}
     _only(raw, known, "the configuration")
-    _all(raw, {"seed", "workdir", "data", "score", "score_training", "assimilation"},
-         "the configuration")  # fmt: skip
-    data = dict(raw["data"])
+    needed = {"seed", "workdir", "data", "score", "score_training", "assimilation"}
+    if raw.get("autoencoder") is not None:
+        needed |= {"autoencoder_training"}
+    _all(raw, needed, "the configuration")
+    data = dict(_group(raw["data"], "data"))
     modalities = {
         name: build(FieldSettings, values, f"data.modalities.{name}")
-        for name, values in data.pop("modalities", {}).items()
+        for name, values in _group(data.pop("modalities", {}), "data.modalities").items()
     }
-    assimilation = dict(raw["assimilation"])
+    assimilation = dict(_group(raw["assimilation"], "assimilation"))
     streams = {
         name: build(StreamSettings, values, f"assimilation.streams.{name}")
-        for name, values in assimilation.pop("streams", {}).items()
+        for name, values in _group(assimilation.pop("streams", {}), "assimilation.streams").items()
     }
     return Settings(
         seed=raw["seed"],
@@ -259,17 +261,23 @@ def plain(config: Any) -> Any:
 
 def _training(values: Mapping[str, Any], where: str) -> Training:
     mine = {f.name for f in dataclasses.fields(Training)} - {"optimiser"}
-    optimiser = {k: v for k, v in values.items() if k not in mine}
+    optimiser = {k: v for k, v in _group(values, where).items() if k not in mine}
     rest = {k: v for k, v in values.items() if k in mine}
     return build(Training, rest, where, optimiser=build(OptimiserConfig, optimiser, where))
 
 
 def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:
-    for name in values:
+    for name in _group(values, where):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(known)}"
             raise InputError(f"{where} has no field {name!r}: {hint}")
+
+
+def _group(values: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} must be a group of fields, got {values!r}")
+    return values
 
 
 def _all(values: Mapping[str, Any], needed: set[str], where: str) -> None:

@@ -45,7 +45,7 @@ class Observations:
         variable: the name of the values in `data`, and of the observed variable of the state.
         error: standard deviation of the errors in units of the variable, one number or one for
             each station or extra coordinate (level, sounding channel); None takes the variable
-            `error` of `data`.
+            `error` of `data`, which may also differ from time to time.
         bias: what to subtract from the values, likewise one number or one for each station.
         operator: an own H; None takes the one that `kind` says.
     """
@@ -101,16 +101,18 @@ def to_stream(
         InputError: no common time, points outside the domain, shapes that do not fit, or errors
             that are not positive.
     """
-    operator = observations.operator or _operator(observations, grid, channels)
     values = _values(observations, times) - _aligned(observations, observations.bias)
+    operator = observations.operator or _operator(observations, grid, channels)
     expected = jax.eval_shape(operator, _like(climate, len(times))).shape
     if values.shape != expected:
         raise InputError(
             f"stream {observations.name!r} has values of shape {values.shape} where its operator "
             f"gives {expected} (time first): check its dimensions, levels and grid"
         )
-    error = _aligned(observations, _errors(observations))
-    variance = np.broadcast_to(np.asarray(error, np.float64) ** 2, (1, *expected[1:]))
+    variance = np.asarray(_errors(observations, times), np.float64) ** 2
+    # One for all times, unless the errors themselves differ from time to time.
+    shape = np.broadcast_shapes(variance.shape, (1, *expected[1:]))
+    variance = np.broadcast_to(variance, shape)
     if state_error is not None:
         variance = variance + _carried(operator, climate, state_error) ** 2
     covariance: Covariance = Diagonal(jnp.asarray(variance, jnp.float32))
@@ -258,20 +260,26 @@ def _values(observations: Observations, times: np.ndarray) -> np.ndarray:
     array = observations.data[observations.variable]
     if TIME not in array.dims:
         raise InputError(f"stream {observations.name!r} has no time dimension")
-    common = np.isin(np.asarray(array[TIME], "datetime64[ns]"), times.astype("datetime64[ns]"))
-    if not common.any():
-        have = np.asarray(array[TIME], "datetime64[m]")
+    have = np.asarray(array[TIME], "datetime64[ns]")
+    if not np.isin(have, times.astype("datetime64[ns]")).any():
+        first, last = have.min().astype("datetime64[m]"), have.max().astype("datetime64[m]")
         raise InputError(
-            f"stream {observations.name!r} has times {have[0]} to {have[-1]}, none of which is "
+            f"stream {observations.name!r} has times {first} to {last}, none of which is "
             f"among the analysis times {times[0].astype('datetime64[m]')} to "
             f"{times[-1].astype('datetime64[m]')}: choose another period, or shift its times"
         )
-    array = array.isel({TIME: common}).reindex({TIME: times.astype("datetime64[ns]")})
-    array = array.transpose(TIME, *_value_dims(observations))
-    values = np.asarray(array, np.float32)
+    values = _at_times(observations, array, times)
     # A field without levels has one channel, except where an own operator gives none.
     plain = observations.kind != "points" and observations.operator is None and values.ndim == 3
     return values[..., None] if plain else values
+
+
+def _at_times(observations: Observations, array: xr.DataArray, times: np.ndarray) -> np.ndarray:
+    """`array` (time, ...) at `times`, NaN where it has none."""
+    wanted = times.astype("datetime64[ns]")
+    common = np.isin(np.asarray(array[TIME], "datetime64[ns]"), wanted)
+    array = array.isel({TIME: common}).reindex({TIME: wanted})
+    return np.asarray(array.transpose(TIME, *_value_dims(observations)), np.float32)
 
 
 def _value_dims(observations: Observations) -> tuple[str, ...]:
@@ -290,15 +298,19 @@ def _value_dims(observations: Observations) -> tuple[str, ...]:
     return (LATITUDE, LONGITUDE, *extra)
 
 
-def _errors(observations: Observations) -> float | np.ndarray:
+def _errors(observations: Observations, times: np.ndarray) -> np.ndarray:
+    """Standard deviations that broadcast against (time, ...)."""
+    data, variable = observations.data, observations.variable
     if observations.error is not None:
-        return observations.error
-    if "error" not in observations.data:
+        return _aligned(observations, observations.error)
+    if "error" not in data:
         raise InputError(
             f"stream {observations.name!r} has no error: give one in units of "
-            f"{observations.variable!r}, or a variable 'error' in its data"
+            f"{variable!r}, or a variable 'error' in its data"
         )
-    return np.asarray(observations.data["error"], np.float64)
+    if TIME in data["error"].dims:
+        return _at_times(observations, data["error"].broadcast_like(data[variable]), times)
+    return _aligned(observations, np.asarray(data["error"], np.float64))
 
 
 def _aligned(observations: Observations, values: float | np.ndarray) -> np.ndarray:

@@ -1,0 +1,112 @@
+import jax
+import numpy as np
+import pytest
+
+from slams_jax.baselines import climatological_ensemble
+from slams_jax.errors import InputError
+from slams_jax.verify import summary
+
+
+def problem(members=4, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.standard_normal((6, 3, 4, 2)).astype(np.float32)
+    ensemble = rng.standard_normal((members, 6, 3, 4, 2)).astype(np.float32)
+    weights = np.repeat(np.array([0.5, 1.0, 1.5], np.float32)[:, None], 4, axis=1)
+    return truth, ensemble, weights
+
+
+def average(values, weights):
+    return (values * weights[None, :, :, None]).mean(axis=(0, 1, 2)) / weights.mean()
+
+
+def test_field_scores_of_an_ensemble_and_of_one_field():
+    truth, ensemble, weights = problem()
+    systems = {"analysis": ensemble, "background": ensemble[:1]}
+    scores = summary.field_scores(truth, systems, weights)
+    for name, members in systems.items():
+        error = members.mean(axis=0) - truth
+        np.testing.assert_allclose(
+            scores[name]["rmse"], np.sqrt(average(error**2, weights)), rtol=1e-5
+        )
+        np.testing.assert_allclose(scores[name]["bias"], average(error, weights), atol=1e-6)
+    one = average(np.abs(ensemble[0] - truth), weights)
+    np.testing.assert_allclose(scores["background"]["crps"], one, rtol=1e-5)
+    # The fair CRPS from its definition, pair by pair.
+    pairs = np.abs(ensemble[:, None] - ensemble[None]).sum(axis=(0, 1)) / (4 * 3)
+    fair = average(np.abs(ensemble - truth).mean(axis=0) - 0.5 * pairs, weights)
+    np.testing.assert_allclose(scores["analysis"]["crps"], fair, rtol=1e-5)
+
+
+def test_ensemble_scores():
+    truth, ensemble, weights = problem()
+    std = np.array([1.0, 2.0], np.float32)
+    scores = summary.ensemble_scores(jax.random.key(0), truth, ensemble, weights, std)
+    spread = np.sqrt(average(ensemble.var(axis=0, ddof=1), weights))
+    np.testing.assert_allclose(scores["spread"], spread, rtol=1e-5)
+    counts = np.array(scores["rank_histogram"])
+    assert counts.shape == (2, 5)
+    np.testing.assert_array_equal(counts.sum(axis=1), truth[..., 0].size)
+    below = (ensemble < truth).sum(axis=0)
+    for channel in range(2):
+        expected = np.bincount(below[..., channel].ravel(), minlength=5)
+        np.testing.assert_array_equal(counts[channel], expected)
+    # W1 is of standardised values: of a channel twice as wide it is half as much.
+    plain = summary.ensemble_scores(
+        jax.random.key(0), truth, ensemble, weights, np.ones(2, np.float32)
+    )
+    np.testing.assert_allclose(scores["w1"], np.array(plain["w1"]) / std, rtol=1e-4)
+
+
+def test_scores_are_plain_numbers():
+    truth, ensemble, weights = problem()
+    scores = summary.field_scores(truth, {"a": ensemble}, weights)["a"]
+    more = summary.ensemble_scores(
+        jax.random.key(0), truth, ensemble, weights, np.ones(2, np.float32)
+    )
+    stations = summary.station_scores(truth[:, 0, :, 0], {"a": ensemble[0, :, 0, :, 0]})["a"]
+    for name, value in {**scores, **more, **stations}.items():
+        values = value if isinstance(value, list) else [value]
+        flat = [x for v in values for x in (v if isinstance(v, list) else [v])]
+        assert all(type(x) in (int, float) for x in flat), name
+
+
+def test_station_scores_leave_out_what_is_missing():
+    values = np.array([[1.0, 2.0], [np.nan, 4.0], [3.0, np.nan]], np.float32)
+    forecast = np.array([[2.0, 0.0], [9.0, 4.0], [3.0, 9.0]], np.float32)
+    scores = summary.station_scores(values, {"oi": forecast, "truth": np.nan_to_num(values)})
+    assert scores["oi"]["count"] == 4
+    assert scores["oi"]["station_count"] == [2, 2]
+    # Over all values, not the mean of the stations' own.
+    np.testing.assert_allclose(scores["oi"]["rmse"], np.sqrt((1 + 0 + 4 + 0) / 4))
+    np.testing.assert_allclose(scores["oi"]["station_rmse"], [np.sqrt(0.5), np.sqrt(2.0)])
+    assert scores["truth"]["rmse"] == 0.0
+
+
+# --- climatology as an ensemble ----------------------------------------------------------------
+
+
+def test_climatological_ensemble_is_days_of_the_past_about_the_climate():
+    rng = np.random.default_rng(1)
+    anomalies = rng.standard_normal((7, 2, 3, 1)).astype(np.float32)
+    climate = 100.0 * np.arange(4, dtype=np.float32).reshape(4, 1, 1, 1) * np.ones((1, 2, 3, 1))
+    climate = climate.astype(np.float32)
+    ensemble = climatological_ensemble(anomalies, climate, members=7, seed=3)
+    assert ensemble.shape == (7, 4, 2, 3, 1)
+    for time in range(4):
+        drawn = ensemble[:, time] - climate[time]
+        # Each day once: the same set of fields, in an order of its own.
+        order = [int(np.abs(anomalies - d).sum(axis=(1, 2, 3)).argmin()) for d in drawn]
+        assert sorted(order) == list(range(7))
+        np.testing.assert_allclose(drawn, anomalies[order], atol=1e-4)
+    again = climatological_ensemble(anomalies, climate, members=7, seed=3)
+    np.testing.assert_array_equal(ensemble, again)
+    other = climatological_ensemble(anomalies, climate, members=7, seed=4)
+    assert not np.array_equal(ensemble, other)
+    few = climatological_ensemble(anomalies, climate, members=2, seed=3)
+    assert few.shape == (2, 4, 2, 3, 1)
+
+
+def test_climatology_has_no_more_days_than_there_were():
+    anomalies, climate = np.zeros((3, 1, 1, 1), np.float32), np.zeros((2, 1, 1, 1), np.float32)
+    with pytest.raises(InputError, match="ensemble of 4 members needs as many days, got 3"):
+        climatological_ensemble(anomalies, climate, members=4)
