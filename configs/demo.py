@@ -75,16 +75,16 @@ def get_config():
         "log_every": 50,
         "checkpoint_every": 400,
     }
-    config.sampler = {"solver": "dpmpp_2m", "steps": 32, "grid": "log_snr"}
-    config.guidance = {"rule": "mmps", "gamma": 1e-2, "iterations": 2}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 24, "grid": "log_snr"}
+    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 12}
     config.assimilation = {
         "period": "test",
         "frames": 16,
-        "members": 10,
+        "members": 8,
         "background": True,
         "latent_inputs": (),
         "window_chunk": 0,
-        "member_batch": 5,
+        "member_batch": 4,
         "rank": 200,
         "streams": {
             "stations": {

@@ -45,7 +45,7 @@ def get_config():
     config.schedule = {"eta": 1e-3}
     config.autoencoder = {"latent_channels": 4, "compression": 1, "width": 48, "blocks": 2}
     config.autoencoder_training = {
-        "steps": 2000,
+        "steps": 1000,
         "batch_size": 64,
         "learning_rate": 2e-3,
         "warmup_steps": 100,
@@ -54,11 +54,11 @@ def get_config():
         "clip_norm": 1.0,
         "ema_decay": 0.995,
         "log_every": 100,
-        "checkpoint_every": 500,
+        "checkpoint_every": 250,
     }
     config.score = {"window": 5, "widths": (48, 96), "blocks": 2, "prediction": "v"}
     config.score_training = {
-        "steps": 4000,
+        "steps": 1500,
         "batch_size": 64,
         "learning_rate": 2e-3,
         "warmup_steps": 100,
@@ -67,18 +67,18 @@ def get_config():
         "clip_norm": 1.0,
         "ema_decay": 0.998,
         "log_every": 100,
-        "checkpoint_every": 1000,
+        "checkpoint_every": 500,
     }
     config.sampler = {"solver": "dpmpp_2m", "steps": 32, "grid": "log_snr"}
-    config.guidance = {"rule": "mmps", "gamma": 1e-2, "iterations": 3}
+    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 12}
     config.assimilation = {
         "period": "test",
-        "frames": 366,
-        "members": 16,
+        "frames": 180,
+        "members": 10,
         "background": True,
         "latent_inputs": (),
         "window_chunk": 0,
-        "member_batch": 4,
+        "member_batch": 5,
         "rank": 54,
         "streams": {
             "stations": {

@@ -22,7 +22,7 @@ from slams_jax.autoencoder import AutoencoderConfig
 from slams_jax.data import window_loader
 from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
 from slams_jax.networks import compiler_options
-from slams_jax.observe import fit_separable
+from slams_jax.observe import Separable, fit_prior, fit_separable
 from slams_jax.score import ScoreConfig
 from slams_jax.training import fit, restore_model
 
@@ -66,12 +66,20 @@ def train(settings: Settings) -> None:
         )
         ratio = state_error / data.statistics[STATE].std
         logging.info("reconstruction error, standard deviations: %s", np.round(ratio, 3))
+    increment_error = state_error
+    if config is not None and BACKGROUND in data.archive.fields:
+        increment_error = estimate.reconstruction_error(
+            networks, arrays, data.read, data.frames("validation"),
+            data.archive.grid.area_weights(), beside=BACKGROUND,
+        )  # fmt: skip
     statistics: dict[str, Any] = {
         "fields": {n: s._asdict() for n, s in data.statistics.items() if n != BACKGROUND},
         "state_error": state_error,
+        "increment_error": increment_error,
         **{n: np.asarray(arrays[n]) for n in ("latent_mean", "latent_std") if n in arrays},
         **_error_covariances(settings, networks, arrays, data),
     }
+    statistics["prior"] = _prior(settings, data, latents, statistics)
     _train_score(settings, networks, data, latents, statistics)
 
 
@@ -194,6 +202,23 @@ def _fit(
     )
 
 
+def _prior(
+    settings: Settings, data: Inputs, latents: np.ndarray | None, statistics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The Gaussian picture of what is diffused, from the end of the training period."""
+    frames = data.frames("train")[-SAMPLE:]
+    if latents is None:
+        sample = data.standardised(STATE, frames)
+    else:
+        sample = (latents[frames] - statistics["latent_mean"]) / statistics["latent_std"]
+    prior = fit_prior(sample, rank=settings.assimilation.rank)
+    return {"frame": _arrays(prior.frame), "lags": np.asarray(prior.lags)}
+
+
+def _arrays(covariance: Separable) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in vars(covariance).items()}
+
+
 def _error_covariances(
     settings: Settings, networks: Networks, arrays: Mapping[str, Any], data: Inputs
 ) -> dict[str, Any]:
@@ -213,7 +238,7 @@ def _error_covariances(
     result = {}
     for name, sample in errors.items():
         covariance, bias = fit_separable(sample, rank=rank)
-        result[name] = {**{k: np.asarray(v) for k, v in vars(covariance).items()}, "bias": bias}
+        result[name] = {**_arrays(covariance), "bias": bias}
     return result
 
 

@@ -22,7 +22,7 @@ from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide, sample, sa
 from slams_jax.diffusion.guidance import Rule
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
-from slams_jax.model import Model, Networks, decode, encode, trajectory_prior
+from slams_jax.model import Model, Networks, decode, encode, residual, trajectory_prior
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Identity, Stream, make_stream, whitened_innovations
 
@@ -31,13 +31,14 @@ from slams_jax.observe import Identity, Stream, make_stream, whitened_innovation
 class GuidanceConfig:
     """How observations guide the reverse SDE; see `slams_jax.diffusion.guide`."""
 
-    rule: Rule = "mmps"
+    rule: Rule = "gaussian"
     gamma: float = 1e-2
-    iterations: int = 3
+    iterations: int = 10
 
     def __post_init__(self):
         # `guide` owns the checks; asking it now tells before anything has been computed.
-        guide(lambda x, t: x, lambda x, extra: x, CosineSchedule(), **dataclasses.asdict(self))
+        same = lambda x, _: x
+        guide(same, same, CosineSchedule(), covariance=same, **dataclasses.asdict(self))
 
 
 def assimilate(
@@ -85,16 +86,18 @@ def assimilate(
     times = _times(background, times, model)
     climate = climatology(model.statistics["state"], times)
     climate = np.broadcast_to(climate, (len(times), *model.grid.shape, len(model.channels)))
+    error = model.state_error if background is None else model.increment_error
     streams = [
         o if isinstance(o, Stream) else to_stream(
             o, model.grid, model.channels, times,
             climate=climate.mean(axis=0), std=np.asarray(model.arrays["std"]),
-            state_error=model.state_error if model.networks.autoencoder else None,
+            state_error=error if model.networks.autoencoder else None,
         )
         for o in observations
     ]  # fmt: skip
     if background is not None:
-        streams.append(background_stream(model, background, times))
+        streams.append(background_stream(model, background))
+        climate = climate + _unresolved(model, background, climate)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs))
     begun = time.perf_counter()
@@ -121,7 +124,7 @@ def assimilate(
     )
 
 
-def background_stream(model: Model, background: xr.Dataset, times: np.ndarray) -> Stream:
+def background_stream(model: Model, background: xr.Dataset) -> Stream:
     """The background as an observation of the state with correlated errors.
 
     Raises:
@@ -139,10 +142,30 @@ def background_stream(model: Model, background: xr.Dataset, times: np.ndarray) -
             f"{model.grid.shape[1]} points: regrid it"
         )
     values = stack_channels(background, model.channels) - bias
-    ratio = np.mean((model.state_error / np.asarray(covariance.std)) ** 2)
+    ratio = np.mean((model.increment_error / np.asarray(covariance.std)) ** 2)
     covariance = dataclasses.replace(covariance, nugget=jnp.asarray(ratio, jnp.float32))
     std = np.broadcast_to(np.asarray(model.arrays["std"]), covariance.std.shape)
     return make_stream("background", values, Identity(), covariance, scale=std)
+
+
+def _unresolved(
+    model: Model, background: xr.Dataset, climate: Float[np.ndarray, "time lat lon channel"]
+) -> Float[np.ndarray, "time lat lon channel"]:
+    """What of the background no latent can represent; zero where it is missing.
+
+    Observations correct the background in what the latent represents; the rest of it is the best
+    that is known, and is added to the decoder's output as in an incremental analysis.
+    """
+    if model.networks.autoencoder is None:
+        return np.zeros_like(climate)
+    scaled = (stack_channels(background, model.channels) - climate) / np.asarray(
+        model.arrays["std"]
+    )
+    missing = ~np.isfinite(scaled)
+    rest = _compiled_residual(model.networks)(
+        dict(model.arrays), jnp.asarray(np.where(missing, 0.0, scaled))
+    )
+    return np.where(missing, 0.0, np.asarray(rest))
 
 
 def latent_stream(model: Model, inputs: Mapping[str, np.ndarray]) -> Stream:
@@ -162,6 +185,13 @@ def latent_stream(model: Model, inputs: Mapping[str, np.ndarray]) -> Stream:
     given = {k: jnp.asarray(v) for k, v in inputs.items()}
     z = _compiled_encoder(model.networks)(dict(model.arrays), given)
     return make_stream("latent", np.asarray(z) - bias, Identity(), covariance, space="latent")
+
+
+@functools.cache
+def _compiled_residual(networks: Networks):
+    return jax.jit(
+        functools.partial(residual, networks), compiler_options=compiler_options() or None
+    )
 
 
 @functools.cache
@@ -193,7 +223,7 @@ def _compiled(
 
         posterior = guide(
             prior, innovations if streams else None, networks.schedule,
-            **dataclasses.asdict(guidance),
+            covariance=arrays["prior"].posterior, **dataclasses.asdict(guidance),
         )  # fmt: skip
         shape = (climate.shape[0], *networks.frame_shape)
 
@@ -213,7 +243,7 @@ def peak_memory_bytes() -> int:
 
 def _derivatives(guidance: GuidanceConfig) -> int:
     """Backward products with the network for one guided evaluation."""
-    return 1 if guidance.rule == "sda" else guidance.iterations
+    return {"sda": 1, "mmps": guidance.iterations, "gaussian": 0}[guidance.rule]
 
 
 def _times(background: xr.Dataset | None, times: np.ndarray | None, model: Model) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from slams_jax import autoencoder
 from slams_jax.autoencoder import STATE
-from slams_jax.model import Networks, decode, encode
+from slams_jax.model import Networks, encode, residual
 from slams_jax.networks import compiler_options
 
 # Indices into the time axis -> standardised fields at these times, by name.
@@ -61,6 +61,8 @@ def reconstruction_error(
     read: Reader,
     frames: np.ndarray,
     weights: Float[np.ndarray, "lat lon"],
+    *,
+    beside: str | None = None,
 ) -> Float[np.ndarray, " channel"]:
     """Area-weighted root mean square of D(E(x)) - x, in the units of the state.
 
@@ -70,13 +72,17 @@ def reconstruction_error(
         read: gives at least the state.
         frames: indices of the times to use.
         weights: area of the grid points, mean one.
+        beside: name of a field (the background) whose own reconstruction error is taken off: what
+            is wrong when that field tells what the autoencoder cannot represent.
     """
     std = np.asarray(arrays["std"])
 
+    def missed(x: jax.Array) -> jax.Array:
+        return residual(networks, arrays, jnp.where(jnp.isfinite(x), x, 0.0))
+
     def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
-        z = encode(networks, arrays, {STATE: inputs[STATE]})
-        target = inputs[STATE] * jnp.asarray(std)[None, None, None, :]
-        return decode(networks, arrays, z) - target
+        own = missed(inputs[STATE])
+        return own if beside is None else own - missed(inputs[beside])
 
     total = np.zeros(len(std))
     for _, part in _batches(error, read, frames):

@@ -17,7 +17,7 @@ from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.observe import Separable
+from slams_jax.observe import PriorCovariance, Separable
 from slams_jax.schema import Channel
 from slams_jax.score import ScoreConfig
 from slams_jax.training import restore_model
@@ -51,10 +51,12 @@ class Model:
         grid: of the state.
         channels: of the state.
         arrays: parameters and statistics: `score`, `autoencoder` and `model_state` (parameters);
-            `std` (channel) of the state; `latent_mean`, `latent_std` (latent channel).
+            `std` (channel) of the state; `latent_mean`, `latent_std` (latent channel); `prior`,
+            the `PriorCovariance` of what is diffused.
         statistics: climatology and standard deviation of each input field, by name.
         state_error: standard deviation of the reconstruction D(E(x)) - x, K; zero without
             autoencoder.
+        increment_error: likewise where the background tells what the autoencoder cannot represent.
         background_error: covariance of background minus truth on the training period and its mean.
         latent_error: likewise of the latent observation z_y - z, from `latent_inputs`, on the
             validation period.
@@ -67,6 +69,7 @@ class Model:
     arrays: Mapping[str, Any]
     statistics: Mapping[str, Statistics]
     state_error: Float[np.ndarray, " channel"]
+    increment_error: Float[np.ndarray, " channel"]
     background_error: tuple[Separable, np.ndarray] | None = None
     latent_error: tuple[Separable, np.ndarray] | None = None
     latent_inputs: tuple[str, ...] = ()
@@ -99,6 +102,12 @@ def decode(
             networks.shape,
         )
     return scaled * arrays["std"][None, None, None, :]
+
+
+def residual(networks: Networks, arrays: Mapping[str, Any], states: Trajectory) -> Trajectory:
+    """x - D(E(x)) of standardised states, in physical units: what the latent cannot represent."""
+    rebuilt = decode(networks, arrays, encode(networks, arrays, {autoencoder.STATE: states}))
+    return states * arrays["std"][None, None, None, :] - rebuilt
 
 
 def trajectory_prior(
@@ -137,7 +146,11 @@ def load_model(directory: str | Path) -> Model:
         )
     params, _, statistics, metadata = restore_model(directory / "score")
     about = metadata["model"]
-    arrays = {"score": params, "std": statistics["fields"]["state"]["std"]}
+    arrays = {
+        "score": params,
+        "std": statistics["fields"]["state"]["std"],
+        "prior": _prior(statistics["prior"]),
+    }
     encoder = None
     if about["autoencoder"] is not None:
         encoder = AutoencoderConfig(**_tuples(about["autoencoder"]))
@@ -157,6 +170,7 @@ def load_model(directory: str | Path) -> Model:
         jax.tree.map(jnp.asarray, arrays),
         {n: Statistics(**s) for n, s in statistics["fields"].items()},
         np.asarray(statistics["state_error"]),
+        np.asarray(statistics.get("increment_error", statistics["state_error"])),
         _error(statistics.get("background_error")),
         _error(statistics.get("latent_error")),
         tuple(about["latent_inputs"]),
@@ -166,8 +180,15 @@ def load_model(directory: str | Path) -> Model:
 def _error(saved: Mapping[str, Any] | None) -> tuple[Separable, np.ndarray] | None:
     if not saved:
         return None
-    parts = {f.name: jnp.asarray(saved[f.name]) for f in dataclasses.fields(Separable)}
-    return Separable(**parts), np.asarray(saved["bias"])
+    return _separable(saved), np.asarray(saved["bias"])
+
+
+def _prior(saved: Mapping[str, Any]) -> PriorCovariance:
+    return PriorCovariance(_separable(saved["frame"]), jnp.asarray(saved["lags"]))
+
+
+def _separable(saved: Mapping[str, Any]) -> Separable:
+    return Separable(**{f.name: jnp.asarray(saved[f.name]) for f in dataclasses.fields(Separable)})
 
 
 def _tuples(values: Any) -> Any:

@@ -21,7 +21,9 @@ from slams_jax.errors import InputError
 
 # x_0, extra dimensionless variance -> whitened innovations (a pytree of arrays).
 Innovations = Callable[[Array, Array], PyTree[Array]]
-Rule = Literal["sda", "mmps"]
+# v, sigma^2 / alpha^2 -> V v with V a model of cov(x_0 | x_t).
+Covariance = Callable[[Array, Array], Array]
+Rule = Literal["sda", "mmps", "gaussian"]
 
 
 def guide(
@@ -32,6 +34,7 @@ def guide(
     rule: Rule = "mmps",
     gamma: float = 1e-2,
     iterations: int = 3,
+    covariance: Covariance | None = None,
 ) -> Denoiser:
     """The denoiser of the posterior given observations.
 
@@ -40,12 +43,15 @@ def guide(
         innovations: W (y - H(x_0)), see `slams_jax.observe.whitened_innovations`; None where there
             is no observation, and the prior's denoiser is returned as it is.
         schedule: the noise schedule of `denoiser`.
-        rule: "sda" or "mmps".
+        rule: "sda", "mmps" or "gaussian".
         gamma: for "sda", the variance of x_0 given x_t over sigma^2 / alpha^2.
-        iterations: for "mmps", the number of conjugate-gradient iterations.
+        iterations: for "mmps" and "gaussian", the number of conjugate-gradient iterations.
+        covariance: for "gaussian", products with cov(x_0 | x_t) under a Gaussian prior, as
+            `slams_jax.observe.PriorCovariance.posterior` gives them.
 
     Raises:
-        InputError: an unknown rule, a negative gamma, or no iteration.
+        InputError: an unknown rule, a negative gamma, no iteration, or no covariance where the
+            rule needs one.
     """
     if innovations is None:
         return denoiser
@@ -53,11 +59,15 @@ def guide(
         if gamma < 0:
             raise InputError(f"guidance gamma must not be negative, got {gamma}")
         return _sda(denoiser, innovations, schedule, gamma)
+    if rule not in ("mmps", "gaussian"):
+        raise InputError(f"unknown guidance rule {rule!r}: choose 'sda', 'mmps' or 'gaussian'")
+    if iterations < 1:
+        raise InputError(f"guidance needs at least one iteration, got {iterations}")
     if rule == "mmps":
-        if iterations < 1:
-            raise InputError(f"guidance needs at least one iteration, got {iterations}")
         return _mmps(denoiser, innovations, schedule, iterations)
-    raise InputError(f"unknown guidance rule {rule!r}: choose 'sda' or 'mmps'")
+    if covariance is None:
+        raise InputError("guidance rule 'gaussian' needs the covariance of the prior")
+    return _gaussian(denoiser, innovations, schedule, iterations, covariance)
 
 
 def _sda(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma: float):
@@ -80,25 +90,49 @@ def _sda(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule,
 def _mmps(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, iterations: int):
     """Moment matching (Rozet et al. 2024, "Learning diffusion priors from observations", alg. 2).
 
-    cov(x_0 | x_t) = V = sigma^2 / alpha dE[x_0 | x_t] / dx_t, exactly; with the whitened linearised
-    operator A and the whitened innovation r, the increment V A^T u needs (I + A V A^T) u = r. A
-    product with V is one with the Jacobian's transpose, which is symmetric for the true denoiser.
+    cov(x_0 | x_t) = V = sigma^2 / alpha dE[x_0 | x_t] / dx_t, exactly. A product with V is one with
+    the Jacobian's transpose, which is symmetric for the true denoiser.
     """
 
     def guided(x_t: Array, t: Array) -> Array:
         scale = schedule.sigma(t) ** 2 / schedule.alpha(t)
-        x_0, denoiser_vjp = jax.vjp(lambda x: denoiser(x, t), x_t)
-        residuals, transpose = jax.vjp(lambda x: innovations(x, jnp.zeros_like(t)), x_0)
-        minus_a_transpose = lambda u: transpose(u)[0]
-        # The transpose of the transpose: networks need no rule for forward differentiation.
-        minus_a = lambda v: jax.vjp(minus_a_transpose, residuals)[1](v)[0]
-
-        def increment(u: PyTree[Array]) -> Array:  # V A^T u
-            return -scale * denoiser_vjp(minus_a_transpose(u))[0]
-
-        return x_0 + _conjugate_gradients(increment, minus_a, residuals, x_0, iterations)
+        x_0, transpose = jax.vjp(lambda x: denoiser(x, t), x_t)
+        product = lambda v: scale * transpose(v)[0]
+        return x_0 + _increment(innovations, x_0, product, iterations)
 
     return guided
+
+
+def _gaussian(
+    denoiser: Denoiser,
+    innovations: Innovations,
+    schedule: CosineSchedule,
+    iterations: int,
+    covariance: Covariance,
+):
+    """V = cov(x_0 | x_t) of a Gaussian prior with the covariance of the training data.
+
+    No derivative of the network is needed, and V is a covariance for certain, where the Jacobian
+    of a network is not. Peng et al. (2024, "Improving diffusion models for inverse problems using
+    optimal posterior covariance") and Rissanen et al. (2025, "Free hunch") start from such V.
+    """
+
+    def guided(x_t: Array, t: Array) -> Array:
+        ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
+        x_0 = denoiser(x_t, t)
+        return x_0 + _increment(innovations, x_0, lambda v: covariance(v, ratio), iterations)
+
+    return guided
+
+
+def _increment(innovations: Innovations, x_0: Array, product: Callable[[Array], Array], count: int):
+    """V A^T u, where (I + A V A^T) u = r: A is the whitened linearised operator, r the innovation."""
+    residuals, transpose = jax.vjp(lambda x: innovations(x, jnp.zeros(())), x_0)
+    minus_a_transpose = lambda u: transpose(u)[0]
+    # The transpose of the transpose: networks need no rule for forward differentiation.
+    minus_a = lambda v: jax.vjp(minus_a_transpose, residuals)[1](v)[0]
+    step = lambda u: -product(minus_a_transpose(u))
+    return _conjugate_gradients(step, minus_a, residuals, x_0, count)
 
 
 def _conjugate_gradients(increment, minus_a, residuals, like: Array, iterations: int) -> Array:
@@ -112,7 +146,9 @@ def _conjugate_gradients(increment, minus_a, residuals, like: Array, iterations:
         total, r, p, r_dot_r = carry
         step = increment(p)
         q = jax.tree.map(jnp.subtract, p, minus_a(step))  # (I + A V A^T) p
-        length = r_dot_r / (_dot(p, q) + jnp.finfo(r_dot_r.dtype).tiny)
+        # With a covariance V, p . q >= p . p. The Jacobian of a network is not quite one: the
+        # bound keeps a direction in which it fails from being followed without end.
+        length = r_dot_r / (jnp.maximum(_dot(p, q), _dot(p, p)) + jnp.finfo(r_dot_r.dtype).tiny)
         r = jax.tree.map(lambda a, b: a - length * b, r, q)
         next_r_dot_r = _dot(r, r)
         ratio = next_r_dot_r / (r_dot_r + jnp.finfo(r_dot_r.dtype).tiny)

@@ -10,6 +10,7 @@ from slams_jax.observe.operators import (
     Stride,
     standard_pressure,
 )
+from slams_jax.observe.prior import PriorCovariance, fit_prior
 from slams_jax.observe.streams import (
     Stream,
     innovation,
@@ -25,10 +26,12 @@ __all__ = [
     "Diagonal",
     "Identity",
     "Points",
+    "PriorCovariance",
     "Select",
     "Separable",
     "Stream",
     "Stride",
+    "fit_prior",
     "fit_separable",
     "innovation",
     "log_likelihood",

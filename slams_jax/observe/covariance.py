@@ -117,7 +117,11 @@ class Separable:
 
 
 def fit_separable(
-    errors: Float[np.ndarray, "time lat lon channel"], *, rank: int = 200, nugget: float = 0.0
+    errors: Float[np.ndarray, "time lat lon channel"],
+    *,
+    rank: int = 200,
+    nugget: float = 0.0,
+    uniform: bool = False,
 ) -> tuple[Separable, Float[np.ndarray, "lat lon channel"]]:
     """Estimate a `Separable` covariance, and the bias, from a sample of errors.
 
@@ -130,6 +134,8 @@ def fit_separable(
         errors: a sample of errors (for instance background minus truth, over training).
         rank: number of horizontal patterns kept, at most.
         nugget: uncorrelated variance on top, relative to the squared standard deviation.
+        uniform: take one standard deviation for all points and channels; what differs between
+            them is then part of the patterns.
 
     Returns:
         The covariance, and the mean error to be taken off.
@@ -146,6 +152,8 @@ def fit_separable(
     bias = errors.mean(axis=0)
     errors = errors - bias
     std = np.sqrt((errors**2).mean(axis=0))
+    if uniform:
+        std = np.full_like(std, np.sqrt((errors**2).mean()))
     if not np.all(std > 0):
         raise InputError("an error covariance needs errors that vary at every point and channel")
     time, lat, lon, channel = errors.shape
