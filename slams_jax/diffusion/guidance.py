@@ -126,7 +126,7 @@ def _gaussian(
 
 
 def _increment(innovations: Innovations, x_0: Array, product: Callable[[Array], Array], count: int):
-    """V A^T u, where (I + A V A^T) u = r: A is the whitened linearised operator, r the innovation."""
+    """V A^T u, where (I + A V A^T) u = r: A the whitened linearised operator, r the innovation."""
     residuals, transpose = jax.vjp(lambda x: innovations(x, jnp.zeros(())), x_0)
     minus_a_transpose = lambda u: transpose(u)[0]
     # The transpose of the transpose: networks need no rule for forward differentiation.
