@@ -15,12 +15,11 @@ from absl import flags, logging
 
 from experiments import cli, inputs
 from experiments.files import write
-from experiments.inputs import STATE, Inputs
+from experiments.models import open_model
 from experiments.observations import frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.assimilate import assimilate
 from slams_jax.errors import InputError
-from slams_jax.model import Model, load_model
 
 OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")
 
@@ -42,8 +41,7 @@ def main() -> None:
 def run(settings: Settings) -> xr.Dataset:
     """The analysis of a configuration."""
     data = inputs.load(settings)
-    model = load_model(settings.workdir)
-    check_model(model, data)
+    model = open_model(settings, data)
     frames = frames_of(settings, data)
     streams, _ = open_streams(settings, data, frames)
     options = settings.assimilation
@@ -67,26 +65,11 @@ def run(settings: Settings) -> xr.Dataset:
     return analysis.assign_attrs(configuration=json.dumps(settings.raw))
 
 
-def check_model(model: Model, data: Inputs) -> None:
-    """Refuse a model that was trained on other data than the configuration's.
-
-    Raises:
-        InputError: another grid or other channels.
-    """
-    ours = {"grid": data.archive.grid, "channels": data.archive.fields[STATE].channels}
-    for name, expected in ours.items():
-        if getattr(model, name) != expected:
-            raise InputError(
-                f"the model in the work directory was trained on another {name} than the "
-                "configuration's data: set --config.workdir to the model of this configuration"
-            )
-
-
 def _checked(path: Path) -> Path:
     if path.suffix not in (".nc", ".zarr"):
         raise InputError(f"--output {path} must end in .nc or .zarr")
     parent = next(p for p in path.absolute().parents if p.exists())
-    if not os.access(parent, os.W_OK):
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"--output {path} is in a folder that cannot be written: {parent}")
     return path
 

@@ -18,6 +18,7 @@ from absl import flags, logging
 from experiments import cli, inputs, pictures
 from experiments.files import write_text
 from experiments.inputs import STATE, Inputs
+from experiments.models import open_model
 from experiments.observations import Withheld, frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.baselines import climatological_ensemble, optimal_interpolation_ensemble
@@ -25,11 +26,14 @@ from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels
 from slams_jax.data.observations import Observations, to_stream
 from slams_jax.errors import InputError
-from slams_jax.model import Model, load_model
+from slams_jax.grid import Grid
+from slams_jax.model import Model
 from slams_jax.verify import summary
 
 ANALYSIS = flags.DEFINE_string("analysis", None, "What experiments.assimilate wrote.")
 CLIMATE_MEMBERS = 50
+# What an analysis says of itself, and the scores repeat.
+COUNTS = ("evaluations", "derivative_evaluations", "seconds", "peak_memory_bytes")
 
 
 def main() -> None:
@@ -43,9 +47,9 @@ def main() -> None:
 def evaluate(settings: Settings, path: Path) -> dict[str, Any]:
     """Scores of the analysis at `path`; written, drawn and returned."""
     data = inputs.load(settings)
-    model = load_model(settings.workdir)
+    model = open_model(settings, data)
     frames = frames_of(settings, data)
-    analysis = open_analysis(path, data.archive.times[frames])
+    analysis = open_analysis(path, data.archive.times[frames], data.archive.grid)
     observations, withheld = open_streams(settings, data, frames)
     systems = _references(settings, model, data, frames, observations)
     systems["analysis"] = np.stack(
@@ -56,7 +60,7 @@ def evaluate(settings: Settings, path: Path) -> dict[str, Any]:
     )
     truth = np.asarray(data.archive.fields[STATE].array[frames])
     scores = _scores(settings, model, data, truth, systems, withheld)
-    for name in ("evaluations", "derivative_evaluations", "seconds", "peak_memory_bytes"):
+    for name in COUNTS:
         scores[name] = np.asarray(analysis.attrs[name]).item()
     target = Path(settings.workdir) / "metrics.json"
     write_text(json.dumps(scores, indent=1), target)
@@ -68,11 +72,11 @@ def evaluate(settings: Settings, path: Path) -> dict[str, Any]:
     return scores
 
 
-def open_analysis(path: Path, times: np.ndarray) -> xr.Dataset:
+def open_analysis(path: Path, times: np.ndarray, grid: Grid) -> xr.Dataset:
     """An analysis file.
 
     Raises:
-        InputError: no such file, or one of other times than the configuration's.
+        InputError: no such file, or one of other times or another grid than the configuration's.
     """
     try:
         analysis = xr.open_zarr(path, consolidated=False) if path.suffix == ".zarr" else (
@@ -83,6 +87,16 @@ def open_analysis(path: Path, times: np.ndarray) -> xr.Dataset:
         raise InputError(
             f"cannot read the analysis {path} ({first}): write it with experiments.assimilate"
         ) from None
+    lacks = [n for n in ("member", "time", "latitude", "longitude") if n not in analysis.coords]
+    lacks += [n for n in COUNTS if n not in analysis.attrs]
+    if lacks:
+        raise InputError(
+            f"{path} is no analysis, it lacks {lacks[0]!r}: write it with experiments.assimilate"
+        )
+    if Grid.of(analysis["latitude"].values, analysis["longitude"].values) != grid:
+        raise InputError(
+            f"{path} is an analysis on another grid than the configuration's data: assimilate again"
+        )
     have = np.asarray(analysis["time"], "datetime64[ns]")
     if not np.array_equal(have, times.astype("datetime64[ns]")):
         raise InputError(

@@ -20,7 +20,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".zarr":
             dataset.to_zarr(part, mode="w", consolidated=False)
-            if path.exists():
+            if path.is_dir():
                 shutil.rmtree(path)
         else:
             dataset.to_netcdf(part, engine="h5netcdf")
@@ -35,10 +35,16 @@ def write(dataset: xr.Dataset, path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file under a temporary name, then rename."""
+    """Write a text file under a temporary name, then rename.
+
+    Raises:
+        InputError: a path that cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text)
         os.replace(part, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)

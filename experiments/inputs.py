@@ -114,6 +114,7 @@ def load(settings: Settings) -> Inputs:
         fields[BACKGROUND] = _background(root, data, state)
     for name, modality in data.modalities.items():
         fields[name] = _modality(root, modality, grid, times)
+    _check_latent_inputs(settings, fields)
     archive = build_archive(data.cache, _key(settings), fields)
     spans = split_periods(archive.times, data.periods)
     train = spans["train"]
@@ -156,6 +157,19 @@ def _modality(root: Path, modality: FieldSettings, grid: Grid, times: np.ndarray
     if modality.stations:
         return grid_points(open_stations(root, modality), grid, times, modality.variable)
     return open_dataset(root / modality.path, variables=(modality.variable,))
+
+
+def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> None:
+    names = settings.assimilation.latent_inputs
+    if names and settings.autoencoder is None:
+        raise InputError("assimilation.latent_inputs need an autoencoder: leave them out")
+    known = sorted(set(fields) - {STATE})
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise InputError(
+            f"assimilation.latent_inputs names {unknown[0]!r}, which is no background or modality "
+            f"of the data: choose from {known}"
+        )
 
 
 def _key(settings: Settings) -> dict[str, Any]:

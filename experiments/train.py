@@ -16,14 +16,14 @@ from absl import logging
 
 from experiments import cli, inputs
 from experiments.inputs import BACKGROUND, STATE, Inputs
-from experiments.settings import CONFIG, Settings, Training, build, read
+from experiments.models import network_settings
+from experiments.settings import CONFIG, Settings, Training, read
 from slams_jax import autoencoder, estimate, score
 from slams_jax.autoencoder import AutoencoderConfig
 from slams_jax.data import window_loader
 from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Separable, fit_prior, fit_separable
-from slams_jax.score import ScoreConfig
 from slams_jax.training import fit, restore_model
 
 SAMPLE = 4000  # frames that error covariances are estimated from, at most
@@ -39,18 +39,10 @@ def train(settings: Settings) -> None:
     data = inputs.load(settings)
     workdir = Path(settings.workdir)
     channels = data.archive.fields[STATE].channels
-    config = _train_autoencoder(settings, data) if settings.autoencoder is not None else None
-    networks = Networks(
-        settings.schedule,
-        build(
-            ScoreConfig,
-            {"padding": data.archive.grid.padding, **settings.score},
-            "score",
-            channels=len(channels) if config is None else config.latent_channels,
-        ),
-        config,
-        data.archive.grid.shape,
-    )
+    networks = network_settings(settings, data)
+    config = networks.autoencoder
+    if config is not None:
+        _train_autoencoder(settings, data, config)
     arrays: dict[str, Any] = {"std": jnp.asarray(data.statistics[STATE].std)}
     state_error = np.zeros(len(channels), np.float32)
     latents = None
@@ -83,17 +75,9 @@ def train(settings: Settings) -> None:
     _train_score(settings, networks, data, latents, statistics)
 
 
-def _train_autoencoder(settings: Settings, data: Inputs) -> AutoencoderConfig:
-    assert settings.autoencoder is not None
+def _train_autoencoder(settings: Settings, data: Inputs, config: AutoencoderConfig) -> None:
     assert settings.autoencoder_training is not None
     grid, fields = data.archive.grid, data.archive.fields
-    config = build(
-        AutoencoderConfig,
-        {"padding": grid.padding, **settings.autoencoder},
-        "autoencoder",
-        state_channels=len(fields[STATE].channels),
-        inputs=tuple((name, len(field.channels)) for name, field in fields.items()),
-    )
     weights = grid.area_weights()
     some = data.frames("train")[:: max(1, len(data.frames("train")) // 64)]
     states = data.standardised(STATE, some)
@@ -113,7 +97,6 @@ def _train_autoencoder(settings: Settings, data: Inputs) -> AutoencoderConfig:
             length=1, span=data.spans[period], transform=data.standardise_window, **how,
         ),
     )  # fmt: skip
-    return config
 
 
 def _train_score(
