@@ -105,8 +105,8 @@ def _maps(
     channels = data.archive.fields[STATE].channels
     middle = len(frames) // 2
     variable = channels[0].variable
-    time = data.archive.times[frames[middle]]
-    levels = [c.level for c in channels if c.variable == variable]
+    time: np.datetime64 = data.archive.times[frames][middle]
+    levels = [c.level for c in channels if c.variable == variable and c.level is not None]
     for wanted in MAP_LEVELS:
         level = min(levels, key=lambda v: abs(np.log(v / wanted)))
         i = channels.index(Channel(variable, level))
@@ -134,14 +134,13 @@ def _seen(
     if observations.variable != variable or time not in np.asarray(data["time"]):
         return None
     values = data[variable].sel(time=time)
+    lat, lon = (np.asarray(data[n], np.float64) for n in ("latitude", "longitude"))
     if observations.kind == "points":
-        place = (np.asarray(data[n], np.float64) for n in ("latitude", "longitude"))
         if level < 800.0:  # stations stand near the ground
             return None
-        return Observed(*place, np.asarray(values, np.float32) - observations.bias)
+        return Observed(lat, lon, np.asarray(values, np.float32) - observations.bias)
     if "level" in values.dims:
         if level not in np.asarray(data["level"]):
             return None
         values = values.sel(level=level)
-    place = (np.asarray(data[n], np.float64) for n in ("latitude", "longitude"))
-    return Observed(*place, np.asarray(values.transpose("latitude", "longitude"), np.float32))
+    return Observed(lat, lon, np.asarray(values.transpose("latitude", "longitude"), np.float32))

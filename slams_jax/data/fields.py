@@ -56,8 +56,8 @@ def unstack_channels(
     states: Float[np.ndarray, "member time lat lon channel"],
     channels: Sequence[Channel],
     times: np.ndarray,
-    latitude: Sequence[float],
-    longitude: Sequence[float],
+    latitude: Sequence[float] | np.ndarray,
+    longitude: Sequence[float] | np.ndarray,
 ) -> xr.Dataset:
     """States as a CF Dataset on (member, time, level, latitude, longitude)."""
     coords = {

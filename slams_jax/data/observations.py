@@ -340,6 +340,6 @@ def _carried(
     Between neighbouring points and levels errors nearly are; for independent ones this is an upper
     bound, and so errs on the safe side.
     """
-    mean = jnp.asarray(mean, jnp.float32)[None]
-    tangent = jnp.broadcast_to(jnp.asarray(std, jnp.float32)[None, None, None, :], mean.shape)
-    return np.abs(np.asarray(jax.jvp(operator, (mean,), (tangent,))[1]))
+    state = jnp.asarray(mean, jnp.float32)[None]
+    tangent = jnp.broadcast_to(jnp.asarray(std, jnp.float32)[None, None, None, :], state.shape)
+    return np.abs(np.asarray(jax.jvp(operator, (state,), (tangent,))[1]))
