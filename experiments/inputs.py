@@ -140,7 +140,7 @@ def open_stations(root: Path, settings: FieldSettings | Any) -> xr.Dataset:
         root / settings.path,
         stations=root / settings.metadata if settings.metadata else None,
         variable=settings.variable,
-        units=settings.units or None,
+        units=settings.units or "degC",
     )
 
 
