@@ -69,16 +69,16 @@ def get_config():
         "log_every": 100,
         "checkpoint_every": 500,
     }
-    config.sampler = {"solver": "dpmpp_2m", "steps": 32, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 12}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 24, "grid": "log_snr"}
+    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 8}
     config.assimilation = {
         "period": "test",
-        "frames": 180,
-        "members": 10,
+        "frames": 90,
+        "members": 8,
         "background": True,
         "latent_inputs": (),
         "window_chunk": 0,
-        "member_batch": 5,
+        "member_batch": 4,
         "rank": 54,
         "streams": {
             "stations": {
