@@ -16,6 +16,7 @@ from slams_jax.verify import plots
 from slams_jax.verify.maps import Observed, analysis_maps
 
 MAP_LEVELS = (850.0, 500.0, 50.0)  # hPa, those nearest to which are drawn
+STATIONS = 11  # drawn one by one at most, beside all of them together
 
 
 def draw(
@@ -43,16 +44,24 @@ def draw(
     if "background" in systems:
         _maps(folder, data, frames, truth, systems, observations)
     if withheld:
-        stations = scores["stations"]
-        plots.save(
-            plots.station_scores(
-                ["all", *(n for w in withheld for n in w.names)],
-                {name: np.array([s["rmse"], *s["station_rmse"]]) for name, s in stations.items()},
-                counts=[stations["analysis"]["count"], *stations["analysis"]["station_count"]],
-                title="Withheld stations",
-            ),
-            folder / "stations.png",
-        )
+        names = [n for w in withheld for n in w.names]
+        _stations(folder, names, scores["stations"])
+
+
+def _stations(folder: Path, names: list[str], stations: dict[str, Any]) -> None:
+    about = stations["analysis"]
+    plots.save(
+        plots.station_scores(
+            ["all", *names[:STATIONS]],
+            {
+                name: np.array([s["rmse"], *s["station_rmse"][:STATIONS]])
+                for name, s in stations.items()
+            },
+            counts=[about["count"], *about["station_count"][:STATIONS]],
+            title=f"{len(names)} withheld stations",
+        ),
+        folder / "stations.png",
+    )
 
 
 def _profiles(folder: Path, channels: tuple[Channel, ...], scores: dict[str, Any]) -> None:
