@@ -18,7 +18,7 @@ from experiments.files import write
 from experiments.models import open_model
 from experiments.observations import frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
-from slams_jax.assimilate import assimilate
+from slams_jax.assimilation import assimilate
 from slams_jax.errors import InputError
 
 OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")

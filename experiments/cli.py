@@ -1,5 +1,6 @@
 """How every command starts and ends: bad input is one line and exit status 2, no traceback."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,6 +37,8 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn
         except KeyboardInterrupt:
             _stop("interrupted", INTERRUPTED)
 
+    # Of the backends that were looked for and not found, once for each process.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     app.run(guarded, argv=None if argv is None else list(argv), flags_parser=_parse)
     sys.exit(0)
 
@@ -72,6 +75,8 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         reason: object = error
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]  # an error in an error, for an unknown field
+        if str(reason).isidentifier():
+            reason = f"it has no field {reason!r} to override, write it in the file"
         _stop(f"the configuration cannot be read: {reason}")
 
 

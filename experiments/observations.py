@@ -21,6 +21,8 @@ from slams_jax.observe import Coarsen, Points, Stride
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from slams_jax.schema import STATION
 
+SIMULATED = ("coarse", "stride")  # kinds that need no file
+
 
 @dataclasses.dataclass(frozen=True)
 class Withheld:
@@ -70,6 +72,10 @@ def open_streams(
     """Every stream of the configuration, and the stations that it withholds."""
     streams, withheld = [], []
     for number, (name, stream) in enumerate(settings.assimilation.streams.items()):
+        if not stream.path and stream.kind not in SIMULATED:
+            raise InputError(
+                f"stream {name!r} of kind {stream.kind!r} cannot be simulated: give it a path"
+            )
         if stream.kind == "points":
             used, kept = _stations(settings, data, frames, name, stream)
             streams.append(used)
@@ -161,10 +167,6 @@ def _simulated(
     key: jax.Array, data: Inputs, frames: np.ndarray, name: str, stream: StreamSettings
 ) -> Observations:
     """Coarse or sparse samplings of the true state, with noise."""
-    if stream.kind not in ("coarse", "stride"):
-        raise InputError(
-            f"stream {name!r} of kind {stream.kind!r} cannot be simulated: give it a path"
-        )
     grid, state = data.archive.grid, data.archive.fields[STATE]
     offset = 0 if stream.kind == "coarse" else min(stream.factor // 2, 2)
     operator = Coarsen(stream.factor) if stream.kind == "coarse" else Stride(stream.factor, offset)

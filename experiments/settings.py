@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_flags
 
-from slams_jax.assimilate import GuidanceConfig
+from slams_jax.assimilation import GuidanceConfig
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.errors import InputError
 from slams_jax.training import OptimiserConfig

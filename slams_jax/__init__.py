@@ -4,7 +4,7 @@ The front door is `assimilate`; the rooms behind it (`data`, `observe`, `diffusi
 `verify`, ...) are for use on their own.
 """
 
-from slams_jax.assimilate import GuidanceConfig, assimilate
+from slams_jax.assimilation import GuidanceConfig, assimilate
 from slams_jax.data import open_dataset, read_stations
 from slams_jax.data.observations import Observations
 from slams_jax.diffusion import CosineSchedule, SamplerConfig

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from slams_jax import autoencoder
 from slams_jax.autoencoder import STATE
+from slams_jax.errors import RunError
 from slams_jax.model import Networks, encode, residual
 from slams_jax.networks import compiler_options
 
@@ -49,10 +50,20 @@ def raw_latents(
 def latent_scales(
     latents: Frames,
 ) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
-    """Mean and standard deviation of each latent channel: diffusion assumes unit variance."""
+    """Mean and standard deviation of each latent channel: diffusion assumes unit variance.
+
+    Raises:
+        RunError: a channel is constant, it says nothing about the state.
+    """
     mean = latents.mean(axis=(0, 1, 2), dtype=np.float64)
     square = sum(((z - mean) ** 2).mean(axis=(0, 1)) for z in latents) / len(latents)
-    return mean.astype(np.float32), np.sqrt(square).astype(np.float32)
+    std = np.sqrt(square).astype(np.float32)
+    if not std.all():
+        raise RunError(
+            f"{np.count_nonzero(std == 0)} of {len(std)} latent channels are constant: "
+            "lower autoencoder.latent_channels or train longer"
+        )
+    return mean.astype(np.float32), std
 
 
 def reconstruction_error(

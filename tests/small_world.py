@@ -1,10 +1,10 @@
 """A tiny synthetic world on disk, a configuration for it, and the commands run in this process."""
 
-import contextlib
 import copy
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import xarray as xr
 from absl import flags
-from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from configs import demo
@@ -151,28 +150,6 @@ def small_config(root: Path, workdir: Path) -> ConfigDict:
     return config
 
 
-@contextlib.contextmanager
-def compiled_once(directory: Path) -> Iterator[None]:
-    """Programs that several tests share are compiled once: the cache keeps them on disk.
-
-    A cache that the environment names (JAX_COMPILATION_CACHE_DIR) serves further runs as well.
-    """
-    directory = jax.config.jax_compilation_cache_dir or directory
-    options = {
-        "jax_compilation_cache_dir": str(directory),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
 def write_config(config: ConfigDict, path: Path) -> Path:
     """A configuration file, as those in `configs`."""
     path.write_text(
@@ -206,7 +183,9 @@ def run_command(main: Callable[[], None], *arguments: str) -> int:
     values.unparse_flags()
     for name in [n for n in values if n.startswith("config.")]:
         delattr(values, name)
-    with mock.patch.object(sys, "argv", ["command", *arguments]):
+    with mock.patch.object(sys, "argv", ["command", *arguments]), warnings.catch_warnings():
+        # How ml_collections loads a configuration file.
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
         try:
             cli.run(main)
         except SystemExit as stop:
@@ -215,5 +194,10 @@ def run_command(main: Callable[[], None], *arguments: str) -> int:
 
 
 def tree(folder: Path) -> list[str]:
-    """Every file below `folder`, hidden ones too."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+    """Every file below `folder`, hidden ones too, but the finished selections in a cache."""
+    finished = [p.parent for p in folder.glob("**/cache/*/index.json")]
+    return sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if not any(p.is_relative_to(f) for f in finished)
+    )

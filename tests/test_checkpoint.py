@@ -10,7 +10,6 @@ from training_problem import (
     CONFIG,
     STATISTICS,
     assert_same,
-    compiled_once,  # noqa: F401  a fixture of all tests here
     init_fn,
     loader,
     loss_fn,

@@ -10,7 +10,6 @@ import pytest
 from absl import logging as absl_logging
 from training_problem import (
     assert_same,
-    compiled_once,  # noqa: F401  a fixture of all tests here
     data,
     init_fn,
     loader,

@@ -4,8 +4,6 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from slams_jax.training import OptimiserConfig, fit
 
@@ -62,24 +60,6 @@ def validate(params, model_state):
 
 def optimiser(**changes):
     return OptimiserConfig(**{"steps": 20, "learning_rate": 1e-2, "warmup_steps": 2, **changes})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Programs that several runs share are compiled once: the cache keeps them on disk."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def train(directory, **changes):

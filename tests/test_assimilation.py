@@ -1,5 +1,4 @@
 import dataclasses
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from small_model import BIAS, CHANNELS, GRID, LEVELS, STD, times, tiny_model
-from small_world import compiled_once
 
-from slams_jax import score
-from slams_jax.assimilate import GuidanceConfig, assimilate, latent_stream
+from slams_jax import assimilation, score
+from slams_jax.assimilation import GuidanceConfig, assimilate, latent_stream
 from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels, unstack_channels
 from slams_jax.data.observations import Observations, to_stream
@@ -19,16 +17,9 @@ from slams_jax.errors import InputError, RunError
 from slams_jax.model import decode, trajectory_prior
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 
-front_door = importlib.import_module("slams_jax.assimilate")  # the package names its function so
 TIMES = times()
 FEW = SamplerConfig(steps=6)
 FINE = SamplerConfig(steps=64)  # near the limit of the solver
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +329,7 @@ def test_evaluations_are_counted_right(rule, derivatives, state_model, monkeypat
         return network(params, x_t, t)
 
     monkeypatch.setattr(score, "predict", predict)
-    front_door._compiled.cache_clear()
+    assimilation._compiled.cache_clear()
     try:
         analysis = assimilate(
             state_model, as_dataset(some_truth(state_model)), [], members=1,
@@ -347,7 +338,7 @@ def test_evaluations_are_counted_right(rule, derivatives, state_model, monkeypat
         )  # fmt: skip
         jax.effects_barrier()
     finally:
-        front_door._compiled.cache_clear()
+        assimilation._compiled.cache_clear()
     assert counts["forward"] == analysis.attrs["evaluations"] == 3
     assert counts["backward"] == analysis.attrs["derivative_evaluations"] == derivatives
 

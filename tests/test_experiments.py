@@ -1,0 +1,364 @@
+"""The commands one after the other, on a tiny world."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from small_world import (
+    LATITUDE,
+    LEVELS,
+    LONGITUDE,
+    run_command,
+    small_config,
+    times,
+    tree,
+    world_arrays,
+    write_config,
+    write_world,
+)
+
+from experiments import assimilate, evaluate, files, inputs, observations, train
+from experiments.settings import read
+from slams_jax.errors import InputError
+from slams_jax.training import loop, read_metrics, restore_model
+
+REPOSITORY = Path(__file__).parents[1]
+SYSTEMS = ("background", "climatology", "oi", "analysis")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """A configuration whose work directory holds a trained model."""
+    folder = tmp_path_factory.mktemp("experiments")
+    root = write_world(folder / "world")
+    config = small_config(root, folder / "run")
+    write_config(config, folder / "config.py")
+    assert run_command(train.main, f"--config={folder / 'config.py'}") == 0
+    return config
+
+
+@pytest.fixture(scope="module")
+def file(config):
+    return Path(config.workdir).parent / "config.py"
+
+
+@pytest.fixture(scope="module")
+def analysis(config, file):
+    path = file.parent / "analyses" / "analysis.nc"
+    assert run_command(assimilate.main, f"--config={file}", f"--output={path}") == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def scores(config, file, analysis):
+    assert run_command(evaluate.main, f"--config={file}", f"--analysis={analysis}") == 0
+    return json.loads((Path(config.workdir) / "metrics.json").read_text())
+
+
+def numbers(value):
+    """All the numbers in nested lists and dictionaries."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [n for part in parts for n in numbers(part)]
+    return [value] if isinstance(value, int | float) else []
+
+
+# --- train -------------------------------------------------------------------------------------
+
+
+def test_training_leaves_both_stages_and_their_records(config):
+    for stage in ("autoencoder", "score"):
+        folder = Path(config.workdir) / stage
+        records = read_metrics(folder / "metrics.jsonl")
+        assert [r["step"] for r in records] == [3, 6]
+        assert all(math.isfinite(r["loss"]) for r in records)
+        assert "validation/loss" in records[-1]
+        assert list((folder / "tensorboard").iterdir())
+        assert (folder / "checkpoint" / "last" / "6").is_dir()
+
+
+def test_training_again_does_nothing(config, file, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in Path(config.workdir, "score").rglob("*")}
+    monkeypatch.setattr(loop, "make_step", lambda *args, **kw: pytest.fail("trained again"))
+    assert run_command(train.main, f"--config={file}") == 0
+    assert before == {p: p.stat().st_mtime_ns for p in Path(config.workdir, "score").rglob("*")}
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
+    config, file, tmp_path, monkeypatch, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(Path(config.workdir) / "autoencoder", workdir / "autoencoder")
+    original = train.window_loader
+
+    class Interrupted:
+        """A loader in which somebody presses the keys when it is asked for a sixth batch."""
+
+        def __init__(self, batches):
+            self.batches, self.drawn = batches, 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.drawn += 1
+            if self.drawn > 5:
+                raise KeyboardInterrupt
+            return next(self.batches)
+
+        def __getattr__(self, name):
+            return getattr(self.batches, name)
+
+    def loader(arrays, *, length, shuffle=True, **options):
+        batches = original(arrays, length=length, shuffle=shuffle, **options)
+        return Interrupted(batches) if shuffle and length > 1 else batches
+
+    monkeypatch.setattr(train, "window_loader", loader)
+    arguments = (f"--config={file}", f"--config.workdir={workdir}")
+    assert run_command(train.main, *arguments) == 130
+    assert "error: interrupted" in capsys.readouterr().err
+    assert [r["step"] for r in read_metrics(workdir / "score" / "metrics.jsonl")] == [3]
+    monkeypatch.undo()
+    assert run_command(train.main, *arguments) == 0
+    ours, theirs = (restore_model(Path(d) / "score", "last") for d in (workdir, config.workdir))
+    for a, b in zip(jax.tree.leaves(ours[:3]), jax.tree.leaves(theirs[:3]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    records = [read_metrics(Path(d) / "score" / "metrics.jsonl") for d in (workdir, config.workdir)]
+    assert [r["loss"] for r in records[0]] == [r["loss"] for r in records[1]]
+
+
+# --- assimilate --------------------------------------------------------------------------------
+
+
+def test_the_analysis_is_a_file_and_nothing_else(config, analysis):
+    assert tree(analysis.parent) == ["analysis.nc"]
+    with xr.open_dataset(analysis, engine="h5netcdf") as dataset:
+        field = dataset["temperature"]
+        assert field.dims == ("member", "time", "level", "latitude", "longitude")
+        assert field.shape == (3, 5, 3, len(LATITUDE), len(LONGITUDE))
+        np.testing.assert_array_equal(dataset["level"], LEVELS)
+        first = np.datetime64(config.data.periods.test[0])
+        np.testing.assert_array_equal(dataset["time"], first + np.arange(5))
+        assert np.isfinite(field.values).all()
+        assert field.attrs["units"] == "K"
+        assert dataset.attrs["streams"] == "olr, sounder, stations, background"
+        assert dataset.attrs["evaluations"] == 4
+        assert json.loads(dataset.attrs["configuration"])["assimilation"]["members"] == 3
+
+
+def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path):
+    """With another seed, into a Zarr store."""
+    output = tmp_path / "deep" / "analysis.zarr"
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.assimilate", f"--config={file}", "--config.seed=5",
+         f"--output={output}"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=500, check=False,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Unable to initialize" not in done.stderr
+    assert "3 members, 5 times in" in done.stderr
+    assert [p.name for p in output.parent.iterdir()] == ["analysis.zarr"]
+    data = inputs.load(read(config))
+    at = data.archive.times[data.frames("test")[:5]]
+    other = evaluate.open_analysis(output, at, data.archive.grid)["temperature"].values
+    with xr.open_dataset(analysis, engine="h5netcdf") as first:
+        assert other.shape == first["temperature"].shape
+        assert np.abs(other - first["temperature"].values).mean() > 1e-3
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failing_write_leaves_nothing(suffix, error, tmp_path, monkeypatch):
+    dataset = xr.Dataset({"x": ("time", np.arange(3.0))})
+    target = tmp_path / f"analysis{suffix}"
+    files.write(dataset, target)
+    before = tree(tmp_path)
+    name = "to_zarr" if suffix == ".zarr" else "to_netcdf"
+    original = getattr(xr.Dataset, name)
+
+    def torn(self, path, **options):
+        original(self, path, **options)
+        raise error
+
+    monkeypatch.setattr(xr.Dataset, name, torn)
+    expected = InputError if isinstance(error, OSError) else KeyboardInterrupt
+    for path in (target, tmp_path / f"new{suffix}"):
+        with pytest.raises(expected) as caught:
+            files.write(dataset, path)
+        assert expected is KeyboardInterrupt or "No space left" in str(caught.value)
+    assert tree(tmp_path) == before  # the old one is there, the new one is not
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_an_old_output_is_replaced(suffix, tmp_path):
+    target = tmp_path / f"analysis{suffix}"
+    for size in (3, 4):
+        files.write(xr.Dataset({"x": ("time", np.arange(float(size)))}), target)
+    engine = "zarr" if suffix == ".zarr" else "h5netcdf"
+    options = {"consolidated": False} if suffix == ".zarr" else {}
+    with xr.open_dataset(target, engine=engine, **options) as found:
+        assert found.sizes["time"] == 4
+
+
+def test_a_text_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"cannot write .*none"):
+        files.write_text("x", tmp_path / "none" / "metrics.json")
+    (tmp_path / "metrics.json").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*metrics\.json"):
+        files.write_text("x", tmp_path / "metrics.json")
+    assert tree(tmp_path) == ["metrics.json"]
+
+
+# --- evaluate ----------------------------------------------------------------------------------
+
+
+def test_scores_are_complete(scores):
+    assert scores["levels"] == list(LEVELS)
+    for system in SYSTEMS:
+        for name in ("rmse", "bias", "crps"):
+            assert len(scores[system][name]) == len(LEVELS), (system, name)
+    for name in ("spread_skill", "rank_histogram", "w1"):
+        assert len(scores["analysis"][name]) == len(LEVELS)
+    assert len(scores["reconstruction_rmse"]) == len(LEVELS)
+    histogram = np.array(scores["analysis"]["rank_histogram"])
+    assert histogram.shape == (len(LEVELS), 4)  # members + 1
+    np.testing.assert_array_equal(histogram.sum(axis=1), 5 * len(LATITUDE) * len(LONGITUDE))
+    assert set(scores["stations"]) == set(SYSTEMS)
+    counts = {scores["stations"][s]["count"] for s in SYSTEMS}
+    assert len(counts) == 1
+    assert 15 < counts.pop() <= 7 * 5  # three in ten of 24 stations, a tenth missing
+    assert scores["evaluations"] == 4
+    assert scores["derivative_evaluations"] == 0
+    assert scores["seconds"] > 0
+    assert scores["peak_memory_bytes"] > 1e8
+    assert all(math.isfinite(n) for n in numbers(scores))
+
+
+def test_scores_of_the_background_are_those_of_the_files(scores):
+    truth, background = (field[63:68] for field in world_arrays())
+    assert str(times()[63])[:10] == "2001-03-05"
+    weights = np.diff(np.sin(np.deg2rad(np.r_[-90, (LATITUDE[1:] + LATITUDE[:-1]) / 2, 90])))
+    square = ((background - truth) ** 2).mean(axis=(0, 2))
+    rmse = np.sqrt((square * weights[:, None]).sum(axis=0) / weights.sum())
+    np.testing.assert_allclose(scores["background"]["rmse"], rmse, rtol=1e-4)
+    mean = (background - truth).mean(axis=(0, 2))
+    bias = (mean * weights[:, None]).sum(axis=0) / weights.sum()
+    np.testing.assert_allclose(scores["background"]["bias"], bias, atol=1e-3)
+    assert all(crps < rmse for crps, rmse in zip(
+        scores["background"]["crps"], scores["background"]["rmse"], strict=True))  # fmt: skip
+
+
+def test_optimal_interpolation_is_no_straw_man(scores):
+    """Its covariances are those of the world: it beats background and climatology everywhere."""
+    for name in ("background", "climatology"):
+        assert np.all(np.array(scores["oi"]["rmse"]) < 0.6 * np.array(scores[name]["rmse"]))
+    stations = scores["stations"]
+    assert stations["oi"]["rmse"] < 0.6 * stations["background"]["rmse"]
+
+
+def test_pictures_and_table_are_there(config, scores):
+    found = {p.name for p in Path(config.workdir).iterdir()}
+    expected = {"autoencoder_training.png", "score_training.png", "profiles.png",
+                "spread_skill.png", "rank_histogram.png", "stations.png", "maps_1000hPa.png",
+                "maps_300hPa.png", "maps_20hPa.png", "metrics.json", "table.md"}  # fmt: skip
+    assert expected <= found
+    assert not [name for name in found if name.endswith(".part")]
+    for name in expected:
+        if name.endswith(".png"):
+            head = (Path(config.workdir) / name).read_bytes()
+            assert head.startswith(b"\x89PNG"), name
+            assert len(head) > 5000, name
+    table = (Path(config.workdir) / "table.md").read_text()
+    assert f"{scores['oi']['rmse'][0]:.3f}" in table
+
+
+# --- observations of a configuration -----------------------------------------------------------
+
+
+def streams_of(config, **streams):
+    config = config.copy_and_resolve_references()
+    config.unlock()
+    config.assimilation.streams = streams
+    settings = read(config)
+    data = inputs.load(settings)
+    frames = observations.frames_of(settings, data)
+    return data, frames, *observations.open_streams(settings, data, frames)
+
+
+def test_withheld_stations_are_not_used(config):
+    stations = {"kind": "points", "path": "stations.nc", "error": 0.5}
+    data, frames, (used,), (kept,) = streams_of(
+        config, stations={**stations, "withhold": ("S03", "S10")}
+    )
+    assert kept.names == ["S03", "S10"]
+    assert not set(kept.names) & set(np.asarray(used.data["station"]).tolist())
+    assert used.data.sizes["station"] == 22
+    # Stations stand on grid points at the lowest level: their values are the truth and an error.
+    truth = jnp.asarray(data.archive.fields["state"].array[frames])
+    departure = kept.values - np.asarray(kept.operator(truth))
+    assert 0.2 < np.nanstd(departure) < 1.0
+    _, _, (used,), withheld = streams_of(config, stations={**stations, "withhold": 0.25})
+    assert (used.data.sizes["station"], len(withheld[0].names)) == (18, 6)
+    _, _, _, withheld = streams_of(config, stations=stations)
+    assert withheld == []
+
+
+def test_estimated_station_errors(config):
+    _, _, (used,), _ = streams_of(
+        config, stations={"kind": "points", "path": "stations.nc", "estimate": True}
+    )
+    assert used.error.shape == used.bias.shape == (24,)
+    np.testing.assert_allclose(used.error.mean(), 0.5, atol=0.1)
+    assert np.abs(used.bias).max() < 5 * 0.5 / np.sqrt(40)
+
+
+def test_a_tidy_table_brings_its_own_errors(config):
+    lines = ["time,station,latitude,longitude,altitude,variable,value,error"]
+    for day, error in (("2001-03-05", 0.3), ("2001-03-06", 0.9)):
+        lines.append(f"{day},a,11.25,22.5,110.88,temperature,10.0,{error}")
+        lines.append(f"{day},b,33.75,45.0,110.88,temperature,12.0,{error}")
+    (Path(config.data.root) / "tidy.csv").write_text("\n".join(lines) + "\n")
+    stream = {"kind": "points", "path": "tidy.csv", "units": "degC", "withhold": ("b",)}
+    _, _, (used,), (kept,) = streams_of(config, tidy=stream)
+    assert used.error is None
+    np.testing.assert_allclose(used.data["error"].values[:, 0], [0.3, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(kept.values[:2, 0], 285.15, rtol=1e-6)
+    assert np.isnan(kept.values[2:]).all()
+
+
+def test_files_say_the_errors_of_gridded_observations(config):
+    sounder = {
+        "kind": "sounder", "path": "sounder.nc", "variable": "brightness_temperature"
+    }  # fmt: skip
+    _, _, (stream,), _ = streams_of(config, sounder=sounder)
+    np.testing.assert_allclose(stream.error, 0.5)
+    _, _, (stream,), _ = streams_of(config, sounder={**sounder, "error": 2.0})
+    assert stream.error == 2.0
+
+
+def test_simulated_samplings_are_of_the_truth(config):
+    data, frames, (coarse, sparse), _ = streams_of(
+        config,
+        coarse={"kind": "coarse", "factor": 4, "error": 0.5},
+        sparse={"kind": "stride", "factor": 4, "error": 0.5, "every": 2},
+    )
+    truth = np.asarray(data.archive.fields["state"].array[frames])
+    means = truth.reshape(5, 2, 4, 4, 4, 3).mean(axis=(2, 4))
+    seen = coarse.data["temperature"].transpose("time", "latitude", "longitude", "level").values
+    np.testing.assert_allclose((seen - means).std(), 0.5, rtol=0.3)
+    np.testing.assert_allclose(coarse.data["latitude"], LATITUDE.reshape(2, 4).mean(axis=1))
+    points = sparse.data["temperature"].transpose("time", "latitude", "longitude", "level")
+    some = truth[:, 2::4, 2::4]
+    np.testing.assert_allclose((points.values - some)[::2].std(), 0.5, rtol=0.3)
+    assert np.isnan(points.values[1::2]).all()
+    np.testing.assert_allclose(sparse.data["longitude"], LONGITUDE[2::4])
