@@ -1,4 +1,5 @@
 import inspect
+from typing import get_args
 
 import gaussian
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide
+from slams_jax.diffusion.guidance import Rule
 from slams_jax.errors import InputError
 from slams_jax.observe import Diagonal, make_stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
@@ -43,14 +45,26 @@ def exact_mean(t, x_t):
 
 
 def test_without_observations_it_is_the_prior_itself():
-    for rule in ("sda", "mmps"):
-        assert guide(DENOISER, None, SCHEDULE, rule=rule) is DENOISER
+    for rule in get_args(Rule):
+        assert guide(DENOISER, None, SCHEDULE, rule=rule, covariance=exact_covariance) is DENOISER
+
+
+def exact_covariance(v, ratio):
+    """(P^-1 + 1 / ratio)^-1 v."""
+    values, vectors = np.linalg.eigh(PRIOR)
+    values, vectors = single(values), single(vectors)
+    return vectors @ (values * ratio / (values + ratio) * (vectors.T @ v))
 
 
 @pytest.mark.parametrize("t", TIMES)
-def test_mmps_at_full_iterations_is_the_exact_posterior_mean(t):
+@pytest.mark.parametrize(
+    ("rule", "covariance"),
+    [("mmps", None), ("mmps", exact_covariance), ("gaussian", exact_covariance),
+     ("exact", exact_covariance)],
+)  # fmt: skip
+def test_with_the_covariance_of_the_prior_the_mean_is_exact(rule, covariance, t):
     """Five observations: the conjugate gradients end after five iterations."""
-    guided = guide(DENOISER, innovations, SCHEDULE, rule="mmps", iterations=5)
+    guided = guide(DENOISER, innovations, SCHEDULE, rule=rule, iterations=5, covariance=covariance)
     _, _, x_t = noisy(t)
     found = jax.jit(guided)(single(x_t), single(t))
     np.testing.assert_allclose(found, exact_mean(t, x_t), atol=1e-3)
@@ -80,7 +94,7 @@ def test_mmps_iterations_beyond_convergence_do_no_harm():
     )
 
 
-@pytest.mark.parametrize("rule", ["sda", "mmps"])
+@pytest.mark.parametrize("rule", ["sda", "dps", "pigdm", "tmpd", "mmps"])
 def test_the_jacobian_of_the_denoiser_carries_the_observations(rule):
     """Without it there is no increment; with it the unobserved points move too."""
     t, (_, _, x_t) = single(0.4), noisy(0.4)
@@ -94,6 +108,93 @@ def test_the_jacobian_of_the_denoiser_carries_the_observations(rule):
     increment = np.asarray(guided - prior)
     assert increment[3] > 0.2
     assert increment[5] > 0.2
+
+
+def white_denoiser(x, t):
+    """Of x_0 ~ N(0, I)."""
+    a, s = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
+    return a / (a**2 + s**2) * x
+
+
+def white_mean(t, x_t):
+    a, s, _ = noisy(t)
+    weighted = OPERATOR.T / VARIANCE
+    total = np.eye(DIM) * (1 + a**2 / s**2) + weighted @ OPERATOR
+    return np.linalg.solve(total, weighted @ Y + a / s**2 * x_t)
+
+
+@pytest.mark.parametrize("t", [0.02, 0.4, 0.8])
+@pytest.mark.parametrize("jacobian", [True, False])
+def test_pigdm_is_exact_for_a_white_prior(t, jacobian):
+    guided = guide(
+        white_denoiser, innovations, SCHEDULE, rule="pigdm", iterations=5, jacobian=jacobian
+    )
+    _, _, x_t = noisy(t)
+    np.testing.assert_allclose(guided(single(x_t), single(t)), white_mean(t, x_t), atol=1e-3)
+
+
+def test_pigdm_without_the_jacobian_asks_for_no_derivative():
+    @jax.custom_vjp
+    def denoiser(x):
+        return DENOISER(x, single(0.4))
+
+    def backward(_, cotangent):
+        raise AssertionError("differentiated")
+
+    denoiser.defvjp(lambda x: (denoiser(x), None), backward)
+    x_t = single(noisy(0.4)[2])
+    one = lambda x, t: denoiser(x)
+    guide(one, innovations, SCHEDULE, rule="pigdm", jacobian=False)(x_t, single(0.4))
+    with pytest.raises(AssertionError, match="differentiated"):
+        guide(one, innovations, SCHEDULE, rule="pigdm")(x_t, single(0.4))
+
+
+@pytest.mark.parametrize("t", [0.02, 0.4, 0.8])
+def test_tmpd_is_exact_for_observations_that_are_independent(t):
+    """Points of a white prior: A V A^T is diagonal, its diagonal is its row sums."""
+    observed = np.array([1, 4, 9])
+    y, error = np.array([0.3, -1.0, 2.0]), 0.2
+    whiten = lambda x, extra: (single(y) - x[observed]) / jnp.sqrt(error + extra)
+    a, s, x_t = noisy(t)
+    total = np.full(DIM, 1 + a**2 / s**2)
+    total[observed] += 1 / error
+    weighted = a / s**2 * x_t
+    weighted[observed] += y / error
+    guided = guide(white_denoiser, whiten, SCHEDULE, rule="tmpd")
+    np.testing.assert_allclose(guided(single(x_t), single(t)), weighted / total, atol=1e-4)
+
+
+def test_tmpd_equals_its_formula():
+    """Row sums of A V A^T, from dense matrices."""
+    t, (a, s, x_t) = 0.4, noisy(0.4)
+    v = np.linalg.inv(np.linalg.inv(PRIOR) + a**2 / s**2 * np.eye(DIM))
+    whitened = OPERATOR / np.sqrt(VARIANCE)[:, None]
+    x_0 = a / s**2 * v @ x_t
+    sums = (whitened @ v @ whitened.T).sum(axis=1)
+    weights = (Y - OPERATOR @ x_0) / np.sqrt(VARIANCE) / (1 + np.maximum(sums, 0))
+    expected = x_0 + v @ whitened.T @ weights
+    guided = guide(DENOISER, innovations, SCHEDULE, rule="tmpd")
+    np.testing.assert_allclose(guided(single(x_t), single(t)), expected, atol=2e-3)
+
+
+def test_dps_is_sda_without_gamma():
+    x_t, t = single(noisy(0.1)[2]), single(0.1)
+    dps = guide(DENOISER, innovations, SCHEDULE, rule="dps", gamma=7.0)(x_t, t)
+    np.testing.assert_array_equal(
+        dps, guide(DENOISER, innovations, SCHEDULE, rule="sda", gamma=0.0)(x_t, t)
+    )
+
+
+@pytest.mark.parametrize("rule", ["pigdm", "tmpd", "mmps"])
+@pytest.mark.parametrize(("t", "harm"), [(0.2, True), (0.9, False)])
+def test_the_jacobian_is_not_trusted_where_noise_prevails(rule, t, harm):
+    """Where a covariance is given; below, the network's own is the better one."""
+    x_t, t = single(noisy(t)[2]), single(t)
+    wrong = lambda x, time: DENOISER(x, time) + 0.3 * jnp.sin(x - jax.lax.stop_gradient(x))
+    right = guide(DENOISER, innovations, SCHEDULE, rule=rule, covariance=exact_covariance)
+    with_wrong = guide(wrong, innovations, SCHEDULE, rule=rule, covariance=exact_covariance)
+    off = np.abs(with_wrong(x_t, t) - right(x_t, t)).max()
+    assert (off > 0.01) == harm
 
 
 @pytest.mark.parametrize("t", [0.02, 0.4, 0.8])
@@ -191,7 +292,8 @@ def test_mmps_draws_from_the_exact_posterior():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(rule="dps"), "unknown guidance rule 'dps'"),
+        (dict(rule="pgd"), "unknown guidance rule 'pgd': choose from .*'sda', 'dps'"),
+        (dict(rule="gaussian"), "rule 'gaussian' needs the covariance of the prior"),
         (dict(rule="sda", gamma=-1.0), "gamma must not be negative, got -1.0"),
         (dict(rule="mmps", iterations=0), "at least one iteration, got 0"),
     ],

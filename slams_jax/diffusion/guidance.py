@@ -1,18 +1,24 @@
 r"""Guidance: a denoiser of the prior and observations make a denoiser of the posterior.
 
-By Bayes' rule and Tweedie's formula (alpha, sigma of the schedule at t),
+By Bayes' rule and Tweedie's formula (alpha, sigma of the schedule at t; J the Jacobian of the
+denoiser with respect to x_t),
 
-    E[x_0 | x_t, y] = E[x_0 | x_t] + sigma^2 / alpha grad_{x_t} log p(y | x_t).
+    E[x_0 | x_t, y] = E[x_0 | x_t] + sigma^2 / alpha grad_{x_t} log p(y | x_t),
+    grad_{x_t} log p(y | x_t) = J^T A^T (I + A C A^T)^-1 r,
 
-The rules differ in how they approximate log p(y | x_t), whose mean is H(E[x_0 | x_t]) and whose
-covariance is that of the observations plus that of what is still unknown of x_0.
+with r = W (y - H(E[x_0 | x_t])) the whitened innovations, A = W H' the linearised operator and
+C a model of cov(x_0 | x_t), of which V = sigma^2 / alpha J is the true one. The rules differ in C,
+and in what carries the increment from the observations to the state: V, or again a model of it.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, PyTree
 
 from slams_jax.aliases import Denoiser
@@ -21,9 +27,9 @@ from slams_jax.errors import InputError
 
 # x_0, extra dimensionless variance -> whitened innovations (a pytree of arrays).
 Innovations = Callable[[Array, Array], PyTree[Array]]
-# v, sigma^2 / alpha^2 -> V v with V a model of cov(x_0 | x_t).
+# v, sigma^2 / alpha^2 -> C v with C a model of cov(x_0 | x_t).
 Covariance = Callable[[Array, Array], Array]
-Rule = Literal["sda", "mmps", "gaussian"]
+Rule = Literal["sda", "dps", "pigdm", "tmpd", "mmps", "gaussian", "exact"]
 
 
 def guide(
@@ -34,6 +40,7 @@ def guide(
     rule: Rule = "mmps",
     gamma: float = 1e-2,
     iterations: int = 3,
+    jacobian: bool = True,
     covariance: Covariance | None = None,
 ) -> Denoiser:
     """The denoiser of the posterior given observations.
@@ -43,11 +50,13 @@ def guide(
         innovations: W (y - H(x_0)), see `slams_jax.observe.whitened_innovations`; None where there
             is no observation, and the prior's denoiser is returned as it is.
         schedule: the noise schedule of `denoiser`.
-        rule: "sda", "mmps" or "gaussian".
+        rule: one of `Rule`; `docs/method.md` says which is right when.
         gamma: for "sda", the variance of x_0 given x_t over sigma^2 / alpha^2.
-        iterations: for "mmps" and "gaussian", the number of conjugate-gradient iterations.
-        covariance: for "gaussian", products with cov(x_0 | x_t) under a Gaussian prior, as
-            `slams_jax.observe.PriorCovariance.posterior` gives them.
+        iterations: of the conjugate gradients of "pigdm", "mmps" and "gaussian".
+        jacobian: for "pigdm"; False takes r_t^2 for V, and no derivative of the network is needed.
+        covariance: for "gaussian" and "exact", products with cov(x_0 | x_t) under a Gaussian prior,
+            as `slams_jax.observe.PriorCovariance.posterior` gives them; "pigdm", "tmpd" and "mmps"
+            take them where there is more noise than signal, if they are given.
 
     Raises:
         InputError: an unknown rule, a negative gamma, no iteration, or no covariance where the
@@ -55,23 +64,34 @@ def guide(
     """
     if innovations is None:
         return denoiser
-    if rule == "sda":
-        if gamma < 0:
-            raise InputError(f"guidance gamma must not be negative, got {gamma}")
-        return _sda(denoiser, innovations, schedule, gamma)
-    if rule not in ("mmps", "gaussian"):
-        raise InputError(f"unknown guidance rule {rule!r}: choose 'sda', 'mmps' or 'gaussian'")
+    if rule not in get_args(Rule):
+        raise InputError(f"unknown guidance rule {rule!r}: choose from {get_args(Rule)}")
+    if gamma < 0:
+        raise InputError(f"guidance gamma must not be negative, got {gamma}")
     if iterations < 1:
         raise InputError(f"guidance needs at least one iteration, got {iterations}")
+    if rule in ("gaussian", "exact") and covariance is None:
+        raise InputError(f"guidance rule {rule!r} needs the covariance of the prior")
+    if rule in ("sda", "dps"):
+        return _likelihood(denoiser, innovations, schedule, gamma if rule == "sda" else 0.0)
+    if rule == "pigdm":
+        return _pigdm(denoiser, innovations, schedule, iterations, jacobian, covariance)
+    if rule == "tmpd":
+        return _tmpd(denoiser, innovations, schedule, covariance)
     if rule == "mmps":
-        return _mmps(denoiser, innovations, schedule, iterations)
-    if covariance is None:
-        raise InputError("guidance rule 'gaussian' needs the covariance of the prior")
-    return _gaussian(denoiser, innovations, schedule, iterations, covariance)
+        return _mmps(denoiser, innovations, schedule, iterations, covariance)
+    assert covariance is not None
+    solve = _direct if rule == "exact" else functools.partial(_increment, count=iterations)
+    return _gaussian(denoiser, innovations, schedule, covariance, solve)
 
 
-def _sda(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma: float):
-    """Rozet & Louppe 2023, eq. 15, the rule of SLAMS: cov(y | x_t) = R + gamma sigma^2/alpha^2."""
+def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma):
+    """cov(y | x_t) = R + gamma sigma^2 / alpha^2, by the gradient of the log-likelihood itself.
+
+    "sda": Rozet & Louppe 2023, eq. 15, the rule of SLAMS. "dps", gamma = 0: p(y | x_t) is taken
+    as p(y | x_0 = E[x_0 | x_t]), Chung et al. 2023, "Diffusion posterior sampling for general noisy
+    inverse problems", arXiv 2209.14687, without their rescaling by the misfit.
+    """
 
     def guided(x_t: Array, t: Array) -> Array:
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -87,17 +107,67 @@ def _sda(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule,
     return guided
 
 
-def _mmps(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, iterations: int):
-    """Moment matching (Rozet et al. 2024, "Learning diffusion priors from observations", alg. 2).
+def _pigdm(
+    denoiser: Denoiser,
+    innovations: Innovations,
+    schedule: CosineSchedule,
+    iterations: int,
+    jacobian: bool,
+    covariance: Covariance | None,
+):
+    """C = r_t^2 I, r_t^2 = sigma^2 / (alpha^2 + sigma^2): x_0 given x_t where x_0 ~ N(0, I).
 
-    cov(x_0 | x_t) = V = sigma^2 / alpha dE[x_0 | x_t] / dx_t, exactly. A product with V is one with
-    the Jacobian's transpose, which is symmetric for the true denoiser.
+    Song et al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", eq. 7. Without
+    the Jacobian it is the proximal step to the data of Zhu et al. 2023 (DiffPIR, arXiv 2305.08995).
     """
 
     def guided(x_t: Array, t: Array) -> Array:
-        scale = schedule.sigma(t) ** 2 / schedule.alpha(t)
-        x_0, transpose = jax.vjp(lambda x: denoiser(x, t), x_t)
-        product = lambda v: scale * transpose(v)[0]
+        r2 = schedule.sigma(t) ** 2 / (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
+        if jacobian:
+            x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
+        else:
+            x_0, product = denoiser(x_t, t), lambda v: r2 * v
+        residuals, forward, transpose = _linearised(innovations, x_0)
+        system = lambda u: jax.tree.map(jnp.add, u, forward(r2 * transpose(u)))
+        weights, _ = cg(system, residuals, maxiter=iterations, tol=0.0)
+        return x_0 + product(transpose(weights))
+
+    return guided
+
+
+def _tmpd(
+    denoiser: Denoiser,
+    innovations: Innovations,
+    schedule: CosineSchedule,
+    covariance: Covariance | None,
+):
+    """A C A^T = diag(A V A^T 1), the row sums of the true one: two products with V.
+
+    Boys et al. 2024, "Tweedie moment projected diffusions for inverse problems", arXiv 2310.06721,
+    with its diagonal approximation (sums are negative where anticorrelations prevail: then 0).
+    """
+
+    def guided(x_t: Array, t: Array) -> Array:
+        x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
+        residuals, forward, transpose = _linearised(innovations, x_0)
+        sums = forward(product(transpose(jax.tree.map(jnp.ones_like, residuals))))
+        weights = jax.tree.map(lambda r, d: r / (1.0 + jnp.maximum(d, 0.0)), residuals, sums)
+        return x_0 + product(transpose(weights))
+
+    return guided
+
+
+def _mmps(
+    denoiser: Denoiser,
+    innovations: Innovations,
+    schedule: CosineSchedule,
+    iterations: int,
+    covariance: Covariance | None,
+):
+    """C = V (Rozet et al. 2024, "Learning diffusion priors from observations", alg. 2)."""
+
+    def guided(x_t: Array, t: Array) -> Array:
+        x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
         return x_0 + _increment(innovations, x_0, product, iterations)
 
     return guided
@@ -107,46 +177,81 @@ def _gaussian(
     denoiser: Denoiser,
     innovations: Innovations,
     schedule: CosineSchedule,
-    iterations: int,
     covariance: Covariance,
+    increment: Callable[[Innovations, Array, Callable[[Array], Array]], Array],
 ):
-    """V = cov(x_0 | x_t) of a Gaussian prior with the covariance of the training data.
+    """C = cov(x_0 | x_t) of a Gaussian prior with the covariance of the training data.
 
-    No derivative of the network is needed, and V is a covariance for certain, where the Jacobian
+    No derivative of the network is needed, and C is a covariance for certain, where the Jacobian
     of a network is not. Peng et al. (2024, "Improving diffusion models for inverse problems using
-    optimal posterior covariance") and Rissanen et al. (2025, "Free hunch") start from such V.
+    optimal posterior covariance") and Rissanen et al. (2025, "Free hunch") start from such C.
     """
 
     def guided(x_t: Array, t: Array) -> Array:
         ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
         x_0 = denoiser(x_t, t)
-        return x_0 + _increment(innovations, x_0, lambda v: covariance(v, ratio), iterations)
+        return x_0 + increment(innovations, x_0, lambda v: covariance(v, ratio))
 
     return guided
 
 
-def _increment(innovations: Innovations, x_0: Array, product: Callable[[Array], Array], count: int):
-    """V A^T u, where (I + A V A^T) u = r: A the whitened linearised operator, r the innovation."""
-    residuals, transpose = jax.vjp(lambda x: innovations(x, jnp.zeros(())), x_0)
-    minus_a_transpose = lambda u: transpose(u)[0]
+def _denoised(
+    denoiser: Denoiser,
+    schedule: CosineSchedule,
+    covariance: Covariance | None,
+    x_t: Array,
+    t: Array,
+):
+    """E[x_0 | x_t] and products with V = sigma^2 / alpha J.
+
+    The product is one with the transpose of J, which is symmetric for the true denoiser. At high
+    noise the true J is about alpha, and the error of a network's J is multiplied by sigma^2 / alpha
+    to many times the variance of the prior: there V is taken from `covariance`, if it is given.
+    """
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    x_0, transpose = jax.vjp(lambda x: denoiser(x, t), x_t)
+    network = lambda v: sigma**2 / alpha * transpose(v)[0]
+    if covariance is None:
+        return x_0, network
+    model = lambda v: covariance(v, (sigma / alpha) ** 2)
+    return x_0, lambda v: jax.lax.cond(sigma > alpha, model, network, v)
+
+
+def _linearised(innovations: Innovations, x_0: Array):
+    """r at x_0, and products with A and its transpose (r falls by A v as x_0 grows by v)."""
+    residuals, pull = jax.vjp(lambda x: innovations(x, jnp.zeros(())), x_0)
+    transpose = lambda u: -pull(u)[0]
     # The transpose of the transpose: networks need no rule for forward differentiation.
-    minus_a = lambda v: jax.vjp(minus_a_transpose, residuals)[1](v)[0]
-    step = lambda u: -product(minus_a_transpose(u))
-    return _conjugate_gradients(step, minus_a, residuals, x_0, count)
+    forward = lambda v: jax.vjp(transpose, residuals)[1](v)[0]
+    return residuals, forward, transpose
 
 
-def _conjugate_gradients(increment, minus_a, residuals, like: Array, iterations: int) -> Array:
-    """V A^T u, where (I + A V A^T) u = r, after some conjugate-gradient iterations from u = 0.
+def _direct(innovations: Innovations, x_0: Array, product: Callable[[Array], Array]) -> Array:
+    """C A^T u, where (I + A C A^T) u = r, with the matrix written out: for small problems."""
+    residuals, forward, transpose = _linearised(innovations, x_0)
+    flat, unravel = ravel_pytree(residuals)
+    column = lambda e: e + ravel_pytree(forward(product(transpose(unravel(e)))))[0]
+    # The matrix is symmetric: its columns are its rows.
+    matrix = jax.lax.map(column, jnp.eye(flat.size, dtype=flat.dtype))
+    weights = jax.scipy.linalg.solve(matrix, flat, assume_a="pos")
+    return product(transpose(unravel(weights)))
 
-    V A^T is applied once an iteration and its results are summed, so that neither u nor one more
+
+def _increment(
+    innovations: Innovations, x_0: Array, product: Callable[[Array], Array], count: int
+) -> Array:
+    """C A^T u, where (I + A C A^T) u = r, after `count` conjugate-gradient iterations from u = 0.
+
+    C A^T is applied once an iteration and its results are summed, so that neither u nor one more
     product at the end is needed; library solvers return u, and would cost two more products.
     """
+    residuals, forward, transpose = _linearised(innovations, x_0)
 
     def iterate(_, carry):
         total, r, p, r_dot_r = carry
-        step = increment(p)
-        q = jax.tree.map(jnp.subtract, p, minus_a(step))  # (I + A V A^T) p
-        # With a covariance V, p . q >= p . p. The Jacobian of a network is not quite one: the
+        step = product(transpose(p))
+        q = jax.tree.map(jnp.add, p, forward(step))  # (I + A C A^T) p
+        # With a covariance C, p . q >= p . p. The Jacobian of a network is not quite one: the
         # bound keeps a direction in which it fails from being followed without end.
         length = r_dot_r / (jnp.maximum(_dot(p, q), _dot(p, p)) + jnp.finfo(r_dot_r.dtype).tiny)
         r = jax.tree.map(lambda a, b: a - length * b, r, q)
@@ -155,8 +260,8 @@ def _conjugate_gradients(increment, minus_a, residuals, like: Array, iterations:
         p = jax.tree.map(lambda a, b: a + ratio * b, r, p)
         return total + length * step, r, p, next_r_dot_r
 
-    start = (jnp.zeros_like(like), residuals, residuals, _dot(residuals, residuals))
-    return jax.lax.fori_loop(0, iterations, iterate, start)[0]
+    start = (jnp.zeros_like(x_0), residuals, residuals, _dot(residuals, residuals))
+    return jax.lax.fori_loop(0, count, iterate, start)[0]
 
 
 def _dot(a: PyTree[Array], b: PyTree[Array]) -> Array:
