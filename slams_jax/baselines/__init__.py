@@ -1,13 +1,16 @@
 """Classical methods on the same observations, to compare with."""
 
 from slams_jax.baselines.climatology import climatological_ensemble
+from slams_jax.baselines.kalman import Smoothed, kalman_smoother
 from slams_jax.baselines.optimal_interpolation import (
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
 
 __all__ = [
+    "Smoothed",
     "climatological_ensemble",
+    "kalman_smoother",
     "optimal_interpolation",
     "optimal_interpolation_ensemble",
 ]
