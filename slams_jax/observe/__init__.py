@@ -1,5 +1,6 @@
 """Observations: operators, error covariances, streams and their likelihood."""
 
+from slams_jax.observe.correlated import Dense, LowRank
 from slams_jax.observe.covariance import Covariance, Diagonal, Separable, fit_separable
 from slams_jax.observe.operators import (
     Chain,
@@ -11,22 +12,28 @@ from slams_jax.observe.operators import (
     standard_pressure,
 )
 from slams_jax.observe.prior import PriorCovariance, fit_prior
+from slams_jax.observe.robust import Robust
 from slams_jax.observe.streams import (
     Stream,
     innovation,
     log_likelihood,
     make_stream,
+    pad_points,
     whitened_innovations,
+    without_gross_errors,
 )
 
 __all__ = [
     "Chain",
     "Coarsen",
     "Covariance",
+    "Dense",
     "Diagonal",
     "Identity",
+    "LowRank",
     "Points",
     "PriorCovariance",
+    "Robust",
     "Select",
     "Separable",
     "Stream",
@@ -36,6 +43,8 @@ __all__ = [
     "innovation",
     "log_likelihood",
     "make_stream",
+    "pad_points",
     "standard_pressure",
     "whitened_innovations",
+    "without_gross_errors",
 ]

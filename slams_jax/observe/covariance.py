@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from slams_jax.errors import InputError
 
@@ -27,6 +27,18 @@ class Covariance(Protocol):
 
     def sample_root(self, white: Array) -> Array:
         """R^(1/2) white."""
+        ...
+
+    def inflated(self, factor: Array) -> "Covariance":
+        """`factor` R."""
+        ...
+
+    def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Covariance":
+        """The covariance of what `mask` says was observed in the stream `name`.
+
+        Raises:
+            InputError: variances that are not positive, or a mask that it cannot respect.
+        """
         ...
 
 
@@ -49,6 +61,18 @@ class Diagonal:
     def sample_root(self, white: Array) -> Array:
         """Multiply by the standard deviation."""
         return white * jnp.broadcast_to(jnp.sqrt(self.variance), white.shape)
+
+    def inflated(self, factor: Array) -> "Diagonal":
+        """`factor` R."""
+        return Diagonal(self.variance * factor)
+
+    def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Diagonal":
+        """As it is; what was not observed needs no error."""
+        variance = np.asarray(self.variance)
+        if variance.shape == mask.shape:
+            variance = np.where(mask, variance, 1.0)
+        require_positive(variance, name)
+        return Diagonal(jnp.asarray(variance, jnp.float32))
 
 
 @jax.tree_util.register_dataclass
@@ -99,6 +123,20 @@ class Separable:
         root = self._apply(rotated, lambda v: jnp.sqrt(v + self.nugget), back=True)
         return root * self.std[None]
 
+    def inflated(self, factor: Array) -> "Separable":
+        """`factor` R."""
+        return dataclasses.replace(self, std=self.std * jnp.sqrt(factor))
+
+    def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Separable":
+        """As it is: its patterns need whole frames, or none of a frame."""
+        frames = mask.reshape(len(mask), -1)
+        if np.any(frames.any(axis=1) != frames.all(axis=1)):
+            raise InputError(
+                f"stream {name!r} has correlated errors but frames with missing values: "
+                "fill them or leave the whole frame out"
+            )
+        return self
+
     def _apply(self, field: Array, function, *, back: bool = False) -> Array:
         """`function` of the eigenvalues: on the rotated field, or back from rotated `field`."""
         time, lat, lon, channel = field.shape
@@ -114,6 +152,12 @@ class Separable:
         if back:
             scaled = jnp.einsum("tpd,cd->tpc", scaled, self.channel_vectors)
         return scaled.reshape(field.shape)
+
+
+def require_positive(variance: np.ndarray, name: str) -> None:
+    """Raise InputError where a variance of the stream `name` is not."""
+    if not np.all(np.isfinite(variance) & (variance > 0)):
+        raise InputError(f"stream {name!r} has an error that is not positive: errors must be > 0")
 
 
 def fit_separable(

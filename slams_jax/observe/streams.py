@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import ObservationOperator, Trajectory
 from slams_jax.errors import InputError
-from slams_jax.observe.covariance import Covariance, Diagonal, Separable
+from slams_jax.observe.covariance import Covariance, Diagonal
+from slams_jax.observe.robust import Robust
 
 Space = Literal["state", "latent"]
 
@@ -38,6 +39,7 @@ class Stream:
             carries a rule's dimensionless variances (for unit-variance states) to this stream.
         name: for messages and diagnostics.
         space: whether H acts on the decoded state or on the latent.
+        robust: the distribution of gross errors; None for Gaussian errors throughout.
     """
 
     values: Float[Array, "time ..."]
@@ -47,6 +49,7 @@ class Stream:
     scale: Float[Array, "..."]
     name: str = dataclasses.field(metadata={"static": True})
     space: Space = dataclasses.field(default="state", metadata={"static": True})
+    robust: Robust | None = dataclasses.field(default=None, metadata={"static": True})
 
 
 def make_stream(
@@ -57,41 +60,27 @@ def make_stream(
     *,
     scale: Float[np.ndarray, "..."] | float = 1.0,
     space: Space = "state",
+    robust: Robust | None = None,
 ) -> Stream:
     """A stream of `values`, NaN where nothing was observed.
 
     Raises:
-        InputError: no value at all, errors that are not positive, or (for correlated errors) a
-            frame observed only in part.
+        InputError: no value at all, errors that are not positive, or a covariance that cannot be
+            cut to what was observed (`Separable`, for a frame observed only in part).
     """
     values = np.asarray(values, dtype=np.float32)
     mask = np.isfinite(values)
     if not mask.any():
         raise InputError(f"stream {name!r} holds no finite value: leave it out or check its times")
-    if isinstance(covariance, Diagonal):
-        variance = np.asarray(covariance.variance)
-        if variance.shape == mask.shape:  # what was not observed needs no error
-            variance = np.where(mask, variance, 1.0)
-        if not np.all(np.isfinite(variance) & (variance > 0)):
-            raise InputError(
-                f"stream {name!r} has an error that is not positive: errors must be > 0"
-            )
-        covariance = Diagonal(jnp.asarray(variance, dtype=jnp.float32))
-    if isinstance(covariance, Separable):
-        frames = mask.reshape(len(mask), -1)
-        if np.any(frames.any(axis=1) != frames.all(axis=1)):
-            raise InputError(
-                f"stream {name!r} has correlated errors but frames with missing values: "
-                "fill them or leave the whole frame out"
-            )
     return Stream(
         values=jnp.asarray(np.where(mask, values, 0.0), dtype=jnp.float32),
         mask=jnp.asarray(mask),
         operator=operator,
-        covariance=covariance,
+        covariance=covariance.observed(mask, name),
         scale=jnp.asarray(scale, dtype=jnp.float32),
         name=name,
         space=space,
+        robust=robust,
     )
 
 
@@ -118,18 +107,20 @@ def whitened_innovations(
 ) -> tuple[Array, ...]:
     """W (y - H(x)) for each stream, with W^T W = (R + extra scale^2)^-1.
 
+    Of a robust stream each is multiplied by the root of its weight, which makes rules for Gaussian
+    errors those of iteratively reweighted least squares.
+
     Args:
         streams: the observations.
         latent: a trajectory of latents (of states, where there is no autoencoder).
         decode: latent trajectory -> state trajectory in physical units.
         extra: dimensionless variance added to every observation (a guidance rule's).
     """
-    state = decode(latent) if any(s.space == "state" for s in streams) else latent
+    residuals = _whitened(streams, latent, decode, extra)
+    # A weight is held fixed in derivatives: so weighted, half the square has the loss's gradient.
     return tuple(
-        s.covariance.whiten(
-            innovation(s, state if s.space == "state" else latent), extra * s.scale**2
-        )
-        for s in streams
+        r if s.robust is None else r * jax.lax.stop_gradient(jnp.sqrt(s.robust.weight(r)))
+        for s, r in zip(streams, residuals, strict=True)
     )
 
 
@@ -137,8 +128,79 @@ def log_likelihood(
     streams: Sequence[Stream], latent: Trajectory, decode: Callable[[Trajectory], Trajectory]
 ) -> Float[Array, ""]:
     """log p(all observations | latent), up to a constant."""
-    residuals = whitened_innovations(streams, latent, decode, jnp.zeros(()))
-    return -0.5 * sum((jnp.sum(r**2) for r in residuals), start=jnp.zeros(()))
+    residuals = _whitened(streams, latent, decode, jnp.zeros(()))
+    losses = (
+        0.5 * r**2 if s.robust is None else s.robust.loss(r)
+        for s, r in zip(streams, residuals, strict=True)
+    )
+    return -sum((jnp.sum(loss) for loss in losses), start=jnp.zeros(()))
+
+
+def without_gross_errors(
+    stream: Stream,
+    state: Trajectory,
+    std: Float[Array, "..."],
+    *,
+    threshold: float = 5.0,
+) -> Stream:
+    """The stream less the values that lie too far from a background, the background check.
+
+    A value is rejected where |y - H(x_b)| exceeds `threshold` times its standard deviation, that of
+    the error of y and of H(x_b) together (Lorenc & Hammon 1988, Q. J. R. Meteorol. Soc. 114); the
+    latter is taken as |H'(x_b) std|, of a background error of one sign, which errs on the side of
+    the observations.
+
+    Args:
+        stream: in state space, with independent errors.
+        state: x_b, physical units.
+        std: of its errors, broadcasting to `state`.
+        threshold: in standard deviations.
+
+    Raises:
+        InputError: a stream that is not of this kind, or a threshold that is not positive.
+    """
+    if threshold <= 0:
+        raise InputError(f"the threshold of gross errors must be positive, got {threshold}")
+    if stream.space != "state" or not isinstance(stream.covariance, Diagonal):
+        raise InputError(
+            f"stream {stream.name!r} cannot be checked for gross errors: that takes independent "
+            "errors in state space"
+        )
+    direction = jnp.broadcast_to(std, state.shape)
+    _, carried = jax.jvp(stream.operator, (state,), (direction,))
+    total = jnp.broadcast_to(stream.covariance.variance, stream.mask.shape) + carried**2
+    good = jnp.abs(innovation(stream, state)) <= threshold * jnp.sqrt(total)
+    mask = stream.mask & good
+    return dataclasses.replace(stream, mask=mask, values=jnp.where(mask, stream.values, 0.0))
+
+
+def pad_points(stream: Stream, multiple: int) -> Stream:
+    """The stream of `Points` with its number of points rounded up, the new ones unobserved.
+
+    Networks of stations grow and shrink: of equal shape, they share one compiled program.
+    """
+    count = stream.mask.shape[1]
+    more = -count % multiple
+    if not more:
+        return stream
+    wide = lambda a, **how: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, more)], **how)
+    covariance = stream.covariance
+    assert isinstance(covariance, Diagonal)
+    variance = jnp.broadcast_to(covariance.variance, (covariance.variance.shape[0], count))
+    return dataclasses.replace(
+        stream,
+        values=wide(stream.values),
+        mask=wide(stream.mask),
+        covariance=Diagonal(wide(variance, constant_values=1.0)),
+        scale=wide(jnp.broadcast_to(stream.scale, (count,)), constant_values=1.0),
+        operator=jax.tree.map(lambda a: jnp.pad(a, [(0, more), (0, 0)]), stream.operator),
+    )
+
+
+def _whitened(streams: Sequence[Stream], latent: Trajectory, decode, extra: Array) -> list[Array]:
+    state = decode(latent) if any(s.space == "state" for s in streams) else latent
+    at = lambda s: state if s.space == "state" else latent
+    return [s.covariance.whiten(innovation(s, at(s)), extra * s.scale**2) for s in streams]
 
 
 def identity_decode(state: Trajectory) -> Trajectory:
