@@ -9,7 +9,15 @@
 A rule of your own takes the place of `Guidance`: any function from a `Problem` to a denoiser.
 """
 
-from slams_jax.calibration.cases import Case, Guidance, Problem, Row, count_evaluations, run_case
+from slams_jax.calibration.cases import (
+    Case,
+    Guidance,
+    Oracle,
+    Problem,
+    Row,
+    count_evaluations,
+    run_case,
+)
 from slams_jax.calibration.exact import Exact, Score, score
 from slams_jax.calibration.fields import field_cases
 from slams_jax.calibration.mixtures import mixture_cases
@@ -23,6 +31,7 @@ __all__ = [
     "Guidance",
     "Mixture",
     "MixturePrior",
+    "Oracle",
     "Problem",
     "Row",
     "Score",

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from slams_jax.aliases import ObservationOperator
 from slams_jax.calibration.cases import Case, Problem
@@ -85,7 +85,7 @@ def _modes(degree: int, length: float, exponent: float) -> Float[np.ndarray, "po
 
 def _observe(
     network: Network, rng: np.random.Generator
-) -> tuple[ObservationOperator, Float[np.ndarray, "1 lat lon 1"] | None]:
+) -> tuple[ObservationOperator, Bool[np.ndarray, "1 lat lon 1"] | None]:
     """The operator, and what is seen of it where that is not all."""
     if network == "coarse":
         return Coarsen(4), None

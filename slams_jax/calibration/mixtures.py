@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from slams_jax.aliases import Trajectory
+from slams_jax.aliases import Denoiser, Trajectory
 from slams_jax.calibration.cases import Case, Problem
 from slams_jax.calibration.exact import Exact
-from slams_jax.calibration.priors import GaussianPrior, Mixture, MixturePrior
+from slams_jax.calibration.priors import GaussianPrior, KernelDensity, Mixture, MixturePrior
 from slams_jax.diffusion import CosineSchedule
-from slams_jax.observe import Diagonal, Select, make_stream
+from slams_jax.observe import Diagonal, Select, Stream, make_stream
 
 NODES = 700  # of the quadrature, in each of two dimensions
+KERNELS = 80  # of the posterior's denoiser, likewise; those of no weight are left out
 
 
 @jax.tree_util.register_dataclass
@@ -95,15 +96,19 @@ def sixteen_dimensions(schedule: CosineSchedule = CosineSchedule(), seed: int = 
         Diagonal(jnp.full((), error**2, jnp.float32)),
     )  # fmt: skip
     directions = np.concatenate([np.eye(size), rng.standard_normal((16, size))])
-    exact = Exact.mixture(prior.given(matrix, variance, y), directions)
-    return Case("sixteen dimensions", _problem(prior, stream, schedule), exact)
+    posterior = prior.given(matrix, variance, y)
+    problem = _problem(prior, stream, schedule, MixturePrior.of(posterior, schedule))
+    return Case("sixteen dimensions", problem, Exact.mixture(posterior, directions))
 
 
-def _problem(prior: Mixture, stream, schedule: CosineSchedule) -> Problem:
+def _problem(
+    prior: Mixture, stream: Stream, schedule: CosineSchedule, posterior: Denoiser
+) -> Problem:
     size = prior.means.shape[1]
     gaussian = GaussianPrior.of(prior.covariance(), schedule)
     shape = (1, 1, 1, size)
-    return Problem(MixturePrior.of(prior, schedule), (stream,), gaussian, schedule, shape)
+    denoiser = MixturePrior.of(prior, schedule)
+    return Problem(denoiser, (stream,), gaussian, schedule, shape, posterior)
 
 
 def _plane(
@@ -122,8 +127,8 @@ def _plane(
         name, np.full((1, 1, 1, 1), y), operator, Diagonal(jnp.full((), error**2, jnp.float32))
     )
 
-    def quadrature(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        axes = [np.linspace(a, b, NODES) for a, b in zip(low, high, strict=True)]
+    def quadrature(low, high, count: int) -> tuple[np.ndarray, np.ndarray]:
+        axes = [np.arange(a, b, (high - low).max() / count) for a, b in zip(low, high, strict=True)]
         nodes = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
         logs = prior.log_densities(nodes)
         top = logs.max(axis=1)
@@ -133,11 +138,27 @@ def _plane(
         return nodes, weights / weights.sum()
 
     # Once over everything, then over where there is anything.
-    nodes, weights = quadrature(np.full(2, -8.0), np.full(2, 8.0))
+    nodes, weights = quadrature(np.full(2, -8.0), np.full(2, 8.0), NODES)
     there = nodes[weights > 1e-10 * weights.max()]
-    nodes, weights = quadrature(there.min(axis=0) - 0.05, there.max(axis=0) + 0.05)
+    low, high = there.min(axis=0) - 0.05, there.max(axis=0) + 0.05
+    posterior = _kernels(*quadrature(low, high, KERNELS), (high - low).max() / KERNELS, schedule)
+    nodes, weights = quadrature(low, high, NODES)
     angles = np.pi * np.arange(16) / 16
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     count = len(prior.weights) if modes else 0
     exact = Exact.weighted(nodes, weights, directions, count, prior.component_of if modes else None)
-    return Case(name, _problem(prior, stream, schedule), exact)
+    return Case(name, _problem(prior, stream, schedule, posterior), exact)
+
+
+def _kernels(
+    nodes: Float[np.ndarray, "node 2"],
+    weights: Float[np.ndarray, " node"],
+    spacing: float,
+    schedule: CosineSchedule,
+) -> KernelDensity:
+    """A sum of kernels so wide that it is smooth: 0.7 of their distance."""
+    kept = weights > 1e-6 * weights.max()
+    single = lambda a: jnp.asarray(a, jnp.float32)
+    return KernelDensity(
+        single(np.log(weights[kept])), single(nodes[kept]), single(0.7 * spacing), schedule
+    )

@@ -1,4 +1,4 @@
-r"""Priors whose denoisers are known exactly: Gaussians, their windows, and mixtures of Gaussians.
+r"""Distributions whose denoisers are known: Gaussians, their windows, mixtures and densities.
 
 Each is a pytree (its arrays are leaves) and a `Denoiser`, (x_t, t) -> E[x_0 | x_t], of
 trajectories (time, lat, lon, channel).
@@ -120,6 +120,35 @@ class MixturePrior:
             "kab,kb->ka", self.vectors, alpha * self.values / variance * rotated
         )
         return (responsibility @ (self.means + increments)).reshape(x_t.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KernelDensity:
+    """sum_k w_k N(c_k, h^2 I): any distribution in few dimensions, from nodes close together.
+
+    Attributes:
+        log_weights: log w_k.
+        nodes: c_k.
+        width: h.
+        schedule: of the noise.
+    """
+
+    log_weights: Float[Array, " node"]
+    nodes: Float[Array, "node size"]
+    width: Float[Array, ""]
+    schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """The mean of the nodes given x_t, and what x_t tells beyond it."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        flat, variance = x_t.reshape(-1), alpha**2 * self.width**2 + sigma**2
+        # |x_t - alpha c|^2 without |x_t|^2, which all nodes share.
+        distance = alpha**2 * jnp.sum(self.nodes**2, axis=1) - 2 * alpha * (self.nodes @ flat)
+        weights = jax.nn.softmax(self.log_weights - 0.5 * distance / variance)
+        mean = weights @ self.nodes
+        x_0 = mean + alpha * self.width**2 / variance * (flat - alpha * mean)
+        return x_0.reshape(x_t.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,183 @@
+"""Try guidance rules and solvers on problems whose posteriors are known.
+
+    python -m experiments.calibrate --output=runs/calibration [--quick] [--cases=a,b,c]
+
+Writes `calibration.json` (a list of rows, after every case), `calibration.md` (the table) and one
+picture a case. Groups of cases: (a) Gaussian random fields on the sphere, (b) mixtures and a curved
+ridge, (c) Markov trajectories; see `slams_jax.calibration`.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jax
+from absl import flags, logging
+
+from experiments import calibration_report, cli
+from experiments.files import write_text
+from slams_jax.calibration import (
+    Case,
+    Guidance,
+    Oracle,
+    field_cases,
+    mixture_cases,
+    run_case,
+    trajectory_cases,
+)
+from slams_jax.diffusion import SamplerConfig
+from slams_jax.diffusion.guidance import Rule
+from slams_jax.diffusion.sampler import Solver, TimeGrid
+from slams_jax.errors import InputError
+
+# experiments.assimilate has a flag of this name too; each command has one of them.
+OUTPUT = flags.DEFINE_string("output", None, "What to write into.", allow_override=True)
+QUICK = flags.DEFINE_bool("quick", False, "Few rows and members: a few minutes.")
+CASES = flags.DEFINE_list("cases", ["a", "b", "c"], "Groups of cases.")
+
+BUILD = {"a": field_cases, "b": mixture_cases, "c": trajectory_cases}
+# So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
+MEMBERS = {"a": 512, "b": 16384, "c": 4096}
+QUICK_MEMBERS = {"a": 256, "b": 4096, "c": 1024}
+BATCH = 4096  # draws made at a time
+LONG = 1024  # steps of the run that those of (b) are held against
+
+
+class Combination(NamedTuple):
+    """A rule and a sampler. A solver or rule that the library does not know is left out."""
+
+    rule: Guidance | Oracle
+    solver: str
+    grid: str
+    steps: int
+
+
+SDA = Guidance("sda", (("gamma", 1e-2),))
+MMPS = Guidance("mmps", (("iterations", 3),))
+GAUSSIAN = Guidance("gaussian", (("iterations", 30),), covariance=True)
+ORACLE = Oracle()
+RULES = (
+    SDA,
+    Guidance("dps"),
+    Guidance("pigdm", (("iterations", 10), ("jacobian", True))),
+    Guidance("pigdm", (("iterations", 10), ("jacobian", False))),
+    Guidance("tmpd"),
+    Guidance("mmps", (("iterations", 1),)),
+    MMPS,
+    Guidance("mmps", (("iterations", 10),)),
+    Guidance("mmps", (("iterations", 10),), covariance=True),
+    Guidance("gaussian", (("iterations", 10),), covariance=True),
+    GAUSSIAN,
+    Guidance("exact", covariance=True),
+)
+SOLVERS = ("dpmpp_2m", "dpmpp_2m_ode", "euler_maruyama", "heun", "ddim", "ode", "pc")
+GRIDS = ("log_snr", "edm", "uniform")
+STEPS = (8, 16, 32, 64, 128)
+# The rule with which solvers are compared: the most exact one where the prior is Gaussian.
+COMPARE = {"a": GAUSSIAN, "b": ORACLE, "c": GAUSSIAN}
+
+
+def combinations(group: str, *, quick: bool = False) -> list[Combination]:
+    """What is tried on every case of a group, in the order of the table."""
+    best, cheap = COMPARE[group], MMPS
+    if quick:
+        chosen = [
+            Combination(best, "dpmpp_2m_ode", "log_snr", 8),
+            Combination(best, "dpmpp_2m_ode", "log_snr", 32),
+            Combination(best, "dpmpp_2m", "log_snr", 32),
+            Combination(cheap, "dpmpp_2m_ode", "log_snr", 32),
+        ]
+        if group == "b":  # 8 are 32 with the derivatives; the longest is what they are held against
+            chosen += [Combination(cheap, "dpmpp_2m_ode", "log_snr", steps) for steps in (8, 256)]
+    else:
+        long = (LONG,) if group == "b" else ()
+        chosen = [
+            Combination(rule, solver, "log_snr", steps)
+            for rule in (ORACLE, *RULES)[0 if group == "b" else 1 :]
+            for solver in ("dpmpp_2m", "dpmpp_2m_ode")
+            for steps in STEPS + long
+        ]
+        # Of solvers and grids, what is not there yet.
+        chosen += [
+            Combination(best, solver, grid, steps)
+            for solver in SOLVERS
+            for grid in GRIDS
+            for steps in STEPS
+        ]
+        # The reference: 512 steps of a predictor and one correction each (Qu et al. 2024).
+        chosen += [Combination(SDA, "pc", "uniform", 512)]
+    known = ("oracle", *get_args(Rule)), get_args(Solver), get_args(TimeGrid)
+    return [
+        c
+        for c in dict.fromkeys(chosen)
+        if c.rule.rule in known[0] and c.solver in known[1] and c.grid in known[2]
+    ]
+
+
+def main() -> None:
+    """Run what the flags say."""
+    unknown = [name for name in CASES.value if name not in BUILD]
+    if unknown or not CASES.value:
+        raise InputError(f"unknown cases {unknown}: choose some of --cases=a,b,c")
+    folder = Path(OUTPUT.value or "runs/calibration")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}): set --output") from None
+    rows = calibrate(CASES.value, folder, quick=QUICK.value)
+    print(calibration_report.best(rows))
+    logging.info("%d rows in %s", len(rows), folder / "calibration.json")
+
+
+def calibrate(groups: Sequence[str], folder: Path, *, quick: bool = False) -> list[dict[str, Any]]:
+    """Try every combination on every case of the groups; rows are written, drawn and returned."""
+    plan = [
+        (group, case, combinations(group, quick=quick))
+        for group in groups
+        for case in BUILD[group]()
+    ]
+    progress = _Progress(sum(_weight(c) for *_, chosen in plan for c in chosen))
+    members = QUICK_MEMBERS if quick else MEMBERS
+    rows: list[dict[str, Any]] = []
+    for group, case, chosen in plan:
+        for combination in chosen:
+            row = _row(case, combination, members[group])
+            rows.append({"group": group, **row})
+            progress(rows[-1], _weight(combination))
+        write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "calibration.json")
+        write_text(calibration_report.table(rows), folder / "calibration.md")
+        calibration_report.draw([r for r in rows if r["case"] == case.name], folder)
+        jax.clear_caches()  # every combination compiles a program of its own
+    return rows
+
+
+def _row(case: Case, combination: Combination, members: int) -> dict[str, Any]:
+    rule, solver, grid, steps = combination
+    sampler = SamplerConfig(solver=solver, steps=steps, grid=grid)  # pyright: ignore
+    return run_case(case, rule, sampler, members, jax.random.key(0), batch=BATCH).as_dict()
+
+
+def _weight(combination: Combination) -> float:
+    """About how long a row takes: to compile and to compute."""
+    return 32 + combination.steps
+
+
+class _Progress:
+    """Says after every row what came out and how long the rest takes."""
+
+    def __init__(self, total: float):
+        self.total, self.done, self.started = total, 0.0, time.monotonic()
+
+    def __call__(self, row: dict[str, Any], weight: float) -> None:
+        self.done += weight
+        left = (time.monotonic() - self.started) * (self.total / self.done - 1)
+        logging.info(
+            "%s, %s, %s %d: %s; %.0f s left", row["case"], row["rule"], row["solver"],
+            row["steps"], calibration_report.figures(row), left,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)
