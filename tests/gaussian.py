@@ -42,6 +42,17 @@ def exact_denoiser(prior, schedule):
     return denoiser
 
 
+def independent_denoiser(variances, schedule):
+    """E[x_0 | x_t] for independent values (sample, value) of the given variances."""
+    values = jnp.asarray(variances, jnp.float32)
+
+    def denoiser(x, t):
+        a, s = schedule.alpha(t), schedule.sigma(t)
+        return (a * values / (a**2 * values + s**2))[None] * x
+
+    return denoiser
+
+
 def draws(denoiser, dim, schedule, config, count, seed=0):
     draw = lambda key: sample(key, denoiser, (dim,), schedule, config)
     return np.asarray(

@@ -1,17 +1,29 @@
 """Diffusion: schedule, guidance, solvers and the sampler."""
 
+from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.guidance import guide
-from slams_jax.diffusion.sampler import SamplerConfig, sample, sample_ensemble, time_grid
+from slams_jax.diffusion.sampler import (
+    DrawInfo,
+    SamplerConfig,
+    evaluations,
+    sample,
+    sample_ensemble,
+    sample_with_info,
+)
 from slams_jax.diffusion.schedule import CosineSchedule, target, to_denoised, to_score
-from slams_jax.diffusion.solvers import ExponentialTwoStep
+from slams_jax.diffusion.solvers import ExponentialSolver, PredictorCorrector
 
 __all__ = [
     "CosineSchedule",
-    "ExponentialTwoStep",
+    "DrawInfo",
+    "ExponentialSolver",
+    "PredictorCorrector",
     "SamplerConfig",
+    "evaluations",
     "guide",
     "sample",
     "sample_ensemble",
+    "sample_with_info",
     "target",
     "time_grid",
     "to_denoised",

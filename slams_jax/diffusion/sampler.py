@@ -5,20 +5,32 @@ The sampler knows a `Denoiser` and nothing else, so that it works alike for prio
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import Denoiser, PRNGKey
+from slams_jax.diffusion.grids import GridSteps, TimeGrid, time_grid
 from slams_jax.diffusion.schedule import CosineSchedule
-from slams_jax.diffusion.solvers import ExponentialTwoStep, exponential_terms, reverse_sde_terms
+from slams_jax.diffusion.solvers import (
+    ExponentialSolver,
+    PredictorCorrector,
+    denoiser_terms,
+    probability_flow_term,
+    reverse_sde_terms,
+)
 from slams_jax.errors import InputError
 
-Solver = Literal["dpmpp_2m", "dpmpp_2m_ode", "euler_maruyama"]
-TimeGrid = Literal["log_snr", "uniform"]
+Solver = Literal["dpmpp_2m", "dpmpp_2m_ode", "ddim", "euler_maruyama", "heun", "pc", "ode"]
+# The explicit solvers of diffrax for ODEs, by their names there.
+OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri5", "Dopri8"]
+
+# Which solver reads an option; with another one it must keep its default.
+_OPTION_OF = dict(eta="ddim", corrections="pc", tau="pc", method="ode", rtol="ode", atol="ode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,32 +38,96 @@ class SamplerConfig:
     """How the reverse SDE is solved.
 
     Attributes:
-        solver: "dpmpp_2m" (exponential two-step, stochastic), "dpmpp_2m_ode" (the same for the
-            probability-flow ODE) or "euler_maruyama".
-        steps: number of steps, each with one evaluation of the denoiser.
-        grid: times equidistant in the log-SNR, or in t ("uniform").
+        solver: of the reverse SDE "dpmpp_2m" (exponential, two-step), "ddim" (exponential,
+            one-step), "euler_maruyama", "heun" (stochastic Heun) and "pc" (predictor and Langevin
+            corrector); of the probability-flow ODE "dpmpp_2m_ode", "ddim" and "ode".
+        steps: number of steps; with adaptive ones, the most that are tried.
+        grid: times equidistant in the log-SNR, in t ("uniform"), or as those of EDM. Adaptive
+            steps take no more than the length of the first one from it.
+        eta: for "ddim", the share of fresh noise: 0 for the ODE, 1 for the ancestral step of DDPM.
+        corrections: for "pc", Langevin corrections after each step.
+        tau: for "pc", the length of a correction, in (0, 2).
+        method: for "ode", the solver of diffrax.
+        rtol: for "ode", relative tolerance. Steps are adaptive where it is positive.
+        atol: likewise the absolute tolerance: both are positive, or neither.
     """
 
     solver: Solver = "dpmpp_2m"
     steps: int = 32
     grid: TimeGrid = "log_snr"
+    eta: float = 0.0
+    corrections: int = 1
+    tau: float = 0.5
+    method: OdeMethod = "Heun"
+    rtol: float = 0.0
+    atol: float = 0.0
 
     def __post_init__(self):
-        for name, choices in (("solver", get_args(Solver)), ("grid", get_args(TimeGrid))):
-            value = getattr(self, name)
+        for name, kind in (("solver", Solver), ("grid", TimeGrid), ("method", OdeMethod)):
+            value, choices = getattr(self, name), get_args(kind)
             if value not in choices:
                 raise InputError(f"sampler {name} {value!r} is unknown: choose from {choices}")
-        if self.steps < 1:
-            raise InputError(f"sampler steps must be at least 1, got {self.steps}")
+        defaults = {field.name: field.default for field in dataclasses.fields(SamplerConfig)}
+        for name, solver in _OPTION_OF.items():
+            value = getattr(self, name)
+            if self.solver != solver and value != defaults[name]:
+                raise InputError(
+                    f"sampler {name} = {value!r} has no meaning for solver {self.solver!r}: leave "
+                    f"it out, or choose solver {solver!r}"
+                )
+        for name in ("steps", "corrections"):
+            if getattr(self, name) < 1:
+                raise InputError(f"sampler {name} must be at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.eta <= 1.0:
+            raise InputError(f"sampler eta must lie in [0, 1], got {self.eta}")
+        if not 0.0 < self.tau < 2.0:
+            raise InputError(f"sampler tau must lie in (0, 2), got {self.tau}: 0.5 is usual")
+        if not (self.rtol > 0.0 < self.atol or self.rtol == self.atol == 0.0):
+            raise InputError(
+                "sampler rtol and atol must both be positive (adaptive steps) or both 0 (the "
+                f"steps of the grid), got {self.rtol} and {self.atol}"
+            )
+        if self.method == "Euler" and self.rtol > 0.0:
+            raise InputError(
+                "sampler method 'Euler' does not estimate its error: set rtol and atol to 0, or "
+                "choose another method"
+            )
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the steps follow an estimate of the error in place of the grid."""
+        return self.rtol > 0.0
 
 
-def time_grid(schedule: CosineSchedule, grid: TimeGrid, steps: int) -> Float[Array, " steps_and_1"]:
-    """Times s = 1 - t of the steps, from 0 to 1."""
-    if grid == "uniform":
-        return jnp.linspace(0.0, 1.0, steps + 1)
-    ends = schedule.log_snr(jnp.array([1.0, 0.0]))
-    s = 1.0 - schedule.time(jnp.linspace(ends[0], ends[1], steps + 1))
-    return s.at[jnp.array([0, -1])].set(jnp.array([0.0, 1.0]))
+class DrawInfo(NamedTuple):
+    """What happened in one draw.
+
+    Attributes:
+        failed_at: the time t in [0, 1] reached when the draw was first seen not to be finite, or
+            when adaptive steps were used up; NaN where all is well.
+        evaluations: of the denoiser, as many as the draw's own steps need (with adaptive steps,
+            members that are vectorised together wait for the slowest one).
+    """
+
+    failed_at: Float[Array, ""]
+    evaluations: Int[Array, ""]
+
+
+def evaluations(config: SamplerConfig) -> int | None:
+    """Evaluations of the denoiser for one draw; None where adaptive steps decide (`DrawInfo`)."""
+    return None if config.adaptive else _evaluations_of(config, config.steps)
+
+
+def _evaluations_of(config: SamplerConfig, steps):
+    if config.solver == "pc":
+        return steps * (1 + config.corrections)
+    if config.solver == "heun":
+        return 2 * steps
+    if config.solver != "ode" or config.method == "Euler":
+        return steps
+    tableau = getattr(diffrax, config.method).tableau
+    # First same as last: a step leaves the first evaluation of the next one behind.
+    return steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
 
 
 def sample(
@@ -63,43 +139,104 @@ def sample(
 ) -> Float[Array, "..."]:
     """One draw of x_0 of the given shape.
 
-    Nothing here raises on a draw that is not finite (a Denoiser that diverges): callers check.
+    Nothing here raises on a draw that is not finite (a Denoiser that diverges): callers check, or
+    ask `sample_with_info` when it happened.
+    """
+    return sample_with_info(key, denoiser, shape, schedule, config)[0]
+
+
+def sample_with_info(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    schedule: CosineSchedule,
+    config: SamplerConfig = SamplerConfig(),
+) -> tuple[Float[Array, "..."], DrawInfo]:
+    """One draw of x_0 of the given shape, and what happened in it.
+
+    A draw that adaptive steps did not bring to its end is NaN throughout.
     """
     key_start, key_noise = jax.random.split(key)
     start = schedule.sigma(jnp.ones(())) * jax.random.normal(key_start, tuple(shape))
-    noise = diffrax.UnsafeBrownianPath(jax.ShapeDtypeStruct(tuple(shape), start.dtype), key_noise)
-    if config.solver == "euler_maruyama":
-        solver = diffrax.Euler()
-        terms = reverse_sde_terms(denoiser, schedule, noise)
+    terms, solver = problem_of(key_noise, denoiser, start, schedule, config)
+    times = time_grid(schedule, config.grid, config.steps)
+    if config.adaptive:
+        control, first = (
+            diffrax.PIDController(config.rtol, config.atol),
+            float(np.asarray(times)[1]),
+        )
     else:
-        solver = ExponentialTwoStep(schedule, stochastic=config.solver == "dpmpp_2m")
-        terms = exponential_terms(denoiser, noise)
+        control, first = GridSteps(times), None
+    finite = lambda s, x, args: jnp.all(jnp.isfinite(x))
     solution = diffrax.diffeqsolve(
         terms,
         solver,
         t0=0.0,
         t1=1.0,
-        dt0=None,
+        dt0=first,
         y0=start,
-        stepsize_controller=diffrax.StepTo(time_grid(schedule, config.grid, config.steps)),
-        # One forward pass without gradients: no checkpoints, and noise that is never asked twice.
-        adjoint=diffrax.DirectAdjoint(),
-        max_steps=config.steps + 1,
+        saveat=diffrax.SaveAt(
+            subs=[diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(steps=True, fn=finite)]
+        ),
+        stepsize_controller=control,
+        # One forward pass without reverse gradients: no checkpoints, and noise that is never asked
+        # for twice. Without noise, DirectAdjoint would prepare for gradients after all.
+        adjoint=diffrax.ForwardMode() if config.solver == "ode" else diffrax.DirectAdjoint(),
+        max_steps=config.steps,
+        throw=False,
     )
     assert solution.ys is not None
-    return solution.ys[0]
+    assert solution.ts is not None
+    (x,), finite_after = solution.ys[0], solution.ys[1]
+    done = solution.result == diffrax.RESULTS.successful
+    return jnp.where(done, x, jnp.nan), DrawInfo(
+        failed_at=_failure(solution.ts[1], finite_after, done),
+        evaluations=jnp.asarray(_evaluations_of(config, solution.stats["num_steps"]), jnp.int32),
+    )
+
+
+def _failure(s, finite, done):
+    """The time t of the first state that is not finite, or the last one where not `done`.
+
+    `s` and `finite` are those of the steps; what no step has filled is infinite and true.
+    """
+    reached = jnp.max(jnp.where(jnp.isfinite(s), s, 0.0))
+    first = jnp.where(jnp.all(finite), jnp.where(done, jnp.nan, reached), s[jnp.argmin(finite)])
+    return 1.0 - first
+
+
+def problem_of(key, denoiser, start, schedule, config):
+    """The terms and the solver of diffrax for a draw from `start`."""
+    if config.solver == "ode":
+        return probability_flow_term(denoiser, schedule), getattr(diffrax, config.method)()
+    shape = start.shape if config.solver != "pc" else (config.corrections, *start.shape)
+    noise = diffrax.UnsafeBrownianPath(jax.ShapeDtypeStruct(shape, start.dtype), key)
+    if config.solver in ("euler_maruyama", "heun"):
+        solver = diffrax.Euler() if config.solver == "euler_maruyama" else diffrax.Heun()
+        return reverse_sde_terms(denoiser, schedule, noise), solver
+    if config.solver == "pc":
+        solver = PredictorCorrector(schedule, config.tau)
+    elif config.solver == "ddim":
+        solver = ExponentialSolver(schedule, config.eta, estimates=1)
+    else:
+        solver = ExponentialSolver(schedule, 1.0 if config.solver == "dpmpp_2m" else 0.0)
+    return denoiser_terms(denoiser, noise), solver
+
+
+Draw = TypeVar("Draw")
 
 
 def sample_ensemble(
     key: PRNGKey,
-    draw: Callable[[PRNGKey], Array],
+    draw: Callable[[PRNGKey], Draw],
     members: int,
     *,
     batch: int | None = None,
-) -> Float[Array, "member ..."]:
+) -> Draw:
     """`members` independent draws, `batch` of them at a time (all at once where None).
 
-    Member i uses `fold_in(key, i)`, whatever the number of members and batches.
+    Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices. What
+    `draw` returns, an array or a tree of them, gets the axis of the members in front.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(members))
     if batch is None or batch >= members:

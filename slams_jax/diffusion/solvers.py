@@ -2,10 +2,14 @@ r"""Solvers of the reverse SDE, for diffrax, in the time s = 1 - t, from noise t
 
 The drift and noise of the reverse SDE (Song et al. 2021, eq. 6), in s:
 
-    dx = [-f x + g^2 score] ds + g dW,  f = d log(alpha) / dt,  g^2 = d sigma^2 / dt - 2 f sigma^2.
+    dx = [-f x + g^2 score] ds + g dW,  f = d log(alpha) / dt,  g^2 = d sigma^2 / dt - 2 f sigma^2,
 
-`ExponentialTwoStep` solves its linear part exactly. Its terms are not drift and diffusion: the
-first gives E[x_0 | x_t], the second only the increments of the noise.
+and those of the ODE with the same marginal distributions, the probability flow (eq. 13):
+
+    dx = -[d alpha / dt D + d sigma / dt eps] ds,  D = E[x_0 | x_t],  eps = (x - alpha D) / sigma.
+
+`ExponentialSolver` and `PredictorCorrector` solve the linear part exactly. Their terms are not
+drift and diffusion: the first gives E[x_0 | x_t], the second only the increments of the noise.
 """
 
 from collections.abc import Callable
@@ -21,66 +25,142 @@ from slams_jax.aliases import Denoiser
 from slams_jax.diffusion.schedule import CosineSchedule, to_score
 
 
-class ExponentialTwoStep(diffrax.AbstractItoSolver):
-    """DPM-Solver++(2M), stochastic or not (Lu et al. 2022, section 5 and appendix A).
-
-    Between two times the denoised estimate is extrapolated linearly in the log-SNR from the last
-    two; the first step uses one. One evaluation a step, second order in the log-SNR.
-
-    Attributes:
-        schedule: the noise schedule.
-        stochastic: solve the reverse SDE; otherwise the probability-flow ODE.
-    """
-
-    schedule: CosineSchedule
-    stochastic: bool = True
+class _DenoiserSolver(diffrax.AbstractItoSolver):
+    """What the two solvers share: the terms of `denoiser_terms`, and steps that carry no error."""
 
     term_structure: ClassVar = diffrax.MultiTerm[tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]]
     interpolation_cls: ClassVar[Callable[..., diffrax.LocalLinearInterpolation]] = (
         diffrax.LocalLinearInterpolation
     )
 
-    def order(self, terms):
-        """Order of the solver for the ODE."""
-        return 2
-
     def strong_order(self, terms):
         """Order of the solver for the SDE."""
         return 0.5
-
-    def init(self, terms, t0, t1, y0, args):
-        """No denoised estimate yet: its log-SNR is marked by an infinite distance."""
-        return jnp.zeros_like(y0), jnp.full((), -jnp.inf, dtype=jnp.result_type(y0))
-
-    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        """One step from s = `t0` to `t1`; the state is the last estimate and its log-SNR."""
-        drift, noise = terms.terms
-        last, last_log_snr = solver_state
-        now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
-        log_snr = self.schedule.log_snr(now)
-        h = self.schedule.log_snr(then) - log_snr
-        denoised = drift.vf(t0, y0, args)
-        # Lu et al. 2022, eq. 13: r = (last step) / (this step), infinite in the first one.
-        slope = (denoised - last) * (h / (log_snr - last_log_snr))
-        estimate = denoised + 0.5 * slope
-        decay = jnp.exp(-h) * self.schedule.sigma(then) / self.schedule.sigma(now)
-        if self.stochastic:
-            gain = -jnp.expm1(-2.0 * h)
-            white = noise.contr(t0, t1) / jnp.sqrt(t1 - t0)
-            y1 = decay * y0 + self.schedule.alpha(then) * gain * estimate
-            y1 = y1 + self.schedule.sigma(then) * jnp.sqrt(gain) * white
-        else:
-            y1 = jnp.exp(h) * decay * y0 - self.schedule.alpha(then) * jnp.expm1(-h) * estimate
-        state = (denoised, log_snr)
-        return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
 
     def func(self, terms, t0, y0, args):
         """The denoised estimate."""
         return terms.terms[0].vf(t0, y0, args)
 
 
-def exponential_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
-    """The terms of `ExponentialTwoStep`."""
+class ExponentialSolver(_DenoiserSolver):
+    r"""DDIM and DPM-Solver++(2M), from the probability-flow ODE to the reverse SDE.
+
+    With h the step in the log-SNR, D the denoised estimate and a prime for the end of the step,
+
+        x' = alpha' D + c (x - alpha D) / sigma + s z,
+        s = eta sigma' sqrt(1 - exp(-2 h)),  c = sqrt(sigma'^2 - s^2),
+
+    which are eqs. 12 and 16 of DDIM (Song, Meng & Ermon 2021) for any alpha and sigma; `eta` = 1 is
+    the ancestral step of DDPM. Of order 1, D is the estimate at the beginning of the step; of
+    order 2 it is extrapolated linearly in the log-SNR from the last two (the first step uses one):
+    DPM-Solver++(2M) for `eta` = 0, SDE-DPM-Solver++(2M) for `eta` = 1 (Lu et al. 2022, section 5
+    and appendix A). One evaluation a step; the order in the log-SNR is that of the ODE.
+
+    Attributes:
+        schedule: the noise schedule.
+        eta: the share of fresh noise: 0 the ODE, 1 the reverse SDE.
+        estimates: 1 or 2: how many denoised estimates a step uses, which is the order.
+    """
+
+    schedule: CosineSchedule
+    eta: float = 1.0
+    estimates: int = 2
+
+    def order(self, terms):
+        """Order of the solver for the ODE."""
+        return self.estimates
+
+    def init(self, terms, t0, t1, y0, args):
+        """No denoised estimate yet: its log-SNR is marked by an infinite distance."""
+        if self.estimates == 1:
+            return None
+        return jnp.zeros_like(y0), jnp.full((), -jnp.inf, dtype=jnp.result_type(y0))
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One step from s = `t0` to `t1`; the state is the last estimate and its log-SNR."""
+        drift, noise = terms.terms
+        now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
+        sigma = self.schedule.sigma(then)
+        log_snr = self.schedule.log_snr(now)
+        h = self.schedule.log_snr(then) - log_snr
+        denoised = drift.vf(t0, y0, args)
+        estimate, state = denoised, None
+        if self.estimates == 2:
+            last, last_log_snr = solver_state
+            # Lu et al. 2022, eq. 13: 1 / (2 r), r = (last step) / (this step), infinite at first.
+            estimate += 0.5 * (h / (log_snr - last_log_snr)) * (denoised - last)
+            state = (denoised, log_snr)
+        # log(c / sigma'), and alpha' - c alpha / sigma without a difference of like numbers.
+        log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2.0 * h))
+        y1 = jnp.exp(log_kept) * sigma / self.schedule.sigma(now) * y0
+        y1 = y1 - self.schedule.alpha(then) * jnp.expm1(log_kept - h) * estimate
+        if self.eta > 0.0:
+            white = noise.contr(t0, t1) / jnp.sqrt(t1 - t0)
+            y1 = y1 + self.eta * sigma * jnp.sqrt(-jnp.expm1(-2.0 * h)) * white
+        return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
+
+
+class PredictorCorrector(_DenoiserSolver):
+    r"""The predictor and the Langevin corrector of Rozet & Louppe (2023, algorithm 4) and SLAMS.
+
+    The predictor is the step of DDIM without noise; each correction then takes eps anew, at the
+    end of the step, and moves every draw by
+
+        x <- x - sigma (delta eps + sqrt(2 delta) z),  delta = tau / mean(eps^2),
+
+    with the mean over all elements of the draw. One evaluation for the predictor and one for each
+    correction.
+
+    The Langevin steps are not adjusted, and no number of them makes the draws exact: in the long
+    run one multiplies the variance of a direction by 1 / (1 - delta w / 2), where w is the mean of
+    eps^2 in this direction. delta w = tau where all directions are alike, but much more in those of
+    small variance: 4 times the variance 1e-3, among variances between 1 and 1e-3, for tau = 0.5.
+
+    Attributes:
+        schedule: the noise schedule.
+        tau: the length of the Langevin steps, in (0, 2).
+    """
+
+    schedule: CosineSchedule
+    tau: float = 0.5
+
+    def order(self, terms):
+        """Order of the predictor for the ODE."""
+        return 1
+
+    def init(self, terms, t0, t1, y0, args):
+        """Nothing is kept between steps."""
+        return None
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One step from s = `t0` to `t1`; the noise has the axis of the corrections in front."""
+        drift, noise = terms.terms
+
+        def eps(s, x):
+            t = jnp.asarray(1.0 - s)
+            return (x - self.schedule.alpha(t) * drift.vf(s, x, args)) / self.schedule.sigma(t)
+
+        now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
+        sigma = self.schedule.sigma(then)
+        r = self.schedule.alpha(then) / self.schedule.alpha(now)
+        x = r * y0 + (sigma - r * self.schedule.sigma(now)) * eps(t0, y0)
+
+        def correct(x, white):
+            direction = eps(t1, x)
+            delta = self.tau / jnp.mean(direction**2)
+            return x - sigma * (delta * direction + jnp.sqrt(2.0 * delta) * white), None
+
+        y1, _ = jax.lax.scan(correct, x, noise.contr(t0, t1) / jnp.sqrt(t1 - t0))
+        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+
+
+def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
+    """The terms of `ExponentialSolver` and `PredictorCorrector`.
+
+    Args:
+        denoiser: of the distribution to draw from.
+        noise: of the shape of x; for `PredictorCorrector` (corrections, *shape of x).
+    """
     return diffrax.MultiTerm(
         diffrax.ODETerm(lambda s, x, args: denoiser(x, jnp.asarray(1.0 - s))),
         diffrax.ControlTerm(lambda s, x, args: jnp.ones_like(x), noise),
@@ -90,7 +170,10 @@ def exponential_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
 def reverse_sde_terms(
     denoiser: Denoiser, schedule: CosineSchedule, noise: diffrax.AbstractBrownianPath
 ):
-    """Drift and diffusion of the reverse SDE, for diffrax's own SDE solvers."""
+    """Drift and diffusion of the reverse SDE, for diffrax's own SDE solvers.
+
+    The noise is additive, so that solvers of the Ito and of the Stratonovich sense agree.
+    """
 
     def rates(t: Array) -> tuple[Array, Array]:
         log_alpha = lambda t: jnp.log(schedule.alpha(t))
@@ -108,3 +191,20 @@ def reverse_sde_terms(
         return lineax.DiagonalLinearOperator(jnp.broadcast_to(g, x.shape))
 
     return diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, noise))
+
+
+def probability_flow_term(denoiser: Denoiser, schedule: CosineSchedule) -> diffrax.ODETerm:
+    """The rate of the probability-flow ODE in s, for diffrax's solvers of ODEs.
+
+    Written with the denoised estimate and eps it is bounded at both ends; with the score, terms of
+    1 / alpha cancel near t = 1.
+    """
+
+    def rate(s, x: Array, args) -> Array:
+        t = jnp.asarray(1.0 - s)
+        alpha, alpha_rate = jax.value_and_grad(schedule.alpha)(t)
+        sigma, sigma_rate = jax.value_and_grad(schedule.sigma)(t)
+        denoised = denoiser(x, t)
+        return -(alpha_rate * denoised + sigma_rate * (x - alpha * denoised) / sigma)
+
+    return diffrax.ODETerm(rate)

@@ -1,0 +1,56 @@
+"""The times at which a sampler evaluates its denoiser."""
+
+from typing import Literal
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from slams_jax.diffusion.schedule import CosineSchedule
+
+TimeGrid = Literal["log_snr", "uniform", "edm"]
+
+EDM_RHO = 7.0  # Karras et al. 2022, section 3: the best of those they tried
+
+
+def time_grid(schedule: CosineSchedule, grid: TimeGrid, steps: int) -> Float[Array, " steps_and_1"]:
+    """Times s = 1 - t of the steps, from 0 to 1.
+
+    Args:
+        schedule: the noise schedule.
+        grid: equidistant in the log-SNR ("log_snr"), in t ("uniform"), or in the seventh root of
+            sigma / alpha ("edm"; Karras et al. 2022, eq. 5, between the ends of the schedule, of
+            which the last stands for their zero).
+        steps: their number.
+
+    The result is a constant of whatever is compiled: the noise is keyed by the bits of the times,
+    so that it must not depend on how a program computes them.
+    """
+    with jax.ensure_compile_time_eval():
+        if grid == "uniform":
+            return jnp.linspace(0.0, 1.0, steps + 1)
+        ends = schedule.log_snr(jnp.array([1.0, 0.0]))
+        if grid == "log_snr":
+            log_snr = jnp.linspace(ends[0], ends[1], steps + 1)
+        else:
+            roots = jnp.exp(-ends / EDM_RHO)
+            log_snr = -EDM_RHO * jnp.log(jnp.linspace(roots[0], roots[1], steps + 1))
+        s = 1.0 - schedule.time(log_snr)
+        return s.at[jnp.array([0, -1])].set(jnp.array([0.0, 1.0]))
+
+
+class GridSteps(diffrax.StepTo):
+    """Steps to the times of a grid, of which `time_grid` warrants that they rise from 0 to 1.
+
+    The checks of `StepTo` would leave a callback to Python in the compiled program, which could
+    then be neither kept in a cache nor exported.
+    """
+
+    def wrap(self, direction):
+        """Time runs forward."""
+        return self
+
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
+        """The end of the first step, and the index of that of the second."""
+        return self.ts[1], 2
