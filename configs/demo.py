@@ -75,8 +75,8 @@ def get_config():
         "log_every": 50,
         "checkpoint_every": 400,
     }
-    config.sampler = {"solver": "dpmpp_2m", "steps": 24, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 12}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 16, "grid": "log_snr"}
+    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 24}
     config.assimilation = {
         "period": "test",
         "frames": 16,

@@ -61,7 +61,7 @@ def get_config():
         "checkpoint_every": 5000,
     }
     config.sampler = {"solver": "dpmpp_2m", "steps": 32, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 12}
+    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 30}
     config.assimilation = {
         "period": "test",
         "frames": 29,

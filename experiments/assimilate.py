@@ -3,8 +3,11 @@
     python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
 
 The output is NetCDF (.nc) or Zarr (.zarr); it is there when it is complete, or not at all.
+`--preset=fast|default|accurate|reference` takes sampler and guidance from a list in place of the
+configuration's.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -20,8 +23,10 @@ from experiments.observations import frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.assimilation import assimilate
 from slams_jax.errors import InputError
+from slams_jax.presets import PRESETS, preset
 
 OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")
+PRESET = flags.DEFINE_enum("preset", None, PRESETS, "Sampler and guidance: see slams_jax.preset.")
 
 
 def main() -> None:
@@ -30,12 +35,25 @@ def main() -> None:
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the .nc or .zarr to write")
     path = _checked(Path(OUTPUT.value))
+    if PRESET.value is not None:
+        sampler, guidance = preset(PRESET.value)
+        raw = {"sampler": dataclasses.asdict(sampler), "guidance": dataclasses.asdict(guidance)}
+        settings = dataclasses.replace(
+            settings, sampler=sampler, guidance=guidance, raw={**settings.raw, **raw}
+        )
     analysis = run(settings)
     write(analysis, path)
     logging.info(
         "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
         analysis.sizes["time"], analysis.attrs["seconds"],
     )  # fmt: skip
+    for d in json.loads(analysis.attrs["diagnostics"]):
+        logging.info(
+            "stream %(name)s: %(count)d values, misfit %(innovation_rms)s before, "
+            "%(residual_rms).3g after, chi-squared %(chi_squared).2f each, "
+            "%(degrees_of_freedom).0f degrees of freedom for signal",
+            {**d, "innovation_rms": f"{d['innovation_rms'] or float('nan'):.3g}"},
+        )
 
 
 def run(settings: Settings) -> xr.Dataset:
@@ -59,6 +77,8 @@ def run(settings: Settings) -> xr.Dataset:
         ),
         sampler=settings.sampler,
         guidance=settings.guidance,
+        inflation=options.inflation,
+        gross_error=options.gross_error or None,
         window_chunk=options.window_chunk or None,
         member_batch=options.member_batch or None,
     )

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_flags
 
-from slams_jax.assimilation import GuidanceConfig
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.errors import InputError
+from slams_jax.presets import GuidanceConfig
 from slams_jax.training import OptimiserConfig
 
 T = TypeVar("T")
@@ -124,6 +124,9 @@ class AssimilationSettings:
         period: whose data are analysed.
         background: whether the background enters, as an observation of the state.
         latent_inputs: fields that enter through the encoder, as one observation of the latent.
+        inflation: factor on all error variances.
+        gross_error: reject observations so many standard deviations from the background; 0 for no
+            check.
         window_chunk: windows evaluated at a time; 0 for all.
         member_batch: members drawn at a time; 0 for all.
         rank: horizontal patterns of estimated error covariances.
@@ -135,13 +138,15 @@ class AssimilationSettings:
     period: str = "test"
     background: bool = True
     latent_inputs: tuple[str, ...] = ()
+    inflation: float = 1.0
+    gross_error: float = 0.0
     window_chunk: int = 0
     member_batch: int = 0
     rank: int = 200
 
     def __post_init__(self):
         for name, low in (("members", 1), ("frames", 0), ("window_chunk", 0), ("member_batch", 0),
-                          ("rank", 1)):  # fmt: skip
+                          ("rank", 1), ("gross_error", 0)):  # fmt: skip
             if getattr(self, name) < low:
                 raise InputError(
                     f"assimilation.{name} must be at least {low}, got {getattr(self, name)}"

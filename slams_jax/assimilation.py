@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import resource
 import sys
 import time
@@ -12,33 +13,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from absl import logging
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey, Trajectory
 from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels, unstack_channels
 from slams_jax.data.observations import Observations, to_stream
-from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide, sample, sample_ensemble
-from slams_jax.diffusion.guidance import Rule
+from slams_jax.diagnostics import diagnose, warn_of
+from slams_jax.diffusion import (
+    DrawInfo,
+    SamplerConfig,
+    evaluations,
+    guide,
+    sample_ensemble,
+    sample_with_info,
+)
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
 from slams_jax.model import Model, Networks, decode, encode, residual, trajectory_prior
 from slams_jax.networks import compiler_options
-from slams_jax.observe import Identity, Stream, make_stream, whitened_innovations
-
-
-@dataclasses.dataclass(frozen=True)
-class GuidanceConfig:
-    """How observations guide the reverse SDE; see `slams_jax.diffusion.guide`."""
-
-    rule: Rule = "gaussian"
-    gamma: float = 1e-2
-    iterations: int = 10
-
-    def __post_init__(self):
-        # `guide` owns the checks; asking it now tells before anything has been computed.
-        same = lambda x, _: x
-        guide(same, same, CosineSchedule(), covariance=same, **dataclasses.asdict(self))
+from slams_jax.observe import (
+    Diagonal,
+    Identity,
+    Stream,
+    make_stream,
+    whitened_innovations,
+    without_gross_errors,
+)
+from slams_jax.presets import GuidanceConfig
 
 
 def assimilate(
@@ -52,6 +55,8 @@ def assimilate(
     latent_inputs: Mapping[str, np.ndarray] | None = None,
     sampler: SamplerConfig = SamplerConfig(),
     guidance: GuidanceConfig = GuidanceConfig(),
+    inflation: float = 1.0,
+    gross_error: float | None = None,
     window_chunk: int | None = None,
     member_batch: int | None = None,
 ) -> xr.Dataset:
@@ -69,13 +74,19 @@ def assimilate(
             encoder as one latent observation (SLAMS's way); must be those of `model.latent_inputs`.
         sampler: how the reverse SDE is solved.
         guidance: how observations enter it.
+        inflation: factor on the error variances of all streams, the background's too: above one
+            it widens the ensemble (`slams_jax.inflation.fit_inflation` finds it).
+        gross_error: reject observations that are further than so many standard deviations from
+            the background (`without_gross_errors`); None keeps all.
         window_chunk: windows of the trajectory evaluated at a time; bounds the memory.
         member_batch: members drawn at a time; likewise.
 
     Returns:
         Dataset with the model's variables on (member, time, level, latitude, longitude), physical
         units and CF attributes. Its attributes `evaluations` and `derivative_evaluations` count
-        network evaluations a member; `seconds` and `peak_memory_bytes` say what it took.
+        network evaluations and products with its Jacobian a member (these at most); `seconds` and
+        `peak_memory_bytes` say what it took; `diagnostics` has, in JSON, how each stream was fitted
+        (`slams_jax.diagnostics.diagnose`). What of that is inconsistent is logged as a warning.
 
     Raises:
         InputError: input that does not fit the model (see `to_stream`).
@@ -83,6 +94,8 @@ def assimilate(
     """
     if members < 1:
         raise InputError(f"members must be at least 1, got {members}")
+    if not inflation > 0:
+        raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
     times = _times(background, times, model)
     climate = climatology(model.statistics["state"], times)
     climate = np.broadcast_to(climate, (len(times), *model.grid.shape, len(model.channels)))
@@ -95,33 +108,79 @@ def assimilate(
         )
         for o in observations
     ]  # fmt: skip
+    if gross_error is not None:
+        streams = _checked(streams, model, background, gross_error)
+    before = None
     if background is not None:
+        before = stack_channels(background, model.channels)
         streams.append(background_stream(model, background))
         climate = climate + _unresolved(model, background, climate)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs))
     begun = time.perf_counter()
     analyse = _compiled(model.networks, sampler, guidance, members, window_chunk, member_batch)
-    states = np.asarray(analyse(key, dict(model.arrays), jnp.asarray(climate), tuple(streams)))
-    bad = [i for i in range(members) if not np.isfinite(states[i]).all()]
-    if bad:
-        raise RunError(
-            f"members {bad} of {members} are not finite: take more sampler steps, or guidance "
-            "rule 'mmps' with more iterations, or check the errors of the observations"
-        )
+    inflated = tuple(
+        dataclasses.replace(s, covariance=s.covariance.inflated(jnp.float32(inflation)))
+        for s in streams
+    )
+    states, info = analyse(key, dict(model.arrays), jnp.asarray(climate), inflated)
+    states = np.asarray(states)
+    _require_finite(states, info)
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
-    count = sampler.steps * (_derivatives(guidance) if streams else 0)
+    found = diagnose(streams, states, before)
+    warn_of(found)
+    count = evaluations(sampler) or int(np.max(np.asarray(info.evaluations)))
     return dataset.assign_attrs(
-        evaluations=sampler.steps,
-        derivative_evaluations=count,
+        evaluations=count,
+        derivative_evaluations=count * (guidance.derivatives if streams else 0),
         seconds=time.perf_counter() - begun,
         peak_memory_bytes=peak_memory_bytes(),
         streams=", ".join(s.name for s in streams) or "none",
+        diagnostics=json.dumps([dataclasses.asdict(d) for d in found]),
         rule=guidance.rule,
         solver=sampler.solver,
     )
+
+
+def _require_finite(
+    states: Float[np.ndarray, "member time lat lon channel"], info: DrawInfo
+) -> None:
+    bad = [i for i in range(len(states)) if not np.isfinite(states[i]).all()]
+    if bad:
+        failed = np.asarray(info.failed_at)[bad]
+        when = f" from diffusion time t = {np.nanmax(failed):.3f}" if np.any(failed >= 0) else ""
+        raise RunError(
+            f"members {bad} of {len(states)} are not finite{when}: take more sampler steps or "
+            "guidance rule 'gaussian', or check the errors of the observations"
+        )
+
+
+def _checked(
+    streams: Sequence[Stream], model: Model, background: xr.Dataset | None, threshold: float
+) -> list[Stream]:
+    """The streams without gross errors, those that can be checked."""
+    if background is None or model.background_error is None:
+        raise InputError(
+            "gross errors are found against a background: give one, or gross_error=None"
+        )
+    covariance, bias = model.background_error
+    state = jnp.asarray(stack_channels(background, model.channels) - bias)
+    checked = []
+    for stream in streams:
+        if stream.space == "state" and isinstance(stream.covariance, Diagonal):
+            kept = without_gross_errors(stream, state, covariance.std[None], threshold=threshold)
+            rejected = int(stream.mask.sum() - kept.mask.sum())
+            if rejected:
+                logging.warning(
+                    "stream %r: %d of %d values are more than %g standard deviations from the "
+                    "background and were rejected",
+                    stream.name, rejected, int(stream.mask.sum()), threshold,
+                )  # fmt: skip
+            stream = kept
+        checked.append(stream)
+    return checked
 
 
 def background_stream(model: Model, background: xr.Dataset) -> Stream:
@@ -212,7 +271,7 @@ def _compiled(
 
     def analyse(
         key: PRNGKey, arrays: dict[str, Any], climate: Trajectory, streams: tuple[Stream, ...]
-    ) -> Float[Array, "member time lat lon channel"]:
+    ) -> tuple[Float[Array, "member time lat lon channel"], DrawInfo]:
         prior = trajectory_prior(networks, arrays["score"], window_chunk)
 
         def to_state(latent: Array) -> Trajectory:
@@ -227,8 +286,9 @@ def _compiled(
         )  # fmt: skip
         shape = (climate.shape[0], *networks.frame_shape)
 
-        def draw(key: PRNGKey) -> Trajectory:
-            return to_state(sample(key, posterior, shape, networks.schedule, sampler))
+        def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo]:
+            latent, info = sample_with_info(key, posterior, shape, networks.schedule, sampler)
+            return to_state(latent), info
 
         return sample_ensemble(key, draw, members, batch=member_batch)
 
@@ -239,11 +299,6 @@ def peak_memory_bytes() -> int:
     """The largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _derivatives(guidance: GuidanceConfig) -> int:
-    """Backward products with the network for one guided evaluation."""
-    return {"sda": 1, "mmps": guidance.iterations, "gaussian": 0}[guidance.rule]
 
 
 def _times(background: xr.Dataset | None, times: np.ndarray | None, model: Model) -> np.ndarray:

@@ -8,7 +8,7 @@ import xarray as xr
 from small_model import BIAS, CHANNELS, GRID, LEVELS, STD, times, tiny_model
 
 from slams_jax import assimilation, score
-from slams_jax.assimilation import GuidanceConfig, assimilate, latent_stream
+from slams_jax.assimilation import assimilate, latent_stream
 from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels, unstack_channels
 from slams_jax.data.observations import Observations, to_stream
@@ -16,6 +16,7 @@ from slams_jax.diffusion import SamplerConfig, sample
 from slams_jax.errors import InputError, RunError
 from slams_jax.model import decode, trajectory_prior
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
+from slams_jax.presets import GuidanceConfig
 
 TIMES = times()
 FEW = SamplerConfig(steps=6)
@@ -265,6 +266,7 @@ def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
 def test_chunks_of_windows_change_nothing(latent_model):
     background = as_dataset(some_truth(latent_model) + BIAS)
     options = dict(members=1, key=jax.random.key(3), sampler=FEW)
+    options["guidance"] = GuidanceConfig(iterations=10)
     whole = members_of(assimilate(latent_model, background, [], **options))
     chunked = assimilate(latent_model, background, [], window_chunk=2, **options)
     # Conjugate gradients magnify rounding: of 290 K, three parts in 10,000.
@@ -300,8 +302,11 @@ def test_a_second_call_compiles_nothing(latent_model):
     assert np.abs(members_of(first) - members_of(second)).mean() > 0.05
 
 
-@pytest.mark.parametrize(("rule", "derivatives"), [("gaussian", 0), ("sda", 3), ("mmps", 6)])
-def test_evaluations_are_counted_right(rule, derivatives, state_model, monkeypatch):
+@pytest.mark.parametrize(
+    ("rule", "derivatives", "at_most"), [("gaussian", 0, 0), ("sda", 3, 3), ("mmps", 2, 6)]
+)
+def test_evaluations_are_counted_right(rule, derivatives, at_most, state_model, monkeypatch):
+    """Of the three steps, "mmps" asks one for derivatives: in the others noise prevails."""
     counts = {"forward": 0, "backward": 0}
     original = score.predict
 
@@ -340,7 +345,8 @@ def test_evaluations_are_counted_right(rule, derivatives, state_model, monkeypat
     finally:
         assimilation._compiled.cache_clear()
     assert counts["forward"] == analysis.attrs["evaluations"] == 3
-    assert counts["backward"] == analysis.attrs["derivative_evaluations"] == derivatives
+    assert counts["backward"] == derivatives
+    assert analysis.attrs["derivative_evaluations"] == at_most
 
 
 # --- what is refused ---------------------------------------------------------------------------
@@ -349,7 +355,10 @@ def test_evaluations_are_counted_right(rule, derivatives, state_model, monkeypat
 def test_members_that_diverge_are_named(state_model):
     broken = jax.tree.map(lambda x: x * jnp.nan, state_model.arrays["score"])
     model = dataclasses.replace(state_model, arrays={**state_model.arrays, "score": broken})
-    with pytest.raises(RunError, match=r"members \[0, 1\] of 2 are not finite: take more"):
+    with pytest.raises(
+        RunError,
+        match=r"members \[0, 1\] of 2 are not finite from diffusion time t = 0.955: take more",
+    ):
         assimilate(model, None, [], members=2, key=jax.random.key(0), times=TIMES, sampler=FEW)
 
 

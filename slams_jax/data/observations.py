@@ -18,14 +18,18 @@ from slams_jax.observe import (
     Covariance,
     Diagonal,
     Points,
+    Robust,
     Select,
     Stream,
     Stride,
     make_stream,
+    pad_points,
     standard_pressure,
 )
 from slams_jax.observe.operators import Chain
 from slams_jax.schema import ALTITUDE, LATITUDE, LEVEL, LONGITUDE, STATION, TIME, Channel
+
+POINTS = 32  # networks of stations are padded to a multiple of it, so that few shapes compile
 
 Kind = Literal["points", "grid", "coarse", "stride"]
 
@@ -48,6 +52,7 @@ class Observations:
             `error` of `data`, which may also differ from time to time.
         bias: what to subtract from the values, likewise one number or one for each station.
         operator: an own H; None takes the one that `kind` says.
+        robust: the loss of gross errors; None for Gaussian errors.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Observations:
     error: float | np.ndarray | None = None
     bias: float | np.ndarray = 0.0
     operator: ObservationOperator | None = None
+    robust: Robust | None = None
 
     def __post_init__(self):
         if self.kind not in get_args(Kind):
@@ -117,7 +123,10 @@ def to_stream(
         variance = variance + _carried(operator, climate, state_error) ** 2
     covariance: Covariance = Diagonal(jnp.asarray(variance, jnp.float32))
     scale = _carried(operator, climate, std)
-    return make_stream(observations.name, values, operator, covariance, scale=scale)
+    stream = make_stream(
+        observations.name, values, operator, covariance, scale=scale, robust=observations.robust
+    )
+    return pad_points(stream, POINTS) if isinstance(operator, Points) else stream
 
 
 def point_operator(

@@ -186,13 +186,13 @@ def pad_points(stream: Stream, multiple: int) -> Stream:
     wide = lambda a, **how: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, more)], **how)
     covariance = stream.covariance
     assert isinstance(covariance, Diagonal)
-    variance = jnp.broadcast_to(covariance.variance, (covariance.variance.shape[0], count))
+    full = lambda a: jnp.broadcast_to(a, jnp.broadcast_shapes(a.shape, (count,)))
     return dataclasses.replace(
         stream,
         values=wide(stream.values),
         mask=wide(stream.mask),
-        covariance=Diagonal(wide(variance, constant_values=1.0)),
-        scale=wide(jnp.broadcast_to(stream.scale, (count,)), constant_values=1.0),
+        covariance=Diagonal(wide(full(covariance.variance), constant_values=1.0)),
+        scale=wide(full(stream.scale), constant_values=1.0),
         operator=jax.tree.map(lambda a: jnp.pad(a, [(0, more), (0, 0)]), stream.operator),
     )
 
