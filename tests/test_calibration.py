@@ -268,7 +268,7 @@ def test_errors(trajectories):
 def test_every_combination_is_one_of_the_library():
     for group in "abc":
         for quick in (True, False):
-            chosen = calibrate.combinations(group, quick=quick)
+            chosen = calibrate.combinations(group, quick=quick, last=True)
             assert len(chosen) == len(set(chosen)) > 3
             for c in chosen:
                 SamplerConfig(c.solver, c.steps, c.grid)
@@ -279,7 +279,7 @@ def test_the_command(monkeypatch, tmp_path):
     """Two rows of one case, one of them of draws that are not finite."""
     steps = (8, 4)
     chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", n) for n in steps]
-    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick: chosen)
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
     monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
     monkeypatch.setattr(calibrate, "QUICK_MEMBERS", {"c": 32})
     folder = tmp_path / "calibration"
