@@ -39,7 +39,7 @@ CASES = flags.DEFINE_list("cases", ["a", "b", "c"], "Groups of cases.")
 
 BUILD = {"a": field_cases, "b": mixture_cases, "c": trajectory_cases}
 # So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
-MEMBERS = {"a": 512, "b": 8192, "c": 2048}
+MEMBERS = {"a": 192, "b": 8192, "c": 2048}
 QUICK_MEMBERS = {"a": 256, "b": 4096, "c": 1024}
 BATCH = 4096  # draws made at a time
 LONG = 1024  # steps of the run that those of (b) are held against
@@ -114,8 +114,8 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
             ]
             chosen += [Combination(best, solver, "log_snr", 32) for solver in SOLVERS]
             chosen += [Combination(best, "dpmpp_2m_ode", grid, 32) for grid in GRIDS]
-        # The reference: 512 steps of a predictor and one correction each (Qu et al. 2024).
-        chosen += [Combination(SDA, "pc", "uniform", 512)]
+            # The reference: 512 steps of a predictor and one correction each (Qu et al. 2024).
+            chosen += [Combination(SDA, "pc", "uniform", 512)]
     known = ("oracle", *get_args(Rule)), get_args(Solver), get_args(TimeGrid)
     return [
         c
