@@ -85,6 +85,7 @@ def get_config():
         "latent_inputs": (),
         "window_chunk": 0,
         "member_batch": 4,
+        "inflation": 1.0,
         "rank": 200,
         "streams": {
             "stations": {

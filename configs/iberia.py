@@ -70,7 +70,7 @@ def get_config():
         "checkpoint_every": 500,
     }
     config.sampler = {"solver": "dpmpp_2m", "steps": 24, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 8}
+    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 30}
     config.assimilation = {
         "period": "test",
         "frames": 90,
@@ -79,6 +79,7 @@ def get_config():
         "latent_inputs": (),
         "window_chunk": 0,
         "member_batch": 4,
+        "inflation": 1.0,
         "rank": 54,
         "streams": {
             "stations": {

@@ -74,6 +74,7 @@ def get_config():
         "latent_inputs": (),
         "window_chunk": 0,
         "member_batch": 0,
+        "inflation": 1.0,
         "rank": 1,
         "streams": {
             "sparse": {

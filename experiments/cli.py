@@ -75,8 +75,9 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         reason: object = error
         while isinstance(reason, BaseException) and reason.args:
             reason = reason.args[0]  # an error in an error, for an unknown field
-        if str(reason).isidentifier():
-            reason = f"it has no field {reason!r} to override, write it in the file"
+        name = str(reason).strip("'")
+        if name.isidentifier():
+            reason = f"it has no field {name!r} to override, write it in the file"
         _stop(f"the configuration cannot be read: {reason}")
 
 

@@ -223,6 +223,10 @@ ASSIMILATE = {
     "no background": (
         f"{OUTPUT} --config.data.background=", "another autoencoder.inputs|has no background"
     ),
+    "unknown preset": (f"{OUTPUT} --preset=slow", "preset=slow: value should be one of <fast|"),
+    "no inflation": (
+        f"{OUTPUT} --config.assimilation.inflation=-1.0", "inflation must be positive, got -1.0"
+    ),
     "no members": (f"{OUTPUT} --config.assimilation.members=0", "members must be at least 1"),
     "an encoder without these errors": (
         f"{OUTPUT} --config.assimilation.latent_inputs=('olr',)", "no latent observations"

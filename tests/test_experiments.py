@@ -155,6 +155,32 @@ def test_the_analysis_is_a_file_and_nothing_else(config, analysis):
         assert json.loads(dataset.attrs["configuration"])["assimilation"]["members"] == 3
 
 
+def test_what_an_analysis_says_of_its_streams(analysis):
+    with xr.open_dataset(analysis, engine="h5netcdf") as dataset:
+        found = {d["name"]: d for d in json.loads(dataset.attrs["diagnostics"])}
+    assert set(found) == {"olr", "sounder", "stations", "background"}
+    # Background errors of 2.4 K at the lowest level, those of few days alike.
+    assert 1.0 < found["stations"]["innovation_rms"] < 6.0
+    assert all(d["chi_squared"] > 0 and d["degrees_of_freedom"] > 0 for d in found.values())
+
+
+def test_a_preset_and_a_fitted_inflation(config, file, tmp_path):
+    """Both replace what the configuration says, and the file tells."""
+    output = tmp_path / "analysis.nc"
+    status = run_command(
+        assimilate.main, f"--config={file}", "--preset=fast", "--fit_inflation",
+        "--config.assimilation.members=2", f"--output={output}",
+    )  # fmt: skip
+    assert status == 0
+    with xr.open_dataset(output, engine="h5netcdf") as dataset:
+        assert dataset.attrs["evaluations"] == 16
+        used = json.loads(dataset.attrs["configuration"])
+    assert used["sampler"]["steps"] == 16
+    assert used["guidance"]["rule"] == "gaussian"
+    assert 0.25 <= used["assimilation"]["inflation"] <= 16.0
+    assert used["assimilation"]["inflation"] != 1.0
+
+
 def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path):
     """With another seed, into a Zarr store."""
     output = tmp_path / "deep" / "analysis.zarr"
