@@ -25,7 +25,7 @@ from experiments.models import open_model
 from experiments.observations import frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.assimilation import assimilate
-from slams_jax.data.fields import stack_channels
+from slams_jax.data.fields import stack_members
 from slams_jax.errors import InputError
 from slams_jax.inflation import fit_inflation
 from slams_jax.model import Model
@@ -69,7 +69,7 @@ def run(settings: Settings) -> xr.Dataset:
     """The analysis of a configuration."""
     data = inputs.load(settings)
     model = open_model(settings, data)
-    return _analyse(settings, data, model).assign_attrs(configuration=json.dumps(settings.raw))
+    return analyse(settings, data, model).assign_attrs(configuration=json.dumps(settings.raw))
 
 
 def with_fitted_inflation(settings: Settings) -> Settings:
@@ -79,17 +79,14 @@ def with_fitted_inflation(settings: Settings) -> Settings:
     frames = data.frames("validation")
     count = min(len(frames), settings.assimilation.frames or len(frames))
     model = open_model(settings, data)
-    channels = data.archive.fields[STATE].channels
 
-    def analyse(factor: float) -> np.ndarray:
+    def members(factor: float) -> np.ndarray:
         trial = dataclasses.replace(options, frames=count, inflation=factor)
-        analysis = _analyse(dataclasses.replace(settings, assimilation=trial), data, model)
-        return np.stack(
-            [stack_channels(analysis.isel(member=m), channels) for m in range(options.members)]
-        )
+        analysis = analyse(dataclasses.replace(settings, assimilation=trial), data, model)
+        return stack_members(analysis, model.channels)
 
     truth = np.asarray(data.archive.fields[STATE].array[frames[:count]])
-    found = fit_inflation(analyse, truth, weights=data.archive.grid.area_weights())
+    found = fit_inflation(members, truth, weights=data.archive.grid.area_weights())
     logging.info(
         "inflation %.3f: spread over skill on the validation period %.3f before, %.3f after",
         found.factor, found.before, found.after,
@@ -100,7 +97,8 @@ def with_fitted_inflation(settings: Settings) -> Settings:
     return dataclasses.replace(settings, assimilation=options, raw=raw)
 
 
-def _analyse(settings: Settings, data: inputs.Inputs, model: Model) -> xr.Dataset:
+def analyse(settings: Settings, data: inputs.Inputs, model: Model) -> xr.Dataset:
+    """The analysis of a configuration whose data and model are open."""
     frames = frames_of(settings, data)
     streams, _ = open_streams(settings, data, frames)
     options = settings.assimilation

@@ -23,7 +23,7 @@ from experiments.observations import Withheld, frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.baselines import climatological_ensemble, optimal_interpolation_ensemble
 from slams_jax.data import climatology
-from slams_jax.data.fields import stack_channels
+from slams_jax.data.fields import stack_channels, stack_members
 from slams_jax.data.observations import Observations, to_stream
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
@@ -52,12 +52,7 @@ def evaluate(settings: Settings, path: Path) -> dict[str, Any]:
     analysis = open_analysis(path, data.archive.times[frames], data.archive.grid)
     observations, withheld = open_streams(settings, data, frames)
     systems = _references(settings, model, data, frames, observations)
-    systems["analysis"] = np.stack(
-        [
-            stack_channels(analysis.isel(member=i), model.channels)
-            for i in range(analysis.sizes["member"])
-        ]
-    )
+    systems["analysis"] = stack_members(analysis, model.channels)
     truth = np.asarray(data.archive.fields[STATE].array[frames])
     scores = _scores(settings, model, data, truth, systems, withheld)
     for name in COUNTS:

@@ -52,6 +52,14 @@ def stack_channels(
     return np.concatenate(parts, axis=-1)
 
 
+def stack_members(
+    dataset: xr.Dataset, channels: Sequence[Channel]
+) -> Float[np.ndarray, "member time lat lon channel"]:
+    """The channels of every member of an ensemble, as `stack_channels` gives those of one."""
+    members = range(dataset.sizes["member"])
+    return np.stack([stack_channels(dataset.isel(member=i), channels) for i in members])
+
+
 def unstack_channels(
     states: Float[np.ndarray, "member time lat lon channel"],
     channels: Sequence[Channel],
