@@ -84,7 +84,9 @@ def get_config():
         "log_every": 50,
         "checkpoint_every": 500,
     }
-    config.sampler = {"solver": "euler_maruyama", "steps": 512, "grid": "uniform"}
+    config.sampler = {
+        "solver": "pc", "steps": 512, "grid": "uniform", "corrections": 1, "tau": 0.5,
+    }  # fmt: skip
     config.guidance = {"rule": "sda", "gamma": 1e-2, "iterations": 1}
     config.assimilation = {
         "period": "test",
