@@ -1,0 +1,163 @@
+"""The particle filter against the Kalman smoother, in standard errors over independent filters."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slams_jax.baselines import kalman_smoother, particle_filter, systematic_resampling
+from slams_jax.errors import InputError
+
+TIMES, SIZE = 5, 2
+PARTICLES, FILTERS = 2048, 64
+TRANSITION = np.array([[0.9, 0.3], [-0.3, 0.8]])
+PROCESS, ERROR = 0.3, 0.6  # variances
+
+
+def single(array):
+    return jnp.asarray(array, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def values():
+    """One variable is seen at most times, the other never."""
+    y = np.random.default_rng(3).standard_normal((TIMES, 1)) * 1.2
+    y[1] = np.nan
+    return y
+
+
+@pytest.fixture(scope="module")
+def exact(values):
+    operator = np.broadcast_to(np.array([[1.0, 0.0]]), (TIMES, 1, SIZE))
+    return kalman_smoother(
+        single(values),
+        single(operator),
+        single([[ERROR]]),
+        transition=single(TRANSITION),
+        process_covariance=PROCESS * jnp.eye(SIZE),
+        mean=jnp.zeros(SIZE),
+        covariance=jnp.eye(SIZE),
+    )
+
+
+def log_likelihood(states, y):
+    misfit = jnp.where(jnp.isfinite(y)[None], y[None] - states[:, :1], 0.0)
+    return -0.5 * jnp.sum(misfit**2, axis=1) / ERROR
+
+
+def one_filter(key, values, share):
+    key_first, key_filter = jax.random.split(key)
+
+    def advance(key, states):
+        noise = jnp.sqrt(PROCESS) * jax.random.normal(key, states.shape)
+        return states @ single(TRANSITION).T + noise
+
+    first = jax.random.normal(key_first, (PARTICLES, SIZE))
+    return particle_filter(
+        key_filter, first, advance, log_likelihood, single(values), resample_below=share
+    )
+
+
+def filters(values, share):
+    """Of each filter mean and second moments (time, state), effective and evidence."""
+
+    def moments(key):
+        found = one_filter(key, values, share)
+        mean = jnp.einsum("p,pts->ts", found.weights, found.trajectories)
+        square = jnp.einsum("p,pts,ptr->tsr", found.weights, found.trajectories, found.trajectories)
+        return mean, square, found.effective, found.log_evidence
+
+    keys = jax.random.split(jax.random.key(1), FILTERS)
+    found = jax.jit(lambda keys: jax.lax.map(moments, keys))(keys)
+    return tuple(np.asarray(a, np.float64) for a in found)
+
+
+def apart(found, expected):
+    """Greatest distance of the mean over the filters, in its standard errors."""
+    error = found.std(axis=0, ddof=1) / np.sqrt(FILTERS)
+    return np.max(np.abs(found.mean(axis=0) - expected) / error)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_it_is_the_kalman_smoother(values, exact, share):
+    """At the last time the filter, at all others the smoother: the same ensemble."""
+    mean, square, effective, _ = filters(values, share)
+    assert apart(mean, np.asarray(exact.mean)) < 4
+    second = exact.covariance + exact.mean[:, :, None] * exact.mean[:, None, :]
+    assert apart(square, np.asarray(second)) < 4
+    # The standard error is small enough to find a wrong weight or ancestor.
+    assert mean.std(axis=0).max() / np.sqrt(FILTERS) < 0.02
+    assert np.all((effective > 20) & (effective <= PARTICLES * 1.001))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_evidence_is_unbiased(values, share):
+    """E[p(y)] of the filter is p(y), that of a Gaussian vector (Del Moral 2004, ch. 7)."""
+    covariance = [np.eye(SIZE)]
+    for _ in range(TIMES - 1):
+        covariance.append(TRANSITION @ covariance[-1] @ TRANSITION.T + PROCESS * np.eye(SIZE))
+    lagged = lambda j, k: np.linalg.matrix_power(TRANSITION, j - k) @ covariance[k]
+    joint = np.array(
+        [[lagged(max(j, k), min(j, k))[0, 0] for k in range(TIMES)] for j in range(TIMES)]
+    )
+    seen = np.isfinite(values[:, 0])
+    y = values[seen, 0]
+    joint = joint[np.ix_(seen, seen)] + ERROR * np.eye(seen.sum())
+    expected = -0.5 * (y @ np.linalg.solve(joint, y) + np.linalg.slogdet(joint)[1])
+    expected += 0.5 * seen.sum() * np.log(ERROR)  # the constant that the likelihood leaves out
+    evidence = np.exp(filters(values, share)[3])
+    assert apart(evidence, np.exp(expected)) < 4
+    assert evidence.std() / evidence.mean() / np.sqrt(FILTERS) < 0.02
+
+
+def test_fewer_ancestors_are_left_by_resampling(values):
+    key = jax.random.key(0)
+    run = jax.jit(one_filter, static_argnums=2)
+    never, always = run(key, values, 0.0), run(key, values, 1.0)
+    assert int(never.ancestors) == PARTICLES
+    assert 50 < int(always.ancestors) < 0.7 * PARTICLES
+    roots = np.unique(np.asarray(always.trajectories[:, 0]), axis=0)
+    assert len(roots) == int(always.ancestors)
+    np.testing.assert_allclose(np.sum(np.asarray(always.weights)), 1.0, rtol=1e-4)
+
+
+def test_draws_follow_the_weights(values):
+    found = jax.jit(one_filter, static_argnums=2)(jax.random.key(0), values, 0.5)
+    draws = np.asarray(found.draw(jax.random.key(1), 4000), np.float64)
+    mean = np.einsum("p,pts->ts", found.weights, found.trajectories)
+    error = draws.std(axis=0) / np.sqrt(len(draws))
+    assert np.max(np.abs(draws.mean(axis=0) - mean) / error) < 4
+
+
+def test_systematic_resampling():
+    """Each index n w_i times, rounded up or down, and n w_i on average."""
+    weights = single([0.03, 0.4, 0.0, 0.27, 0.3])
+    keys = jax.random.split(jax.random.key(0), 4000)
+    index = np.asarray(jax.vmap(lambda key: systematic_resampling(key, weights))(keys))
+    counts = np.stack([np.bincount(row, minlength=5) for row in index])
+    expected = 5 * np.asarray(weights, np.float64)
+    assert np.all(np.abs(counts - expected) < 1)
+    error = counts.std(axis=0) / np.sqrt(len(counts)) + 1e-6
+    assert np.max(np.abs(counts.mean(axis=0) - expected) / error) < 4
+
+
+def test_many_particles_of_even_weight_are_all_kept():
+    """Single precision has just enough digits for as many as the reference takes."""
+    count = 65536
+    even = jnp.full((count,), 1.0 / count)
+    index = np.asarray(systematic_resampling(jax.random.key(0), even))
+    assert np.mean(np.bincount(index, minlength=count) == 1) > 0.99
+
+
+def test_errors(values):
+    plain = inspect.unwrap(particle_filter)
+    key, first = jax.random.key(0), jnp.zeros((4, 2))
+    same = lambda key, states: states
+    with pytest.raises(InputError, match=r"must lie in \[0, 1\], got 1.5"):
+        plain(key, first, same, log_likelihood, single(values), resample_below=1.5)
+    with pytest.raises(InputError, match=r"at least 1, got \[0\]"):
+        plain(key, first, same, log_likelihood, jnp.zeros((0, 1)))
+    with pytest.raises(InputError, match=r"one leading axis of times, at least 1, got \[2, 3\]"):
+        plain(key, first, same, log_likelihood, (jnp.zeros((2, 1)), jnp.zeros((3, 1))))
