@@ -33,7 +33,7 @@ def figures(row: Row) -> str:
         return f"{row['not_finite']} of {row['members']} draws are not finite"
     return (
         f"mean error {_with_error(row, 'mean_error')}, variance ratio "
-        f"{_with_error(row, 'variance_ratio')}, W1 {row['w1']:.3f} ({row['w1_exact']:.3f})"
+        f"{_with_error(row, 'variance_ratio')}, W1 {_short(row['w1'])} ({row['w1_exact']:.3f})"
     )
 
 
@@ -75,7 +75,7 @@ def best(rows: Sequence[Row]) -> str:
         row = min(allowed, key=_badness)
         ratio = _w1_ratio(row, mine)
         met = row["mean_error"] <= MEAN and 0.95 <= row["variance_ratio"] <= RATIO
-        if row["group"] == "b":
+        if row["group"] in ("b", "d"):
             met = ratio is not None and ratio <= W1
         lines.append(
             _cells(
@@ -89,7 +89,7 @@ def best(rows: Sequence[Row]) -> str:
 
 
 def _badness(row: Row) -> float:
-    if row["group"] == "b":
+    if row["group"] in ("b", "d"):
         return row["w1"]
     return math.hypot(row["mean_error"], math.log(row["variance_ratio"]))
 
@@ -111,7 +111,7 @@ def _line(row: Row) -> str:
     return _cells(
         *front,
         *(_with_error(row, k) for k in ("mean_error", "variance_ratio", "covariance_error")),
-        f"{row['w1']:.3f} ({row['w1_exact']:.3f})",
+        f"{_short(row['w1'])} ({row['w1_exact']:.3f})",
         "" if row["mode_error"] is None else _with_error(row, "mode_error"),
         f"{row['seconds']:.1f}",
     )
@@ -125,8 +125,15 @@ def _ruler(head: str) -> str:
     return "|" + "---|" * (head.count("|") - 1)
 
 
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value < 100 else f"{value:.1e}"
+
+
 def _with_error(row: Row, name: str) -> str:
-    return f"{row[name]:.3f} ± {row[name + '_se']:.3f}"
+    value, error = row[name], row[f"{name}_se"]
+    if abs(value) >= 100:  # far from anything: how far, not exactly
+        return f"{value:.1e}"
+    return f"{value:.3f} ± {error:.3f}"
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
