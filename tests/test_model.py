@@ -6,18 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_model import CHANNELS, GRID, STD, tiny_model
-from small_world import compiled_once
 
 from slams_jax import estimate
 from slams_jax.errors import InputError
 from slams_jax.model import decode, describe, encode, load_model, residual, trajectory_prior
 from slams_jax.training.checkpoint import Checkpoints
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with compiled_once(tmp_path_factory.getbasetemp() / "compiled"):
-        yield
 
 
 @pytest.fixture(scope="module")
