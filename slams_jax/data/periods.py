@@ -48,7 +48,7 @@ def check_times(times: np.ndarray, *, name: str = "times") -> np.ndarray:
     times = times.astype("datetime64[ns]")
     if np.isnat(times).any():
         raise InputError(f"{name} has missing entries (NaT): remove or fill them")
-    bad = np.flatnonzero(np.diff(times) <= np.timedelta64(0))
+    bad = np.flatnonzero(np.diff(times) <= np.timedelta64(0, "ns"))
     if bad.size:
         first, second = (str(t)[:16] for t in times[bad[0] : bad[0] + 2])
         kind = "twice" if first == second else f"and then {second}"
