@@ -12,7 +12,9 @@ from slams_jax.errors import InputError, RunError
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
-def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn:
+def run(
+    main: Callable[[], None], argv: Sequence[str] | None = None, *, optional_config: bool = False
+) -> NoReturn:
     """Parse the flags of `argv` (sys.argv), call `main` and exit.
 
     A flag that is unknown, leftover words, a configuration that cannot be read and `InputError`
@@ -27,7 +29,7 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn
                 "without a space"
             )
         if "config" in flags.FLAGS:
-            _check_config(flags.FLAGS["config"].value)
+            _check_config(flags.FLAGS["config"].value, optional=optional_config)
         try:
             main()
         except InputError as error:
@@ -43,8 +45,10 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> NoReturn
     sys.exit(0)
 
 
-def _check_config(config: Any) -> None:
+def _check_config(config: Any, *, optional: bool) -> None:
     if config is None:
+        if optional:
+            return
         _stop("no configuration: give --config=configs/<name>.py")
     try:
         # A file that cannot be loaded says so no earlier than here.

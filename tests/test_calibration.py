@@ -300,8 +300,21 @@ def test_the_command(monkeypatch, tmp_path):
     assert calibration_report.draw(rows[:1], tmp_path) == []
 
 
+def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
+    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 4)]
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
+    first = calibrate.calibrate(["c"], tmp_path)
+    monkeypatch.setattr(calibrate, "run_case", None)
+    assert calibrate.calibrate(["c"], tmp_path) == first
+    (tmp_path / "calibration.json").write_text("[{")
+    with pytest.raises(InputError, match=r"calibration\.json cannot be read .*: remove it"):
+        calibrate.calibrate(["c"], tmp_path)
+
+
 def test_cases_that_are_unknown(tmp_path):
-    command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,d", f"--output={tmp_path}"]
+    command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,x", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: unknown cases ['d']: choose some of --cases=a,b,c\n"
+    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e\n"

@@ -20,6 +20,8 @@ from slams_jax.calibration.cases import (
 )
 from slams_jax.calibration.exact import Exact, Score, score
 from slams_jax.calibration.fields import field_cases
+from slams_jax.calibration.lorenz import LorenzCase, ScorePrior, lorenz_cases
+from slams_jax.calibration.lorenz_draws import Ranks, calibrate_ranks, ranks_of, run_lorenz
 from slams_jax.calibration.mixtures import mixture_cases
 from slams_jax.calibration.priors import GaussianPrior, Mixture, MixturePrior, WindowedPrior
 from slams_jax.calibration.trajectories import trajectory_cases
@@ -29,17 +31,24 @@ __all__ = [
     "Exact",
     "GaussianPrior",
     "Guidance",
+    "LorenzCase",
     "Mixture",
     "MixturePrior",
     "Oracle",
     "Problem",
+    "Ranks",
     "Row",
     "Score",
+    "ScorePrior",
     "WindowedPrior",
+    "calibrate_ranks",
     "count_evaluations",
     "field_cases",
+    "lorenz_cases",
     "mixture_cases",
+    "ranks_of",
     "run_case",
+    "run_lorenz",
     "score",
     "trajectory_cases",
 ]

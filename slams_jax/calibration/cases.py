@@ -22,7 +22,7 @@ from slams_jax.calibration.priors import GaussianPrior
 from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide, sample, sample_ensemble
 from slams_jax.diffusion.guidance import Rule
 from slams_jax.errors import InputError
-from slams_jax.observe import Stream, whitened_innovations
+from slams_jax.observe import PriorCovariance, Stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
 
 
@@ -42,7 +42,7 @@ class Problem:
 
     denoiser: Denoiser
     streams: tuple[Stream, ...]
-    covariance: GaussianPrior
+    covariance: GaussianPrior | PriorCovariance
     schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
     shape: tuple[int, int, int, int] = dataclasses.field(metadata={"static": True})
     posterior: Denoiser | None = None
