@@ -259,7 +259,8 @@ def count_evaluations(
     denoiser = rule(problem)
     one = lambda k: draw(k, denoiser, problem.shape, problem.schedule, sampler)
     # It runs once: compiling it fast is worth more than running it fast.
-    key, options = jax.random.key(0), {"xla_backend_optimization_level": "0"}
+    key = jax.random.key(0)
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
     jax.block_until_ready(jax.jit(one).lower(key).compile(compiler_options=options)(key))
     jax.effects_barrier()
     return counts[0], counts[1]
