@@ -14,6 +14,7 @@ MEAN, RATIO, W1 = 0.05, 1.05, 1.1  # the targets
 # Okabe and Ito's colours, which the colour-blind tell apart; beyond eight the markers differ.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999")
 MARKERS = "os^vDPX*<>hp"
+LARGEST = 10.0  # above, nothing is drawn: the table has it
 SMALLEST = 3e-3  # below, a mean error or a log ratio is drawn at this line
 
 HEAD = (
@@ -148,7 +149,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     if plain:
         figure = _figure(plain, "rule", "solver", rows[0]["case"])
         paths.append(save(figure, folder / f"{name}-rules.png"))
-    others = {r["rule"] for r in finite if r["grid"] != "log_snr"}
+    # Solvers are compared with one rule, which is the one that all grids are tried with.
+    others = {r["rule"] for r in finite if r["grid"] == "edm"}
     some = [r for r in finite if r["rule"] in others and r["steps"] <= 128]
     if some:
         figure = _figure(some, "solver", "grid", f"{rows[0]['case']}, {some[0]['rule']}")
@@ -187,7 +189,7 @@ def _figure(rows: Sequence[Row], line: str, column: str, title: str):
             axis.xaxis.set_major_formatter("{x:.0f}")
             axis.set_yscale("log")
             axis.axhspan(SMALLEST / 2, target, color="0.92", zorder=0)
-            axis.set_ylim(bottom=SMALLEST * 0.8)
+            axis.set_ylim(SMALLEST * 0.8, min(axis.get_ylim()[1], LARGEST))
             axis.axvline(BUDGET, color="0.6", lw=0.8, ls=":", zorder=1)
     handles: dict[str, Any] = {}
     for axis in axes.flat:
