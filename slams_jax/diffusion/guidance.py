@@ -79,10 +79,13 @@ def guide(
     if rule == "tmpd":
         return _tmpd(denoiser, innovations, schedule, covariance)
     if rule == "mmps":
-        return _mmps(denoiser, innovations, schedule, iterations, covariance)
+        network = functools.partial(_denoised, denoiser, schedule, covariance)
+        return _matched(innovations, network, functools.partial(_increment, count=iterations))
     assert covariance is not None
     solve = _direct if rule == "exact" else functools.partial(_increment, count=iterations)
-    return _gaussian(denoiser, innovations, schedule, covariance, solve)
+    return _matched(
+        innovations, functools.partial(_gaussian, denoiser, schedule, covariance), solve
+    )
 
 
 def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma):
@@ -157,42 +160,36 @@ def _tmpd(
     return guided
 
 
-def _mmps(
-    denoiser: Denoiser,
+def _matched(
     innovations: Innovations,
-    schedule: CosineSchedule,
-    iterations: int,
-    covariance: Covariance | None,
+    model: Callable[[Array, Array], tuple[Array, Callable[[Array], Array]]],
+    increment: Callable[[Innovations, Array, Callable[[Array], Array]], Array],
 ):
-    """C = V (Rozet et al. 2024, "Learning diffusion priors from observations", alg. 2)."""
+    """What carries the increment is C itself: moments are matched.
+
+    `model` gives E[x_0 | x_t] and products with C. With C = V (`_denoised`) it is the rule of Rozet
+    et al. 2024, "Learning diffusion priors from observations", alg. 2; with C of a Gaussian prior
+    (`_gaussian`) no derivative of the network is needed.
+    """
 
     def guided(x_t: Array, t: Array) -> Array:
-        x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
-        return x_0 + _increment(innovations, x_0, product, iterations)
+        x_0, product = model(x_t, t)
+        return x_0 + increment(innovations, x_0, product)
 
     return guided
 
 
 def _gaussian(
-    denoiser: Denoiser,
-    innovations: Innovations,
-    schedule: CosineSchedule,
-    covariance: Covariance,
-    increment: Callable[[Innovations, Array, Callable[[Array], Array]], Array],
+    denoiser: Denoiser, schedule: CosineSchedule, covariance: Covariance, x_t: Array, t: Array
 ):
-    """C = cov(x_0 | x_t) of a Gaussian prior with the covariance of the training data.
+    """E[x_0 | x_t], and cov(x_0 | x_t) of a Gaussian prior with the training data's covariance.
 
-    No derivative of the network is needed, and C is a covariance for certain, where the Jacobian
-    of a network is not. Peng et al. (2024, "Improving diffusion models for inverse problems using
-    optimal posterior covariance") and Rissanen et al. (2025, "Free hunch") start from such C.
+    It is a covariance for certain, where the Jacobian of a network is not. Peng et al. (2024,
+    "Improving diffusion models for inverse problems using optimal posterior covariance") and
+    Rissanen et al. (2025, "Free hunch") start from such C.
     """
-
-    def guided(x_t: Array, t: Array) -> Array:
-        ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
-        x_0 = denoiser(x_t, t)
-        return x_0 + increment(innovations, x_0, lambda v: covariance(v, ratio))
-
-    return guided
+    ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
+    return denoiser(x_t, t), lambda v: covariance(v, ratio)
 
 
 def _denoised(
