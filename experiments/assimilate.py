@@ -48,9 +48,7 @@ def main() -> None:
         settings = dataclasses.replace(
             settings, sampler=sampler, guidance=guidance, raw={**settings.raw, **raw}
         )
-    if FIT.value:
-        settings = with_fitted_inflation(settings)
-    analysis = run(settings)
+    analysis = run(settings, fit=FIT.value)
     write(analysis, path)
     logging.info(
         "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
@@ -65,20 +63,20 @@ def main() -> None:
         )
 
 
-def run(settings: Settings) -> xr.Dataset:
-    """The analysis of a configuration."""
+def run(settings: Settings, *, fit: bool = False) -> xr.Dataset:
+    """The analysis of a configuration, whose inflation is fitted first if wanted."""
     data = inputs.load(settings)
     model = open_model(settings, data)
+    if fit:
+        settings = with_fitted_inflation(settings, data, model)
     return analyse(settings, data, model).assign_attrs(configuration=json.dumps(settings.raw))
 
 
-def with_fitted_inflation(settings: Settings) -> Settings:
+def with_fitted_inflation(settings: Settings, data: inputs.Inputs, model: Model) -> Settings:
     """The settings with the inflation that gives the validation period the right spread."""
     options = dataclasses.replace(settings.assimilation, period="validation")
-    data = inputs.load(settings)
     frames = data.frames("validation")
     count = min(len(frames), settings.assimilation.frames or len(frames))
-    model = open_model(settings, data)
 
     def members(factor: float) -> np.ndarray:
         trial = dataclasses.replace(options, frames=count, inflation=factor)

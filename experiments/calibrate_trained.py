@@ -53,7 +53,7 @@ def trained_rows(settings: Settings, progress: Callable[[str], None] = logging.i
         rows.append(_row(trial, data, model, progress))
     guidance, sampler = TRIALS[0]
     trial = dataclasses.replace(settings, guidance=guidance, sampler=sampler)
-    rows.append(_row(with_fitted_inflation(trial), data, model, progress))
+    rows.append(_row(with_fitted_inflation(trial, data, model), data, model, progress))
     return rows
 
 

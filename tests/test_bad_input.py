@@ -296,7 +296,7 @@ def test_an_analysis_of_other_times_or_another_grid(place, capsys):
 def test_a_disk_that_is_full(place, capsys, monkeypatch):
     """The analysis was made, and cannot be kept."""
     made = xr.Dataset({"temperature": ("member", np.zeros(2))}, attrs={"seconds": 1.0})
-    monkeypatch.setattr(assimilate, "run", lambda settings: made.expand_dims("time"))
+    monkeypatch.setattr(assimilate, "run", lambda settings, **_: made.expand_dims("time"))
 
     def full(self, path, **options):
         Path(path).write_bytes(b"half")
