@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags, logging
@@ -36,9 +36,8 @@ from slams_jax.calibration import (
     trajectory_cases,
 )
 from slams_jax.diffusion import SamplerConfig
-from slams_jax.diffusion.guidance import Rule
-from slams_jax.diffusion.sampler import Solver, TimeGrid
 from slams_jax.errors import InputError
+from slams_jax.presets import preset
 
 # experiments.assimilate has a flag of this name too; each command has one of them.
 OUTPUT = flags.DEFINE_string("output", None, "What to write into.", allow_override=True)
@@ -50,14 +49,16 @@ BUILD = {
 }  # fmt: skip
 TRAINED = "e"
 # So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
-MEMBERS = {"a": 192, "b": 8192, "c": 2048, "d": calibrate_lorenz.MEMBERS}
-QUICK_MEMBERS = {"a": 256, "b": 4096, "c": 1024}
+MEMBERS = {"a": 192, "b": 4096, "c": 2048, "d": calibrate_lorenz.MEMBERS}
+QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024}
 BATCH = 4096  # draws made at a time
-LONG = 1024  # steps of the run that those of (b) are held against
+BUDGET = calibration_report.BUDGET
+FEWEST = 8  # steps: with fewer, none is any good
+LONG = 1024  # evaluations and derivatives of the run that those of (b) and (d) are held against
 
 
 class Combination(NamedTuple):
-    """A rule and a sampler. A solver or rule that the library does not know is left out."""
+    """A rule and a sampler."""
 
     rule: Guidance | Oracle
     solver: str
@@ -65,34 +66,42 @@ class Combination(NamedTuple):
     steps: int
 
 
+Counted = dict[Combination, tuple[int, int]]  # evaluations and derivatives of a draw
+
 SDA = Guidance("sda", (("gamma", 1e-2),))
 MMPS = Guidance("mmps", (("iterations", 3),))
+# The same, told what it needs where there is more noise than signal.
+NEAR = Guidance("mmps", (("iterations", 3),), covariance=True)
+PROXIMAL = Guidance("pigdm", (("iterations", 10), ("jacobian", False)))
+GAUSSIAN_10 = Guidance("gaussian", (("iterations", 10),), covariance=True)
 GAUSSIAN = Guidance("gaussian", (("iterations", 30),), covariance=True)
 ORACLE = Oracle()
-# Each with the number of steps that costs 32 evaluations and derivatives together, and with 32.
+# Each with the products with the Jacobian that an evaluation takes.
 RULES = (
-    (SDA, (16, 32)),
-    (Guidance("dps"), (16, 32)),
-    (Guidance("pigdm", (("iterations", 10), ("jacobian", True))), (16, 32)),
-    (Guidance("pigdm", (("iterations", 10), ("jacobian", False))), (32,)),
-    (Guidance("tmpd"), (10, 32)),
-    (Guidance("mmps", (("iterations", 1),)), (16, 32)),
-    (MMPS, (8, 32)),
-    (Guidance("mmps", (("iterations", 10),)), (32,)),
-    (Guidance("mmps", (("iterations", 10),), covariance=True), (32,)),
-    (Guidance("gaussian", (("iterations", 10),), covariance=True), (32,)),
-    (GAUSSIAN, (32,)),
-    (Guidance("exact", covariance=True), (32,)),
+    (SDA, 1),
+    (Guidance("dps"), 1),
+    (Guidance("pigdm", (("iterations", 10), ("jacobian", True))), 1),
+    (PROXIMAL, 0),
+    (Guidance("tmpd"), 2),
+    (Guidance("mmps", (("iterations", 1),)), 1),
+    (MMPS, 3),
+    (NEAR, 3),
+    (Guidance("mmps", (("iterations", 10),)), 10),
+    (GAUSSIAN_10, 0),
+    (GAUSSIAN, 0),
+    (Guidance("exact", covariance=True), 0),
 )
-SOLVERS = ("dpmpp_2m", "dpmpp_2m_ode", "euler_maruyama", "heun", "ddim", "ode", "pc")
+BEST = "dpmpp_3m_ode"  # the solver that rules are compared with
+SOLVERS = (BEST, "dpmpp_2m_ode", "dpmpp_2m", "euler_maruyama", "heun", "ddim", "ode", "pc")
 GRIDS = ("log_snr", "edm", "uniform")
 STEPS = (8, 16, 32, 64, 128)
-# For (d), where a long run of each is what the others are held against.
-NEAR = Guidance("mmps", (("iterations", 3),), covariance=True)
-LORENZ_RULES = (SDA, RULES[3][0], RULES[9][0], NEAR)
-LORENZ_STEPS = (8, 16, 32, 64, LONG)
+PRESETS = ("fast", "default", "accurate")
+# The reference: 512 steps of a predictor and one correction each (Qu et al. 2024).
+REFERENCE = Combination(SDA, "pc", "uniform", 512)
+# Of (d): Lorenz-63 takes a network, and trajectories are long.
+LORENZ_RULES = ((SDA, 1), (PROXIMAL, 0), (GAUSSIAN_10, 0), (NEAR, 3))
 # Of (d), the rank histograms.
-RANKED = [(rule, SamplerConfig("dpmpp_2m_ode", 32)) for rule in LORENZ_RULES]
+RANKED = [(rule, SamplerConfig(BEST, 32)) for rule, _ in LORENZ_RULES]
 # The rule with which solvers are compared: the most exact one where the prior is Gaussian.
 COMPARE = {"a": GAUSSIAN, "b": ORACLE, "c": GAUSSIAN}
 
@@ -103,47 +112,39 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
     Rules are compared on every case, with the best solver; solvers, grids and numbers of steps on
     the last of a group, with the best rule.
     """
+    of = lambda rule, steps: Combination(rule, BEST, "log_snr", steps)
     if group == "d":
-        return [
-            Combination(rule, "dpmpp_2m_ode", "log_snr", n)
-            for rule in LORENZ_RULES
-            for n in LORENZ_STEPS
-        ]
-    best, cheap = COMPARE[group], MMPS
+        chosen = [of(rule, n) for rule, d in LORENZ_RULES for n in _steps(d, BUDGET, LONG)]
+        # The reference takes long on the long trajectories, which are the last.
+        return list(dict.fromkeys(chosen if last else [*chosen, REFERENCE]))
+    best = COMPARE[group]
     if quick:
-        chosen = [
-            Combination(best, "dpmpp_2m_ode", "log_snr", 8),
-            Combination(best, "dpmpp_2m_ode", "log_snr", 32),
-            Combination(best, "dpmpp_2m", "log_snr", 32),
-            Combination(cheap, "dpmpp_2m_ode", "log_snr", 32),
-        ]
+        chosen = [of(best, 8), of(best, 32), of(MMPS, 32)]
         if group == "b":  # 8 are 32 with the derivatives; the longest is what they are held against
-            chosen += [Combination(cheap, "dpmpp_2m_ode", "log_snr", steps) for steps in (8, 256)]
-    else:
-        rules = ((ORACLE, (32,)), *RULES)[0 if group == "b" else 1 :]
-        chosen = [
-            Combination(rule, "dpmpp_2m_ode", "log_snr", n) for rule, steps in rules for n in steps
-        ]
-        chosen += [Combination(best, "dpmpp_2m", "log_snr", 32)]
-        if group == "b":
-            # With three derivatives each, 256 steps cost 1024 evaluations.
-            chosen += [Combination(MMPS, "dpmpp_2m_ode", "log_snr", LONG // 4)]
-        if last:
-            chosen += [
-                Combination(best, solver, "log_snr", n)
-                for solver in ("dpmpp_2m", "dpmpp_2m_ode")
-                for n in STEPS
-            ]
-            chosen += [Combination(best, solver, "log_snr", 32) for solver in SOLVERS]
-            chosen += [Combination(best, "dpmpp_2m_ode", grid, 32) for grid in GRIDS]
-            # The reference: 512 steps of a predictor and one correction each (Qu et al. 2024).
-            chosen += [Combination(SDA, "pc", "uniform", 512)]
-    known = ("oracle", *get_args(Rule)), get_args(Solver), get_args(TimeGrid)
-    return [
-        c
-        for c in dict.fromkeys(chosen)
-        if c.rule.rule in known[0] and c.solver in known[1] and c.grid in known[2]
-    ]
+            chosen += [of(MMPS, 8), of(MMPS, LONG // 4)]
+        return list(dict.fromkeys(chosen))
+    rules = ((ORACLE, 0), *RULES) if group == "b" else RULES
+    budgets = (BUDGET, LONG) if group == "b" else (BUDGET,)
+    chosen = [of(rule, n) for rule, d in rules for n in _steps(d, *budgets)]
+    if last:
+        chosen += [Combination(best, s, "log_snr", n) for s in SOLVERS[:3] for n in STEPS]
+        chosen += [Combination(best, solver, "log_snr", 32) for solver in SOLVERS]
+        chosen += [Combination(best, BEST, grid, 32) for grid in GRIDS]
+        chosen += [_preset(name) for name in PRESETS]
+        chosen += [REFERENCE]
+    return list(dict.fromkeys(chosen))
+
+
+def _steps(derivatives: int, *budgets: int) -> tuple[int, ...]:
+    """Numbers of steps that cost `budgets`, and the first budget as evaluations alone."""
+    costly = (n // (1 + derivatives) for n in budgets)
+    return (*(n for n in costly if n >= FEWEST), budgets[0])
+
+
+def _preset(name: str) -> Combination:
+    """A preset of `assimilate`."""
+    sampler, guidance = preset(name)
+    return Combination(Guidance.of(guidance), sampler.solver, sampler.grid, sampler.steps)
 
 
 def main() -> None:
@@ -189,12 +190,13 @@ def calibrate(groups: Sequence[str], folder: Path, *, quick: bool = False) -> li
         sum(_weight(c) for g, case, cs in plan for c in cs if named(g, case, c) not in kept)
     )
     rows: list[dict[str, Any]] = []
+    counted: Counted = {}
     for group, case, chosen in plan:
         for combination in chosen:
             if row := kept.get(named(group, case, combination)):
                 rows.append(row)
                 continue
-            rows.append({"group": group, **_row(case, combination, members[group])})
+            rows.append({"group": group, **_row(case, combination, members[group], counted)})
             progress(rows[-1], _weight(combination))
             write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "calibration.json")
         write_text(calibration_report.table(rows), folder / "calibration.md")
@@ -205,11 +207,19 @@ def calibrate(groups: Sequence[str], folder: Path, *, quick: bool = False) -> li
     return rows
 
 
-def _row(case: Case | LorenzCase, combination: Combination, members: int) -> dict[str, Any]:
+def _row(
+    case: Case | LorenzCase, combination: Combination, members: int, counted: Counted
+) -> dict[str, Any]:
     rule, solver, grid, steps = combination
     sampler = SamplerConfig(solver=solver, steps=steps, grid=grid)  # pyright: ignore
     run = run_lorenz if isinstance(case, LorenzCase) else run_case
-    return run(case, rule, sampler, members, jax.random.key(0), batch=BATCH).as_dict()  # pyright: ignore
+    row = run(
+        case, rule, sampler, members, jax.random.key(0), batch=BATCH,  # pyright: ignore
+        counts=counted.get(combination),
+    )  # fmt: skip
+    # Steps and rule decide, not the case: one count serves all.
+    counted[combination] = row.forward_evaluations, row.derivative_evaluations
+    return row.as_dict()
 
 
 def _name(case: Case | LorenzCase, combination: Combination, members: int) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from experiments.assimilate import analyse, with_fitted_inflation
 from experiments.inputs import STATE
 from experiments.models import open_model
 from experiments.settings import Settings
+from slams_jax.calibration import Guidance
 from slams_jax.data.fields import stack_members
 from slams_jax.diffusion import SamplerConfig, evaluations
 from slams_jax.errors import RunError
@@ -26,13 +27,15 @@ from slams_jax.verify import metrics
 
 Row = dict[str, Any]
 
-SAMPLER = SamplerConfig("dpmpp_2m", 16)
+SAMPLER = SamplerConfig("dpmpp_3m_ode", 16)
+DEFAULT = GuidanceConfig("gaussian", iterations=30)
 TRIALS = (
-    (GuidanceConfig("gaussian", iterations=30), SAMPLER),
+    (DEFAULT, SAMPLER),
     (GuidanceConfig("gaussian", iterations=10), SAMPLER),
-    (GuidanceConfig("gaussian", iterations=30), SamplerConfig("dpmpp_2m", 32)),
-    (GuidanceConfig("gaussian", iterations=30), SamplerConfig("dpmpp_2m_ode", 16)),
-    (GuidanceConfig("gaussian", iterations=30), SamplerConfig("ddim", 16)),
+    (DEFAULT, SamplerConfig("dpmpp_3m_ode", 32)),
+    (DEFAULT, SamplerConfig("dpmpp_2m_ode", 16)),
+    (DEFAULT, SamplerConfig("dpmpp_2m", 16)),
+    (DEFAULT, SamplerConfig("ddim", 16)),
     (GuidanceConfig("pigdm", iterations=30, jacobian=False), SAMPLER),
     (GuidanceConfig("pigdm", iterations=30), SAMPLER),
     (GuidanceConfig("tmpd"), SAMPLER),
@@ -59,16 +62,11 @@ def trained_rows(settings: Settings, progress: Callable[[str], None] = logging.i
 
 def _row(settings: Settings, data: inputs.Inputs, model: Model, progress) -> Row:
     guidance, sampler = settings.guidance, settings.sampler
-    rule = guidance.rule + (f" ({guidance.iterations})" if guidance.rule != "sda" else "")
-    if guidance.rule in ("dps", "tmpd"):
-        rule = guidance.rule
-    if not guidance.jacobian:
-        rule += " no jacobian"
     count = evaluations(sampler) or 0
     row: Row = {
-        "group": "e", "case": "trained model", "rule": rule, "solver": sampler.solver,
-        "grid": sampler.grid, "steps": sampler.steps, "forward_evaluations": count,
-        "derivative_evaluations": count * guidance.derivatives,
+        "group": "e", "case": "trained model", "rule": str(Guidance.of(guidance)),
+        "solver": sampler.solver, "grid": sampler.grid, "steps": sampler.steps,
+        "forward_evaluations": count, "derivative_evaluations": count * guidance.derivatives,
         "members": settings.assimilation.members, "inflation": settings.assimilation.inflation,
     }  # fmt: skip
     begun = time.perf_counter()

@@ -32,7 +32,7 @@ from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.errors import InputError
 
 SCHEDULE = CosineSchedule()
-ODE = SamplerConfig("dpmpp_2m_ode", 32)
+ODE = SamplerConfig("dpmpp_3m_ode", 32)
 GAUSSIAN = Guidance("gaussian", (("iterations", 15),), covariance=True)
 
 
@@ -269,7 +269,7 @@ def test_every_combination_is_one_of_the_library():
     for group in "abc":
         for quick in (True, False):
             chosen = calibrate.combinations(group, quick=quick, last=True)
-            assert len(chosen) == len(set(chosen)) > 3
+            assert len(chosen) == len(set(chosen)) > 2
             for c in chosen:
                 SamplerConfig(c.solver, c.steps, c.grid)
                 assert str(c.rule)

@@ -1,6 +1,7 @@
 """The Kalman smoother against dense linear algebra in double precision."""
 
 import inspect
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,27 @@ def test_it_is_the_exact_posterior(seed):
     for k in range(TIMES):
         part = slice(k * SIZE, (k + 1) * SIZE)
         np.testing.assert_allclose(found.covariance[k], covariance[part, part], atol=2e-4)
+
+
+def test_it_agrees_with_dynamax():
+    """An independent implementation, which takes no missing values."""
+    whole = problem() | {"values": np.random.default_rng(9).standard_normal((TIMES, COUNT))}
+    p = {name: jnp.asarray(value, jnp.float32) for name, value in whole.items()}
+    none = lambda size: (jnp.zeros(size), jnp.zeros((size, 0)))  # bias, weights of inputs
+    with (
+        warnings.catch_warnings(),
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        warnings.simplefilter("ignore")  # of what dynamax imports
+        ssm = pytest.importorskip("dynamax.linear_gaussian_ssm.inference")
+        initial = ssm.ParamsLGSSMInitial(p["mean"], p["covariance"])
+        dynamics = ssm.ParamsLGSSMDynamics(p["transition"], *none(SIZE), p["process_covariance"])
+        emissions = ssm.ParamsLGSSMEmissions(p["operator"], *none(COUNT), p["error_covariance"])
+        expected = ssm.lgssm_smoother(ssm.ParamsLGSSM(initial, dynamics, emissions), p["values"])
+    found = smooth(whole)
+    np.testing.assert_allclose(found.mean, expected.smoothed_means, atol=1e-3)
+    np.testing.assert_allclose(found.covariance, expected.smoothed_covariances, atol=1e-3)
 
 
 def test_without_observations_it_is_the_prior():

@@ -5,7 +5,16 @@ import pytest
 
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.observe import Chain, Coarsen, Identity, Points, Select, Stride, standard_pressure
+from slams_jax.observe import (
+    Chain,
+    Coarsen,
+    Identity,
+    Points,
+    Select,
+    Stride,
+    standard_pressure,
+)
+from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from slams_jax.schema import Channel, channels_of
 
 LEVELS = (300.0, 500.0, 850.0, 1000.0)
@@ -23,6 +32,11 @@ SCATTERED = dict(
     longitude=np.array([359.0, -179.9, 12.3, 190.0, 77.0]),
     pressure=np.array([300.0, 420.0, 850.0, 999.0, 1013.25]),
 )
+INLAND = dict(
+    latitude=np.array([36.0, 39.7, 44.0]),
+    longitude=np.array([-10.0, 359.9, 4.0]),
+    pressure=np.array([310.0, 500.0, 1013.25]),
+)
 OPERATORS = {
     "identity": Identity(),
     "select": Select((5, 1)),
@@ -30,6 +44,9 @@ OPERATORS = {
     "stride": Stride(3, 1),
     "points": Points.at(GLOBAL, CHANNELS, **SCATTERED),
     "points, poles": Points.at(POLES, CHANNELS, **SCATTERED),
+    "points, region": Points.at(REGION, CHANNELS, **INLAND),
+    "coarsen, region": Chain((Select((4, 5, 6)), Coarsen(1), Stride(2, 1))),
+    "sounder": Sounder.of(CHANNELS, peaks=(450.0, 600.0)),
     "chain": Chain((Select((0, 2, 4, 6)), Coarsen(2), Stride(2))),
 }
 
@@ -47,28 +64,52 @@ def state_on(grid, function, time=2):
 
 
 def grid_for(name):
-    return POLES if name == "points, poles" else GLOBAL
+    return POLES if "poles" in name else REGION if "region" in name else GLOBAL
+
+
+def around(name):
+    """Two random states and a direction, on the grid of an operator."""
+    rng = np.random.default_rng(0)
+    shape = (2, *grid_for(name).shape, len(CHANNELS))
+    return tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
+
+
+def check_adjoint(operator, x, d):
+    """<H' d, y> = <d, H'^T y> for the derivative at x."""
+    value, tangent = jax.jvp(operator, (x,), (d,))
+    y = jnp.asarray(np.random.default_rng(1).standard_normal(value.shape), jnp.float32)
+    back = jax.vjp(operator, x)[1](y)[0]
+    size = float(jnp.linalg.norm(tangent) * jnp.linalg.norm(y))
+    assert size > 0.1
+    np.testing.assert_allclose(jnp.vdot(tangent, y), jnp.vdot(d, back), atol=1e-5 * size)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_adjoint_identity_and_finite_differences(name):
-    """<H x, y> = <x, H^T y>, and H(x + d) - H(x) = H d: these operators are all linear."""
+    """And H(x + d) - H(x) = H d: these operators are all linear."""
     operator = OPERATORS[name]
-    rng = np.random.default_rng(0)
-    shape = (2, *grid_for(name).shape, len(CHANNELS))
-    x, d = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
-    value, transpose = jax.vjp(operator, x)
-    y = jnp.asarray(rng.standard_normal(value.shape), jnp.float32)
-    left, right = jnp.vdot(value, y), jnp.vdot(x, transpose(y)[0])
-    np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+    x, d = around(name)
+    check_adjoint(operator, x, d)
     tangent = jax.jvp(operator, (x,), (d,))[1]
-    np.testing.assert_allclose(tangent, (operator(x + 0.5 * d) - value) / 0.5, atol=1e-4)
-    assert float(jnp.abs(value).max()) > 0.1
+    difference = (operator(x + 0.5 * d) - operator(x)) / 0.5
+    np.testing.assert_allclose(tangent, difference, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", ["", "poles", "region"])
+def test_adjoint_identity_and_finite_differences_of_a_bent_operator(grid):
+    """Outgoing longwave radiation, in a chain with what comes before and after it."""
+    operator = Chain((OutgoingLongwave.of(CHANNELS), lambda flux: flux[..., None], Stride(2)))
+    x, d = around(grid)
+    x, d = 250.0 + 10.0 * x, 10.0 * d
+    check_adjoint(operator, x, d)
+    tangent = jax.jvp(operator, (x,), (d,))[1]
+    ends = [np.asarray(operator(x + h * d), np.float64) for h in (0.05, -0.05)]
+    np.testing.assert_allclose(tangent, (ends[0] - ends[1]) / 0.1, atol=0.02)
 
 
 def test_operators_are_pytrees_that_pass_through_jit():
-    x = state_on(GLOBAL, lambda t, lat, lon, log_p: lat + t + 0 * lon + log_p)
-    for operator in OPERATORS.values():
+    for name, operator in OPERATORS.items():
+        x = state_on(grid_for(name), lambda t, lat, lon, log_p: lat + t + 0 * lon + log_p)
         np.testing.assert_allclose(jax.jit(lambda h, x: h(x))(operator, x), operator(x), rtol=1e-5)
 
 

@@ -24,6 +24,7 @@ from slams_jax.diffusion.guidance import Rule
 from slams_jax.errors import InputError
 from slams_jax.observe import PriorCovariance, Stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
+from slams_jax.presets import GuidanceConfig
 
 
 @jax.tree_util.register_dataclass
@@ -71,6 +72,13 @@ class Case:
         return score(self.exact, np.reshape(draws, (len(draws), -1)))
 
 
+# What a rule reads of `GuidanceConfig`.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "sda": ("gamma",), "pigdm": ("iterations", "jacobian"), "mmps": ("iterations",),
+    "gaussian": ("iterations",),
+}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Guidance:
     """A rule of the library with its options, as `run_case` takes rules.
@@ -84,6 +92,12 @@ class Guidance:
     rule: Rule
     options: tuple[tuple[str, Any], ...] = ()
     covariance: bool = False
+
+    @classmethod
+    def of(cls, config: GuidanceConfig) -> "Guidance":
+        """The rule with the options that it reads, told the covariance as in `assimilate`."""
+        options = tuple((name, getattr(config, name)) for name in _OPTIONS.get(config.rule, ()))
+        return cls(config.rule, options, covariance=config.rule not in ("sda", "dps"))
 
     def __call__(self, problem: Problem) -> Denoiser:
         """The guided denoiser."""
@@ -182,6 +196,7 @@ def run_case(
     *,
     draw: Draw = sample,
     batch: int | None = None,
+    counts: tuple[int, int] | None = None,
 ) -> Row:
     """Draw from the posterior of a case and compare with the exact one.
 
@@ -193,6 +208,8 @@ def run_case(
         key: of the draws.
         draw: one draw (key, denoiser, shape, schedule, config) -> trajectory.
         batch: draws made at a time (all at once where None).
+        counts: evaluations and derivatives of the rule and sampler, where they have been counted
+            already (`count_evaluations`), on this case or another one.
 
     Raises:
         InputError: fewer than 32 members, from which no error can be told.
@@ -206,7 +223,7 @@ def run_case(
     draws = np.asarray(run(leaves, key), dtype=np.float64)
     seconds = time.perf_counter() - begun
     finite = np.isfinite(draws).reshape(members, -1).all(axis=1)
-    forward, derivative = count_evaluations(case, rule, sampler, draw=draw)
+    forward, derivative = counts or count_evaluations(case, rule, sampler, draw=draw)
     return Row(
         case=case.name, rule=str(rule), solver=sampler.solver, grid=sampler.grid,
         steps=sampler.steps, members=members, forward_evaluations=forward,

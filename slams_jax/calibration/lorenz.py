@@ -31,7 +31,7 @@ from slams_jax.score import ScoreConfig, trajectory_denoiser, window_denoiser
 
 SYSTEM, DT, SUBSTEPS = Lorenz63(), 0.01, 5  # those of configs/lorenz63.py
 SPIN_UP = 400  # frames until particles that start anywhere are on the attractor
-FRAMES = (9, 17)
+FRAMES = (9, 13)
 INTERVAL, OFFSET, ERROR = 3, 1, 1.5  # of the observations
 PARTICLES = 65536
 

@@ -33,6 +33,7 @@ def run_lorenz(
     key: PRNGKey,
     *,
     batch: int | None = None,
+    counts: tuple[int, int] | None = None,
 ) -> Row:
     """As `slams_jax.calibration.run_case`, the score averaged over the truths of the case.
 
@@ -43,6 +44,7 @@ def run_lorenz(
         members: number of draws for each truth.
         key: of the draws.
         batch: draws made at a time.
+        counts: as there.
 
     Raises:
         InputError: fewer than 32 members, or more than the case has exact draws.
@@ -53,7 +55,7 @@ def run_lorenz(
     draws, seconds = _draw_all(case.problem, case.values, rule, sampler, members, key, batch)
     finite = np.isfinite(draws).all(axis=(1, 2))
     single = Case(case.name, case.problem, case.exact[0])
-    forward, derivative = count_evaluations(single, rule, sampler)
+    forward, derivative = counts or count_evaluations(single, rule, sampler)
     return Row(
         case=case.name, rule=str(rule), solver=sampler.solver, grid=sampler.grid,
         steps=sampler.steps, members=members, forward_evaluations=forward,

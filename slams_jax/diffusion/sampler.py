@@ -25,10 +25,14 @@ from slams_jax.diffusion.solvers import (
 )
 from slams_jax.errors import InputError
 
-Solver = Literal["dpmpp_2m", "dpmpp_2m_ode", "ddim", "euler_maruyama", "heun", "pc", "ode"]
+Solver = Literal[
+    "dpmpp_3m_ode", "dpmpp_2m_ode", "dpmpp_2m", "ddim", "euler_maruyama", "heun", "pc", "ode"
+]
 # The explicit solvers of diffrax for ODEs, by their names there.
 OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri5", "Dopri8"]
 
+# eta and number of estimates of the exponential multistep solvers.
+_EXPONENTIAL = {"dpmpp_2m": (1.0, 2), "dpmpp_2m_ode": (0.0, 2), "dpmpp_3m_ode": (0.0, 3)}
 # Which solver reads an option; with another one it must keep its default.
 _OPTION_OF = dict(eta="ddim", corrections="pc", tau="pc", method="ode", rtol="ode", atol="ode")
 
@@ -40,7 +44,8 @@ class SamplerConfig:
     Attributes:
         solver: of the reverse SDE "dpmpp_2m" (exponential, two-step), "ddim" (exponential,
             one-step), "euler_maruyama", "heun" (stochastic Heun) and "pc" (predictor and Langevin
-            corrector); of the probability-flow ODE "dpmpp_2m_ode", "ddim" and "ode".
+            corrector); of the probability-flow ODE "dpmpp_3m_ode" (exponential, three-step),
+            "dpmpp_2m_ode", "ddim" and "ode".
         steps: number of steps; with adaptive ones, the most that are tried.
         grid: times equidistant in the log-SNR, in t ("uniform"), or as those of EDM. Adaptive
             steps take no more than the length of the first one from it.
@@ -52,7 +57,7 @@ class SamplerConfig:
         atol: likewise the absolute tolerance: both are positive, or neither.
     """
 
-    solver: Solver = "dpmpp_2m"
+    solver: Solver = "dpmpp_3m_ode"
     steps: int = 32
     grid: TimeGrid = "log_snr"
     eta: float = 0.0
@@ -219,7 +224,8 @@ def problem_of(key, denoiser, start, schedule, config):
     elif config.solver == "ddim":
         solver = ExponentialSolver(schedule, config.eta, estimates=1)
     else:
-        solver = ExponentialSolver(schedule, 1.0 if config.solver == "dpmpp_2m" else 0.0)
+        eta, estimates = _EXPONENTIAL[config.solver]
+        solver = ExponentialSolver(schedule, eta, estimates)
     return denoiser_terms(denoiser, noise), solver
 
 

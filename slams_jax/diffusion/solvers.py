@@ -24,6 +24,8 @@ from jaxtyping import Array
 from slams_jax.aliases import Denoiser
 from slams_jax.diffusion.schedule import CosineSchedule, to_score
 
+FAR = 1e9  # in the log-SNR, whose values are of order ten
+
 
 class _DenoiserSolver(diffrax.AbstractItoSolver):
     """What the two solvers share: the terms of `denoiser_terms`, and steps that carry no error."""
@@ -43,7 +45,7 @@ class _DenoiserSolver(diffrax.AbstractItoSolver):
 
 
 class ExponentialSolver(_DenoiserSolver):
-    r"""DDIM and DPM-Solver++(2M), from the probability-flow ODE to the reverse SDE.
+    r"""DDIM and DPM-Solver++ (2M, 3M), from the probability-flow ODE to the reverse SDE.
 
     With h the step in the log-SNR, D the denoised estimate and a prime for the end of the step,
 
@@ -51,15 +53,18 @@ class ExponentialSolver(_DenoiserSolver):
         s = eta sigma' sqrt(1 - exp(-2 h)),  c = sqrt(sigma'^2 - s^2),
 
     which are eqs. 12 and 16 of DDIM (Song, Meng & Ermon 2021) for any alpha and sigma; `eta` = 1 is
-    the ancestral step of DDPM. Of order 1, D is the estimate at the beginning of the step; of
-    order 2 it is extrapolated linearly in the log-SNR from the last two (the first step uses one):
+    the ancestral step of DDPM. Of order 1, D is the estimate at the beginning of the step. Of
+    order 2 it is extrapolated linearly in the log-SNR from the last two, to the middle of the step:
     DPM-Solver++(2M) for `eta` = 0, SDE-DPM-Solver++(2M) for `eta` = 1 (Lu et al. 2022, section 5
-    and appendix A). One evaluation a step; the order in the log-SNR is that of the ODE.
+    and appendix A). Of order 3, for `eta` = 0, the parabola through the last three is integrated
+    exactly over the step: the exponential method of Adams and Bashforth (Hochbruck & Ostermann
+    2010, "Exponential integrators", Acta Numerica 19). The first steps use as many estimates as
+    there are. One evaluation a step; the order in the log-SNR is that of the ODE.
 
     Attributes:
         schedule: the noise schedule.
         eta: the share of fresh noise: 0 the ODE, 1 the reverse SDE.
-        estimates: 1 or 2: how many denoised estimates a step uses, which is the order.
+        estimates: 1, 2 or 3: how many denoised estimates a step uses, which is the order.
     """
 
     schedule: CosineSchedule
@@ -71,33 +76,58 @@ class ExponentialSolver(_DenoiserSolver):
         return self.estimates
 
     def init(self, terms, t0, t1, y0, args):
-        """No denoised estimate yet: its log-SNR is marked by an infinite distance."""
-        if self.estimates == 1:
-            return None
-        return jnp.zeros_like(y0), jnp.full((), -jnp.inf, dtype=jnp.result_type(y0))
+        """No estimates yet, the latest first: they stand so far away that they have no weight."""
+        far = [jnp.full((), -FAR * (k + 1), jnp.result_type(y0)) for k in range(self.estimates - 1)]
+        return tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        """One step from s = `t0` to `t1`; the state is the last estimate and its log-SNR."""
+        """One step from s = `t0` to `t1`; the state is the last estimates and their log-SNRs."""
         drift, noise = terms.terms
         now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
-        sigma = self.schedule.sigma(then)
+        alpha, sigma = self.schedule.alpha(then), self.schedule.sigma(then)
         log_snr = self.schedule.log_snr(now)
         h = self.schedule.log_snr(then) - log_snr
         denoised = drift.vf(t0, y0, args)
-        estimate, state = denoised, None
-        if self.estimates == 2:
-            last, last_log_snr = solver_state
-            # Lu et al. 2022, eq. 13: 1 / (2 r), r = (last step) / (this step), infinite at first.
-            estimate += 0.5 * (h / (log_snr - last_log_snr)) * (denoised - last)
-            state = (denoised, log_snr)
+        past = ((denoised, log_snr), *solver_state)
         # log(c / sigma'), and alpha' - c alpha / sigma without a difference of like numbers.
         log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2.0 * h))
         y1 = jnp.exp(log_kept) * sigma / self.schedule.sigma(now) * y0
-        y1 = y1 - self.schedule.alpha(then) * jnp.expm1(log_kept - h) * estimate
+        if self.estimates == 3:
+            y1 = y1 + alpha * _integral_of_parabola(past, h)
+        else:
+            y1 = y1 - alpha * jnp.expm1(log_kept - h) * _middle(past, h)
         if self.eta > 0.0:
             white = noise.contr(t0, t1) / jnp.sqrt(t1 - t0)
             y1 = y1 + self.eta * sigma * jnp.sqrt(-jnp.expm1(-2.0 * h)) * white
-        return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
+        return y1, None, dict(y0=y0, y1=y1), past[:-1], diffrax.RESULTS.successful
+
+
+Estimates = tuple[tuple[Array, Array], ...]  # denoised estimates and their log-SNRs, latest first
+
+
+def _middle(past: Estimates, h: Array) -> Array:
+    """The estimate in the middle of a step of h: of one estimate itself, of two their line."""
+    (latest, log_snr), *before = past
+    if not before:
+        return latest
+    last, last_log_snr = before[0]
+    # Lu et al. 2022, eq. 13: 1 / (2 r), r = (last step) / (this step), infinite at first.
+    return latest + 0.5 * (h / (log_snr - last_log_snr)) * (latest - last)
+
+
+def _integral_of_parabola(past: Estimates, h: Array) -> Array:
+    """The integral of exp(u - h) D(u) over u from 0 to h, D the parabola through three estimates.
+
+    u is the log-SNR from the beginning of the step; D is written with Newton's divided differences.
+    """
+    (d_0, l_0), (d_1, l_1), (d_2, l_2) = past
+    slope = (d_0 - d_1) / (l_0 - l_1)
+    bend = (slope - (d_1 - d_2) / (l_1 - l_2)) / (l_0 - l_2)
+    # Of exp(u - h) times 1, u and u^2.
+    zeroth = -jnp.expm1(-h)
+    first = h - zeroth
+    second = h**2 - 2.0 * first
+    return zeroth * d_0 + first * slope + (second + (l_0 - l_1) * first) * bend
 
 
 class PredictorCorrector(_DenoiserSolver):
