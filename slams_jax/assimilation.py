@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from absl import logging
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey, Trajectory
@@ -31,6 +32,17 @@ from slams_jax.diffusion import (
 )
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
+from slams_jax.mesh import (
+    DATA,
+    MEMBER,
+    SPACE,
+    analysis_mesh,
+    in_bands,
+    place,
+    split,
+    to_host,
+    whole,
+)
 from slams_jax.model import Model, Networks, decode, encode, residual, trajectory_prior
 from slams_jax.networks import compiler_options
 from slams_jax.observe import (
@@ -59,6 +71,7 @@ def assimilate(
     gross_error: float | None = None,
     window_chunk: int | None = None,
     member_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> xr.Dataset:
     """An ensemble drawn from p(state | background, observations).
 
@@ -78,8 +91,10 @@ def assimilate(
             it widens the ensemble (`slams_jax.inflation.fit_inflation` finds it).
         gross_error: reject observations that are further than so many standard deviations from
             the background (`without_gross_errors`); None keeps all.
-        window_chunk: windows of the trajectory evaluated at a time; bounds the memory.
-        member_batch: members drawn at a time; likewise.
+        window_chunk: windows of the trajectory evaluated at a time by a device; bounds the memory.
+        member_batch: members drawn at a time by a device; likewise.
+        mesh: the devices, from `slams_jax.mesh.analysis_mesh`; all of them, for the members,
+            unless given. In several processes all call this alike, and all get the result.
 
     Returns:
         Dataset with the model's variables on (member, time, level, latitude, longitude), physical
@@ -110,21 +125,25 @@ def assimilate(
     ]  # fmt: skip
     if gross_error is not None:
         streams = _checked(streams, model, background, gross_error)
+    mesh = analysis_mesh(members) if mesh is None else mesh
     before = None
     if background is not None:
         before = stack_channels(background, model.channels)
         streams.append(background_stream(model, background))
-        climate = climate + _unresolved(model, background, climate)
+        climate = climate + _unresolved(model, background, climate, mesh)
     if latent_inputs is not None:
-        streams.append(latent_stream(model, latent_inputs))
+        streams.append(latent_stream(model, latent_inputs, mesh))
     begun = time.perf_counter()
-    analyse = _compiled(model.networks, sampler, guidance, members, window_chunk, member_batch)
     inflated = tuple(
         dataclasses.replace(s, covariance=s.covariance.inflated(jnp.float32(inflation)))
         for s in streams
     )
-    states, info = analyse(key, dict(model.arrays), jnp.asarray(climate), inflated)
-    states = np.asarray(states)
+    analyse = _compiled(
+        model.networks, sampler, guidance, members, window_chunk, member_batch, mesh
+    )
+    with jax.set_mesh(mesh):
+        drawn = analyse(*_arguments(model, mesh, key, climate, inflated))
+    states, info = (jax.tree.map(lambda x: to_host(x)[:members], part) for part in drawn)
     _require_finite(states, info)
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
@@ -208,7 +227,10 @@ def background_stream(model: Model, background: xr.Dataset) -> Stream:
 
 
 def _unresolved(
-    model: Model, background: xr.Dataset, climate: Float[np.ndarray, "time lat lon channel"]
+    model: Model,
+    background: xr.Dataset,
+    climate: Float[np.ndarray, "time lat lon channel"],
+    mesh: Mesh,
 ) -> Float[np.ndarray, "time lat lon channel"]:
     """What of the background no latent can represent; zero where it is missing.
 
@@ -221,14 +243,16 @@ def _unresolved(
         model.arrays["std"]
     )
     missing = ~np.isfinite(scaled)
-    rest = _compiled_residual(model.networks)(
-        dict(model.arrays), jnp.asarray(np.where(missing, 0.0, scaled))
-    )
-    return np.where(missing, 0.0, np.asarray(rest))
+    rest = _on_frames(residual, model, np.where(missing, 0.0, scaled), mesh)
+    return np.where(missing, 0.0, rest)
 
 
-def latent_stream(model: Model, inputs: Mapping[str, np.ndarray]) -> Stream:
+def latent_stream(
+    model: Model, inputs: Mapping[str, np.ndarray], mesh: Mesh | None = None
+) -> Stream:
     """z_y = E(inputs) as an observation of the latent, its error estimated at training.
+
+    It is computed on the devices of `mesh`, on one unless given.
 
     Raises:
         InputError: a model without latent error covariance, or other inputs than it was made for.
@@ -241,21 +265,44 @@ def latent_stream(model: Model, inputs: Mapping[str, np.ndarray]) -> Stream:
             f"{sorted(model.latent_inputs)}: give these"
         )
     covariance, bias = model.latent_error
-    given = {k: jnp.asarray(v) for k, v in inputs.items()}
-    z = _compiled_encoder(model.networks)(dict(model.arrays), given)
-    return make_stream("latent", np.asarray(z) - bias, Identity(), covariance, space="latent")
+    mesh = analysis_mesh(1, devices=jax.local_devices()[:1]) if mesh is None else mesh
+    z = _on_frames(encode, model, dict(inputs), mesh)
+    return make_stream("latent", z - bias, Identity(), covariance, space="latent")
+
+
+def _on_frames(
+    function: Callable[[Networks, dict[str, Any], Any], Array],
+    model: Model,
+    frames: Any,
+    mesh: Mesh,
+) -> Float[np.ndarray, "time lat lon channel"]:
+    """A function of networks, arrays and standardised fields, on the devices of `mesh`."""
+    frames = place(frames, mesh, in_bands(mesh, model.grid.shape))
+    with jax.set_mesh(mesh):
+        return to_host(_compiled_function(function, model.networks)(
+            place(dict(model.arrays), mesh, whole), frames
+        ))  # fmt: skip
 
 
 @functools.cache
-def _compiled_residual(networks: Networks):
-    return jax.jit(
-        functools.partial(residual, networks), compiler_options=compiler_options() or None
+def _compiled_function(function: Callable, networks: Networks):
+    def run(arrays: dict[str, Any], frames: Any) -> Array:
+        frames = jax.tree.map(lambda x: split(x, DATA, SPACE), frames)
+        return function(networks, arrays, frames)
+
+    return jax.jit(run, compiler_options=compiler_options() or None)
+
+
+def _arguments(model: Model, mesh: Mesh, key: PRNGKey, climate: np.ndarray, streams: Any) -> tuple:
+    """The arguments of the compiled analysis on its devices: networks whole, fields in bands."""
+    bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
+    arrays = dict(model.arrays)
+    prior = {"prior": place(arrays.pop("prior"), mesh, bands)}
+    return (
+        place(key, mesh, whole),
+        place(arrays, mesh, whole) | prior,
+        *place((climate, streams), mesh, bands),
     )
-
-
-@functools.cache
-def _compiled_encoder(networks: Networks):
-    return jax.jit(functools.partial(encode, networks), compiler_options=compiler_options() or None)
 
 
 @functools.cache
@@ -266,8 +313,14 @@ def _compiled(
     members: int,
     window_chunk: int | None,
     member_batch: int | None,
+    mesh: Mesh,
 ):
-    """The whole analysis as one compiled function; the same configuration compiles once."""
+    """The whole analysis as one compiled function; the same configuration compiles once.
+
+    It draws as many members as the devices can share evenly: `members` or a few more.
+    """
+    drawn = -(-members // mesh.shape[MEMBER]) * mesh.shape[MEMBER]
+    bands = SPACE if networks.shape[0] % mesh.shape[SPACE] == 0 else None
 
     def analyse(
         key: PRNGKey, arrays: dict[str, Any], climate: Trajectory, streams: tuple[Stream, ...]
@@ -275,7 +328,7 @@ def _compiled(
         prior = trajectory_prior(networks, arrays["score"], window_chunk)
 
         def to_state(latent: Array) -> Trajectory:
-            return decode(networks, arrays, latent) + climate
+            return split(decode(networks, arrays, latent) + climate, None, SPACE)
 
         def innovations(latent: Array, extra: Array):
             return whitened_innovations(streams, latent, to_state, extra)
@@ -290,9 +343,10 @@ def _compiled(
             latent, info = sample_with_info(key, posterior, shape, networks.schedule, sampler)
             return to_state(latent), info
 
-        return sample_ensemble(key, draw, members, batch=member_batch)
+        return sample_ensemble(key, draw, drawn, batch=member_batch)
 
-    return jax.jit(analyse, compiler_options=compiler_options() or None)
+    out = [NamedSharding(mesh, PartitionSpec(MEMBER, *rest)) for rest in ((None, bands), ())]
+    return jax.jit(analyse, out_shardings=tuple(out), compiler_options=compiler_options() or None)
 
 
 def peak_memory_bytes() -> int:

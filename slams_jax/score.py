@@ -18,6 +18,7 @@ from slams_jax.aliases import Denoiser, Params, PRNGKey, Scalar
 from slams_jax.diffusion.schedule import CosineSchedule, Prediction, target, to_denoised
 from slams_jax.errors import InputError
 from slams_jax.grid import Padding
+from slams_jax.mesh import DATA, SPACE, devices_along, split
 from slams_jax.networks import Coordinates, UNet, initialise
 
 WindowDenoiser = Callable[
@@ -170,8 +171,9 @@ def trajectory_denoiser(
     Args:
         denoise: denoiser of windows, (window, frame, lat, lon, channel).
         window: frames k in a window, odd.
-        chunk: windows evaluated at a time; their activations are recomputed for gradients, so
-            that memory does not grow with the trajectory. None: all at once.
+        chunk: windows evaluated at a time by each device that shares them; their activations are
+            recomputed for gradients, so that memory does not grow with the trajectory. None: all
+            at once.
 
     Returns:
         A denoiser of trajectories (time, lat, lon, channel) of k frames or more.
@@ -191,14 +193,17 @@ def trajectory_denoiser(
         if frames < window:
             raise InputError(f"a trajectory of {frames} frames is shorter than a window: {window}")
         count = frames - window + 1
-        parts = -(-count // (chunk or count))
-        size = -(-count // parts)
+        devices = devices_along(DATA)
+        parts = -(-count // (chunk * devices if chunk else count))
+        size = -(-count // (parts * devices)) * devices
         # Equal parts; windows beyond the last are repetitions of it that nobody reads.
         starts = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
         index = jnp.asarray(starts[:, :, None] + np.arange(window)[None, None, :])
 
+        whole = split(x_t, None, SPACE)
+
         def part(rows: Array) -> Array:
-            return denoise(x_t[rows], t)
+            return denoise(split(whole[rows], DATA, None, SPACE), t)
 
         if parts == 1:
             x_0 = part(index[0])
@@ -208,6 +213,7 @@ def trajectory_denoiser(
         inner = x_0[1 : count - 1, half]
         if count == 1:
             return x_0[0]
-        return jnp.concatenate([x_0[0, : half + 1], inner, x_0[count - 1, half:]])
+        x_0 = jnp.concatenate([x_0[0, : half + 1], inner, x_0[count - 1, half:]])
+        return split(x_0, None, SPACE)
 
     return denoise_trajectory

@@ -24,6 +24,7 @@ from slams_jax.diffusion.solvers import (
     reverse_sde_terms,
 )
 from slams_jax.errors import InputError
+from slams_jax.mesh import MEMBER, devices_along, split
 
 Solver = Literal[
     "dpmpp_3m_ode", "dpmpp_2m_ode", "dpmpp_2m", "ddim", "euler_maruyama", "heun", "pc", "ode"
@@ -242,9 +243,20 @@ def sample_ensemble(
     """`members` independent draws, `batch` of them at a time (all at once where None).
 
     Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices. What
-    `draw` returns, an array or a tree of them, gets the axis of the members in front.
+    `draw` returns, an array or a tree of them, gets the axis of the members in front. On a mesh
+    with an axis "member" its devices share them, each drawing `batch` at a time.
     """
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(members))
-    if batch is None or batch >= members:
-        return jax.vmap(draw)(keys)
-    return jax.lax.map(draw, keys, batch_size=batch)
+    devices = devices_along(MEMBER)
+    parts = -(-members // (batch * devices if batch else members))
+    size = -(-members // (parts * devices)) * devices
+    # Equal parts; draws beyond the last are thrown away.
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(size * parts))
+    several = jax.vmap(draw, spmd_axis_name=MEMBER if devices > 1 else None)
+    if parts == 1:
+        return jax.tree.map(lambda x: x[:members], several(split(keys, MEMBER)))
+    # Each device's members stay together: no draw moves.
+    rows = lambda keys: several(split(keys, MEMBER))
+    drawn = jax.lax.map(rows, keys.reshape(size, parts).T)
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x, 0, 1).reshape(size * parts, *x.shape[2:])[:members], drawn
+    )

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.grid import Padding
+from slams_jax.mesh import SPACE, devices_along
 
 # Position as extra input channels, so that a convolution can tell the tropics from the poles:
 #   none      translation equivariant in both directions
@@ -38,6 +39,8 @@ def pad(
     """
     rows, columns = halo
     x = _pad_longitude(x, columns, wrap=padding != "edge")
+    if devices_along(SPACE) > 1:
+        return _select_rows(x, rows, columns, padding)
     if padding == "sphere":
         # Columns before rows: half a circle is half of the columns without their halo.
         return _pad_over_poles(x, rows, columns)
@@ -67,16 +70,48 @@ def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Arra
     return jnp.concatenate([p for p in parts if p.shape[axis]], axis=axis)
 
 
+def _opposite(x: Array, columns: tuple[int, int]) -> np.ndarray:
+    """Where half a circle further east stands, in an array whose columns are padded already."""
+    width = x.shape[2] - sum(columns)
+    return (np.arange(x.shape[2]) - columns[0] + width // 2) % width + columns[0]
+
+
+def _select_rows(
+    x: Array, rows: tuple[int, int], columns: tuple[int, int], padding: Padding
+) -> Array:
+    """Rows before and after those of bands of latitude that lie on several devices.
+
+    Each row is selected into its place, for which devices exchange that row; to concatenate, the
+    partitioner would collect whole fields.
+    """
+    before, after = rows
+    size = x.shape[1]
+    wide = jnp.pad(x, ((0, 0), rows, (0, 0), (0, 0)))
+    place = jax.lax.broadcasted_iota(jnp.int32, (1, wide.shape[1], 1, 1), 1) - before
+    for row in [*range(-before, 0), *range(size, size + after)]:
+        circle = row % (2 * size)  # as in `_pad_over_poles`
+        source = {
+            "edge": min(max(row, 0), size - 1),
+            "torus": row % size,
+            "sphere": min(circle, 2 * size - 1 - circle),
+        }[padding]
+        found = x[:, source : source + 1]
+        if padding == "sphere" and circle >= size:
+            found = jnp.take(found, _opposite(x, columns), axis=2)
+        wide = jnp.where(place == row, found, wide)
+    return wide
+
+
 def _pad_over_poles(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
     before, after = rows
     if before == after == 0:
         return x
-    size, width = x.shape[1], x.shape[2] - sum(columns)
+    size = x.shape[1]
     # The meridian and its opposite make one circle of 2 * size rows.
     circle = np.arange(-before, size + after) % (2 * size)
     turned = circle >= size
     index = np.where(turned, 2 * size - 1 - circle, circle)
-    east = (np.arange(x.shape[2]) - columns[0] + width // 2) % width + columns[0]
+    east = _opposite(x, columns)
     parts = []
     start = 0
     for stop in [*(np.flatnonzero(np.diff(turned)) + 1), len(circle)]:
