@@ -49,6 +49,8 @@ def get_config():
     config.autoencoder_training = {
         "steps": 10000,
         "batch_size": 64,
+        "accumulate": 1,
+        "shard_state": False,
         "learning_rate": 1e-3,
         "warmup_steps": 500,
         "decay": "cosine",
@@ -62,6 +64,8 @@ def get_config():
     config.score_training = {
         "steps": 60000,
         "batch_size": 64,
+        "accumulate": 1,
+        "shard_state": False,
         "learning_rate": 1e-3,
         "warmup_steps": 500,
         "decay": "cosine",
@@ -81,6 +85,8 @@ def get_config():
         "latent_inputs": (),
         "window_chunk": 0,
         "member_batch": 4,
+        "window_devices": 1,
+        "space_devices": 1,
         "inflation": 1.0,
         "rank": 200,
         "streams": {

@@ -28,8 +28,10 @@ from slams_jax.assimilation import assimilate
 from slams_jax.data.fields import stack_members
 from slams_jax.errors import InputError
 from slams_jax.inflation import fit_inflation
+from slams_jax.mesh import analysis_mesh
 from slams_jax.model import Model
 from slams_jax.presets import PRESETS, preset
+from slams_jax.training.devices import is_writer, wait_for_all
 
 OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")
 FIT = flags.DEFINE_bool("fit_inflation", False, "Fit the spread on the validation period first.")
@@ -49,7 +51,9 @@ def main() -> None:
             settings, sampler=sampler, guidance=guidance, raw={**settings.raw, **raw}
         )
     analysis = run(settings, fit=FIT.value)
-    write(analysis, path)
+    if is_writer():
+        write(analysis, path)
+    wait_for_all("analysis")
     logging.info(
         "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
         analysis.sizes["time"], analysis.attrs["seconds"],
@@ -118,6 +122,9 @@ def analyse(settings: Settings, data: inputs.Inputs, model: Model) -> xr.Dataset
         gross_error=options.gross_error or None,
         window_chunk=options.window_chunk or None,
         member_batch=options.member_batch or None,
+        mesh=analysis_mesh(
+            options.members, windows=options.window_devices, space=options.space_devices
+        ),
     )
 
 
@@ -131,4 +138,4 @@ def _checked(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, distributed=True)

@@ -7,19 +7,25 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
+from experiments.distributed import join
 from slams_jax.errors import InputError, RunError
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
 def run(
-    main: Callable[[], None], argv: Sequence[str] | None = None, *, optional_config: bool = False
+    main: Callable[[], None],
+    argv: Sequence[str] | None = None,
+    *,
+    optional_config: bool = False,
+    distributed: bool = False,
 ) -> NoReturn:
     """Parse the flags of `argv` (sys.argv), call `main` and exit.
 
     A flag that is unknown, leftover words, a configuration that cannot be read and `InputError`
     give `error: ...` on stderr and status 2, `RunError` likewise with status 1. Anything else is
-    a mistake of the program and keeps its traceback.
+    a mistake of the program and keeps its traceback. With `distributed` it may be one of several
+    processes, which are joined first.
     """
 
     def guarded(arguments: Sequence[str]) -> None:
@@ -31,6 +37,8 @@ def run(
         if "config" in flags.FLAGS:
             _check_config(flags.FLAGS["config"].value, optional=optional_config)
         try:
+            if distributed:
+                join()
             main()
         except InputError as error:
             _stop(error)

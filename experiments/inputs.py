@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from experiments.distributed import writer_first
 from experiments.generate import nature_run
 from experiments.settings import DataSettings, FieldSettings, Settings
 from slams_jax.data import (
@@ -100,11 +101,16 @@ def data_root(settings: Settings) -> Path:
 
 
 def load(settings: Settings) -> Inputs:
-    """Open, select and cache the data of a configuration.
+    """Open, select and cache the data of a configuration; of several processes, one by one.
 
     Raises:
         InputError: files, variables, levels or periods that do not fit.
     """
+    with writer_first("data"):
+        return _load(settings)
+
+
+def _load(settings: Settings) -> Inputs:
     root, data = data_root(settings), settings.data
     state = open_dataset(root / data.state, variables=data.variables, levels=data.levels or None)
     grid = Grid.of(state[LATITUDE].values, state[LONGITUDE].values)

@@ -127,8 +127,11 @@ class AssimilationSettings:
         inflation: factor on all error variances.
         gross_error: reject observations so many standard deviations from the background; 0 for no
             check.
-        window_chunk: windows evaluated at a time; 0 for all.
-        member_batch: members drawn at a time; 0 for all.
+        window_chunk: windows evaluated at a time by a device; 0 for all.
+        member_batch: members drawn at a time by a device; 0 for all.
+        window_devices: devices that share the windows of each member.
+        space_devices: devices that share the latitudes of each field: for states that are too
+            large for one. The devices that are left share the members.
         rank: horizontal patterns of estimated error covariances.
     """
 
@@ -142,11 +145,14 @@ class AssimilationSettings:
     gross_error: float = 0.0
     window_chunk: int = 0
     member_batch: int = 0
+    window_devices: int = 1
+    space_devices: int = 1
     rank: int = 200
 
     def __post_init__(self):
         for name, low in (("members", 1), ("frames", 0), ("window_chunk", 0), ("member_batch", 0),
-                          ("rank", 1), ("gross_error", 0)):  # fmt: skip
+                          ("window_devices", 1), ("space_devices", 1), ("rank", 1),
+                          ("gross_error", 0)):  # fmt: skip
             if getattr(self, name) < low:
                 raise InputError(
                     f"assimilation.{name} must be at least {low}, got {getattr(self, name)}"
@@ -155,15 +161,26 @@ class AssimilationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One stage of training: what is optimised how, and how often it is looked at."""
+    """One stage of training: what is optimised how, and how often it is looked at.
+
+    Attributes:
+        optimiser: how gradients become updates.
+        batch_size: samples of a step, on all devices together.
+        log_every: steps between records.
+        checkpoint_every: steps between checkpoints.
+        accumulate: parts that each batch is taken in, one after the other, to save memory.
+        shard_state: whether devices share parameters, their average and the optimiser's state.
+    """
 
     optimiser: OptimiserConfig
     batch_size: int
     log_every: int = 50
     checkpoint_every: int = 500
+    accumulate: int = 1
+    shard_state: bool = False
 
     def __post_init__(self):
-        for name in ("batch_size", "log_every", "checkpoint_every"):
+        for name in ("batch_size", "log_every", "checkpoint_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 

@@ -21,10 +21,12 @@ from experiments.settings import CONFIG, Settings, Training, read
 from slams_jax import autoencoder, estimate, score
 from slams_jax.autoencoder import AutoencoderConfig
 from slams_jax.data import window_loader
+from slams_jax.mesh import place, whole
 from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Separable, fit_prior, fit_separable
 from slams_jax.training import fit, restore_model
+from slams_jax.training.devices import in_batches, is_writer, wait_for_all
 
 SAMPLE = 4000  # frames that error covariances are estimated from, at most
 
@@ -50,7 +52,11 @@ def train(settings: Settings) -> None:
         params, model_state, _, _ = restore_model(workdir / AUTOENCODER)
         arrays |= {AUTOENCODER: params, "model_state": model_state}
         count = len(data.archive.times)
-        latents = estimate.raw_latents(networks, arrays, data.read, count, workdir / "latents.npy")
+        path = workdir / "latents.npy"
+        if is_writer():
+            estimate.raw_latents(networks, arrays, data.read, count, path)
+        wait_for_all("latents")
+        latents = np.load(path, mmap_mode="r")
         mean, std = estimate.latent_scales(latents[data.spans["train"]])
         arrays |= {"latent_mean": jnp.asarray(mean), "latent_std": jnp.asarray(std)}
         state_error = estimate.reconstruction_error(
@@ -114,8 +120,11 @@ def _train_score(
         mean, std = statistics["latent_mean"], statistics["latent_std"]
         transform = lambda window: {STATE: (window[STATE] - mean) / std}
 
+    def prepare(key, batch):
+        return score.noisy(networks.score, networks.schedule, key, batch[STATE])
+
     def loss_fn(params, model_state, key, batch):
-        value, info = score.loss(networks.score, networks.schedule, params, key, batch[STATE])
+        value, info = score.error(networks.score, params, batch)
         return value, (model_state, info)
 
     about = describe(
@@ -134,6 +143,7 @@ def _train_score(
             arrays, length=networks.score.window, times=data.archive.times,
             span=data.spans[period], transform=transform, **how,
         ),
+        prepare=prepare,
         metadata={"model": about},
         statistics=statistics,
     )  # fmt: skip
@@ -146,12 +156,20 @@ def _fit(
     loss_fn: Callable,
     init_fn: Callable,
     loader: Callable,
+    prepare: Callable = lambda key, batch: batch,
     metadata: Mapping[str, Any] | None = None,
     statistics: Any = None,
 ) -> None:
     """One stage: what both have in common."""
-    batches = loader("train", batch_size=training.batch_size, seed=settings.seed)
-    evaluate = jax.jit(loss_fn, compiler_options=compiler_options() or None)
+    batches = loader(
+        "train", batch_size=training.batch_size, seed=settings.seed,
+        shard_index=jax.process_index(), shard_count=jax.process_count(),
+    )  # fmt: skip
+
+    def loss_of(params, model_state, key, batch):
+        return loss_fn(params, model_state, key, prepare(key, batch))[0]
+
+    evaluate = jax.jit(loss_of, compiler_options=compiler_options() or None)
 
     def validate(params, model_state):
         values = []
@@ -161,8 +179,11 @@ def _fit(
         ):
             if i and len(batch[STATE]) < training.batch_size:
                 break  # a last, smaller batch would be compiled for itself
-            key = jax.random.fold_in(jax.random.key(settings.seed), i)
-            values.append(float(evaluate(params, model_state, key, batch)[0]))
+            # The parameters are on the mesh of the training: the batch is shared out over it.
+            mesh = jax.tree.leaves(params)[0].sharding.mesh
+            batch = place(batch, mesh, in_batches(mesh))
+            key = place(jax.random.fold_in(jax.random.key(settings.seed), i), mesh, whole)
+            values.append(float(evaluate(params, model_state, key, batch)))
         return {"loss": float(np.mean(values))}
 
     stages = {
@@ -179,6 +200,9 @@ def _fit(
         validate=validate,
         log_every=training.log_every,
         checkpoint_every=training.checkpoint_every,
+        prepare=prepare,
+        accumulate=training.accumulate,
+        sharded=training.shard_state,
         metadata={"config": {k: settings.raw.get(k) for k in stages[stage]}, **(metadata or {})},
         statistics=statistics,
         compiler_options=compiler_options() or None,
@@ -226,4 +250,4 @@ def _error_covariances(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, distributed=True)

@@ -9,7 +9,7 @@ each sample, with the state in about half of them; the target is always the true
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from slams_jax.aliases import Params, PRNGKey, Scalar
 from slams_jax.errors import InputError
 from slams_jax.grid import Padding
 from slams_jax.networks import (
+    Compute,
     Coordinates,
     Decoder,
     Encoder,
@@ -60,6 +61,8 @@ class AutoencoderConfig:
         latent_noise: standard deviation of the noise on codes in training: it makes codes use
             their scale and the decoder smooth on it.
         latent_penalty: weight of the mean square of the codes, which bounds their scale.
+        compute: what the residual networks compute in, "float32" or "bfloat16" ("conv"); the
+            linear code, parameters, norms and the loss are float32 always.
 
     Raises:
         InputError: a value out of its range.
@@ -82,6 +85,7 @@ class AutoencoderConfig:
     level_power: float = 2.0
     latent_noise: float = 0.02
     latent_penalty: float = 1e-3
+    compute: Compute = "float32"
 
     def __post_init__(self):
         names = [name for name, _ in self.inputs]
@@ -97,8 +101,11 @@ class AutoencoderConfig:
         _require(self.architecture in ("conv", "slams"), "architecture", self.architecture,
                  "'conv' or 'slams'")  # fmt: skip
         _require(self.compression in (1, 2, 4), "compression", self.compression, "1, 2 or 4")
+        _require(self.compute in get_args(Compute), "compute", self.compute,
+                 f"one of {get_args(Compute)}")  # fmt: skip
         if self.architecture == "slams":
             _require(self.compression == 1, "compression", self.compression, "1 with 'slams'")
+            _require(self.compute == "float32", "compute", self.compute, "'float32' with 'slams'")
         _require(self.kernel % 2 == 1, "kernel", self.kernel, "odd")
         _require(self.width >= 1 and self.blocks >= 0, "width, blocks", (self.width, self.blocks),
                  "at least 1 and 0")  # fmt: skip
@@ -139,7 +146,8 @@ def _modules(config: AutoencoderConfig) -> tuple[Any, Any]:
             SlamsEncoder((*config.hidden, config.latent_channels), config.kernel, config.padding),
             SlamsDecoder(up, config.kernel, config.padding),
         )
-    trunk = (config.width, config.blocks, config.kernel, config.padding, config.coordinates)
+    trunk = (config.width, config.blocks, config.kernel, config.padding, config.coordinates,
+             config.compute)  # fmt: skip
     return (
         Encoder(config.latent_channels, config.compression, *trunk),
         Decoder(config.state_channels, config.compression, *trunk),

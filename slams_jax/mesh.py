@@ -21,6 +21,7 @@ from jaxtyping import Array, PyTree
 from slams_jax.errors import InputError
 
 DATA, MEMBER, SPACE = "data", "member", "space"
+_AT_ONCE = 2**26  # bytes fetched from other processes at once
 
 
 def devices_along(axis: str) -> int:
@@ -98,6 +99,11 @@ def place(tree: PyTree, mesh: Mesh, spec: Callable[[Any], PartitionSpec]) -> PyT
     return jax.tree.map(one, tree)
 
 
+def shardings(tree: PyTree, mesh: Mesh, spec: Callable[[Any], PartitionSpec]) -> PyTree:
+    """The sharding on `mesh` of each array of `tree`, or of its shape."""
+    return jax.tree.map(lambda x: NamedSharding(mesh, spec(x)), tree)
+
+
 def whole(_: Any) -> PartitionSpec:
     """For `place`: not split, every device has all of it."""
     return PartitionSpec()
@@ -122,14 +128,16 @@ def in_bands(mesh: Mesh, *shapes: tuple[int, int]) -> Callable[[Any], PartitionS
     return spec
 
 
-def to_host(x: Array) -> np.ndarray:
-    """The whole of an array that is split over devices, in every process.
+def to_host(x: Any) -> np.ndarray:
+    """The whole of an array that may be split over devices, in every process.
 
-    What lies with other processes is fetched one row of the first axis at a time: the whole need
-    not fit on a device.
+    What lies with other processes is fetched over the devices; if it is large, one row of the first
+    axis at a time: the whole need not fit on a device.
     """
-    if x.is_fully_addressable or x.is_fully_replicated:
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     everywhere = NamedSharding(x.sharding.mesh, PartitionSpec())  # pyright: ignore[reportAttributeAccessIssue]
+    if x.nbytes <= _AT_ONCE:
+        return np.asarray(jax.jit(lambda x: x, out_shardings=everywhere)(x))
     row = jax.jit(lambda x, i: x[i], out_shardings=everywhere)
     return np.stack([np.asarray(row(x, np.int32(i))) for i in range(x.shape[0])])

@@ -7,7 +7,8 @@ window that it stands in the middle of, the first and last frames from the first
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from slams_jax.diffusion.schedule import CosineSchedule, Prediction, target, to_
 from slams_jax.errors import InputError
 from slams_jax.grid import Padding
 from slams_jax.mesh import DATA, SPACE, devices_along, split
-from slams_jax.networks import Coordinates, UNet, initialise
+from slams_jax.networks import Compute, Coordinates, UNet, initialise
 
 WindowDenoiser = Callable[
     [Float[Array, "window frame lat lon channel"], Scalar],
@@ -42,6 +43,8 @@ class ScoreConfig:
         padding: what lies beyond the edges of the grid.
         coordinates: position channels beside the frames.
         prediction: what the network predicts, "eps" or "v".
+        compute: what convolutions and activations are in, "float32" or "bfloat16"; parameters,
+            norms, the embedding of time and the result are float32 always.
 
     Raises:
         InputError: a value out of its range.
@@ -56,6 +59,7 @@ class ScoreConfig:
     padding: Padding = "sphere"
     coordinates: Coordinates = "latitude"
     prediction: Prediction = "v"
+    compute: Compute = "float32"
 
     def __post_init__(self):
         checks = (
@@ -67,6 +71,8 @@ class ScoreConfig:
             ("embedding", self.embedding, self.embedding >= 1, "at least 1"),
             ("kernel", self.kernel, self.kernel >= 1 and self.kernel % 2 == 1, "odd and positive"),
             ("prediction", self.prediction, self.prediction in ("eps", "v"), "'eps' or 'v'"),
+            ("compute", self.compute, self.compute in get_args(Compute),
+             f"one of {get_args(Compute)}"),
         )  # fmt: skip
         for name, value, good, expected in checks:
             if not good:
@@ -82,6 +88,7 @@ def _network(config: ScoreConfig) -> UNet:
         kernel=config.kernel,
         padding=config.padding,
         coordinates=config.coordinates,
+        compute=config.compute,
     )
 
 
@@ -132,14 +139,35 @@ def loss(
         The loss, and scalars: `mse_low`, `mse_middle`, `mse_high`, the error over the thirds of
         [0, 1] in t (0 where the batch has no sample).
     """
+    return error(config, params, noisy(config, schedule, key, windows))
+
+
+def noisy(
+    config: ScoreConfig,
+    schedule: CosineSchedule,
+    key: PRNGKey,
+    windows: Float[Array, "batch frame lat lon channel"],
+) -> dict[str, Array]:
+    """All that is random in `loss`: noisy windows `x_t`, their times `t` and the `goal`.
+
+    Drawn for a whole batch, they are the same however the batch is then taken in parts.
+    """
     key_time, key_noise = jax.random.split(key)
     n = windows.shape[0]
     t = (jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key_time, (n,))) / n
     eps = jax.random.normal(key_noise, windows.shape, windows.dtype)
     alpha, sigma = (f(t)[:, None, None, None, None] for f in (schedule.alpha, schedule.sigma))
     goal = jax.vmap(lambda x, e, time: target(schedule, config.prediction, x, e, time))
-    error = predict(config, params, alpha * windows + sigma * eps, t) - goal(windows, eps, t)
-    mse = jnp.mean(jnp.square(error), axis=(1, 2, 3, 4))
+    return {"x_t": alpha * windows + sigma * eps, "t": t, "goal": goal(windows, eps, t)}
+
+
+def error(
+    config: ScoreConfig, params: Params, batch: Mapping[str, Array]
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The `loss` of a batch from `noisy`: a mean over its samples, without randomness."""
+    t = batch["t"]
+    missed = predict(config, params, batch["x_t"], t) - batch["goal"]
+    mse = jnp.mean(jnp.square(missed), axis=(1, 2, 3, 4))
     third = jnp.minimum(jnp.floor(3.0 * t), 2.0)
     info = {}
     for i, name in enumerate(("low", "middle", "high")):

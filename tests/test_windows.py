@@ -59,7 +59,7 @@ def test_shards_are_disjoint_and_together_complete(count):
     epochs = []
     for shard in range(count):
         loader = window_loader(
-            arrays(total), length=1, batch_size=1, seed=5, shard_index=shard, shard_count=count
+            arrays(total), length=1, batch_size=count, seed=5, shard_index=shard, shard_count=count
         )
         starts = np.concatenate(take(loader, 2 * total // count)).ravel()
         epochs.append(starts.reshape(2, total // count))
@@ -67,6 +67,21 @@ def test_shards_are_disjoint_and_together_complete(count):
         together = np.concatenate([shard[epoch] for shard in epochs])
         assert sorted(together) == list(range(total))
     assert not np.array_equal(epochs[0][0], epochs[0][1])
+
+
+def test_processes_together_give_the_batches_of_one():
+    """Beyond the end of an epoch that no batch divides, and resumed by another number of them."""
+    alone = window_loader(arrays(13), length=1, batch_size=4, seed=5)
+    pair = [
+        window_loader(arrays(13), length=1, batch_size=4, seed=5, shard_index=i, shard_count=2)
+        for i in range(2)
+    ]
+    expected = np.stack(take(alone, 12))
+    found = np.concatenate([np.stack(take(part, 8)) for part in pair], axis=1)
+    np.testing.assert_array_equal(found, expected[:8])
+    resumed = window_loader(arrays(13), length=1, batch_size=4, seed=5)
+    resumed.set_state(pair[1].get_state())
+    np.testing.assert_array_equal(np.stack(take(resumed, 4)), expected[8:])
 
 
 def test_without_shuffling_one_pass_in_order():
@@ -125,7 +140,8 @@ def test_reads_memory_maps_and_gives_copies(tmp_path):
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
         ({"shard_index": 2, "shard_count": 2}, "shard_index"),
-        ({"shard_count": 29}, "too few for 29 shards"),
+        ({"shard_count": 3}, "a batch of 2 does not divide over 3 processes"),
+        ({"shard_count": 2, "shuffle": False}, "one pass in order is for one process"),
         ({"times": times(29)}, "29 times for arrays of 30"),
         ({"arrays": {}}, "no arrays"),
         ({"arrays": {"a": np.zeros(30), "b": np.zeros(29)}}, "same number of times"),

@@ -88,18 +88,18 @@ def window_loader(
         arrays: by name, (time, ...) each, the same number of times; may be memory-mapped, and may
             hold the times themselves for `transform`.
         length: times in a window.
-        batch_size: windows in a batch.
+        batch_size: windows in a batch, of all processes together.
         seed: of the shuffling.
         times: datetime64 (time,); windows cross no gap in them. None takes them as gapless.
         span: the times to stay inside, as `split_periods` gives it.
         shuffle: endless, every epoch in another order; otherwise one pass in order, of which the
-            last batch may be smaller.
+            last batch may be smaller (one process only).
         transform: applied to each window, {name: (length, ...)}, before batching; deterministic.
-        shard_index: of this process; the shards of an epoch are disjoint and complete.
-        shard_count: number of processes.
+        shard_index: of this process.
+        shard_count: number of processes; each gives its part of every batch, in their order.
 
     Returns:
-        An iterator of {name: (batch_size, length, ...)}.
+        An iterator of {name: (batch_size / shard_count, length, ...)}.
 
     Raises:
         InputError: arrays of different lengths, no window that fits, or numbers out of range.
@@ -113,20 +113,29 @@ def window_loader(
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be in [0, 2**32), got {seed}")
+    if shard_count > 1 and not shuffle:
+        raise InputError("one pass in order is for one process: shard_count must be 1")
     if not 0 <= shard_index < shard_count:
         raise InputError(f"shard_index must be in [0, {shard_count}), got {shard_index}")
+    if batch_size % shard_count:
+        raise InputError(
+            f"a batch of {batch_size} does not divide over {shard_count} processes: choose a "
+            f"multiple of {shard_count}"
+        )
     starts = window_starts(times, next(iter(sizes.values())), length=length, span=span)
-    if starts.size < shard_count:
-        raise InputError(f"{starts.size} windows are too few for {shard_count} shards")
-    dataset = grain.MapDataset.source(_Windows(arrays, starts, length))
+    windows, part = _Windows(arrays, starts, length), batch_size // shard_count
+
+    def read(rows: np.ndarray) -> Batch:
+        own = [windows[row] for row in rows[shard_index * part : (shard_index + 1) * part]]
+        own = own if transform is None else [transform(window) for window in own]
+        return {name: np.stack([window[name] for window in own]) for name in own[0]}
+
+    # Batches of indices, those of all processes, so that neither the order nor a position in it
+    # depends on the number of processes.
+    rows = grain.MapDataset.range(starts.size)
     if shuffle:
-        dataset = dataset.seed(seed).shuffle()
-    dataset = dataset[shard_index::shard_count]
-    if shuffle:
-        dataset = dataset.repeat()
-    if transform is not None:
-        dataset = dataset.map(transform)
-    dataset = dataset.batch(batch_size, drop_remainder=shuffle)
+        rows = rows.seed(seed).shuffle().repeat()
+    dataset = rows.batch(batch_size, drop_remainder=shuffle).map(read)
     # Threads of this process, few and little ahead: a window is a copy out of a memory map.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))

@@ -15,9 +15,10 @@ from slams_jax.networks.convolution import (
 )
 from slams_jax.networks.initialise import initialise
 from slams_jax.networks.padding import Coordinates, coordinate_channels, pad
-from slams_jax.networks.unet import UNet
+from slams_jax.networks.unet import Compute, UNet
 
 __all__ = [
+    "Compute",
     "Conv",
     "Coordinates",
     "Decoder",

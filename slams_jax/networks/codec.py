@@ -16,7 +16,7 @@ from slams_jax.aliases import PRNGKey
 from slams_jax.grid import Padding
 from slams_jax.networks.convolution import Conv, depth_to_space, space_to_depth
 from slams_jax.networks.padding import Coordinates, pad
-from slams_jax.networks.unet import ResidualBlock, normalise, with_coordinates
+from slams_jax.networks.unet import Compute, ResidualBlock, normalise, with_coordinates
 
 # Noise variance of codes (of unit variance) that the starting decoder is made for: it bounds
 # how much that decoder amplifies the errors of a code.
@@ -33,6 +33,7 @@ class Trunk(nn.Module):
         kernel: size of the convolutions.
         padding: what lies beyond the edges.
         coordinates: position channels appended to the input.
+        compute: dtype of convolutions and activations; the result is float32.
     """
 
     channels: int
@@ -41,18 +42,19 @@ class Trunk(nn.Module):
     kernel: int
     padding: Padding
     coordinates: Coordinates
+    compute: Compute
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch lat lon input"]
     ) -> Float[Array, "batch lat lon output"]:
         """The correction of `x`'s linear map."""
-        x = with_coordinates(x, self.padding, self.coordinates)
+        x = with_coordinates(x, self.padding, self.coordinates).astype(self.compute)
         x = Conv(self.width, self.kernel, self.padding)(x)
         for _ in range(self.blocks):
             x = ResidualBlock(self.kernel, self.padding)(x)
         x = nn.silu(normalise(x))
-        return Conv(self.channels, self.kernel, self.padding, zero=True)(x)
+        return Conv(self.channels, self.kernel, self.padding, zero=True)(x).astype(jnp.float32)
 
 
 class Encoder(nn.Module):
@@ -66,6 +68,7 @@ class Encoder(nn.Module):
         kernel: size of the convolutions.
         padding: what lies beyond the edges.
         coordinates: position channels appended to the input.
+        compute: dtype of convolutions and activations; the result is float32.
     """
 
     latent_channels: int
@@ -75,6 +78,7 @@ class Encoder(nn.Module):
     kernel: int
     padding: Padding
     coordinates: Coordinates
+    compute: Compute
 
     @nn.compact
     def __call__(
@@ -102,6 +106,7 @@ class Encoder(nn.Module):
             self.kernel,
             self.padding,
             self.coordinates,
+            self.compute,
         )
         return code + trunk(features)
 
@@ -117,6 +122,7 @@ class Decoder(nn.Module):
         kernel: size of the convolutions.
         padding: what lies beyond the edges.
         coordinates: position channels appended to the input.
+        compute: dtype of convolutions and activations; the result is float32.
     """
 
     channels: int
@@ -126,6 +132,7 @@ class Decoder(nn.Module):
     kernel: int
     padding: Padding
     coordinates: Coordinates
+    compute: Compute
 
     @nn.compact
     def __call__(
@@ -134,8 +141,9 @@ class Decoder(nn.Module):
         """Decode to `shape` = (lat, lon)."""
         channels = self.channels * self.compression**2
         trunk = Trunk(
-            channels, self.width, self.blocks, self.kernel, self.padding, self.coordinates
-        )
+            channels, self.width, self.blocks, self.kernel, self.padding, self.coordinates,
+            self.compute,
+        )  # fmt: skip
         linear = Conv(channels, self.kernel, self.padding, bias=False, name="linear")
         patch = linear(z) + trunk(z)
         return depth_to_space(patch, self.compression)[:, : shape[0], : shape[1]]

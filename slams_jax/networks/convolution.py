@@ -191,12 +191,13 @@ class Conv(nn.Module):
     def __call__(
         self, x: Float[Array, "batch lat lon input"]
     ) -> Float[Array, "batch lat_out lon_out output"]:
-        """Convolve."""
+        """Convolve in the dtype of `x`; the parameters are float32."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
         if self.zero:
             kernel = self.param("kernel_from_zero", nn.initializers.zeros, shape)
         else:
             kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = kernel.astype(x.dtype)
         if self.upsample:
             y = upsample_conv2d(x, kernel, self.padding)
         else:
@@ -204,4 +205,4 @@ class Conv(nn.Module):
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        return y + bias[None, None, None, :]
+        return y + bias[None, None, None, :].astype(x.dtype)

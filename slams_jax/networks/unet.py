@@ -5,6 +5,8 @@ any padding: at each level residual blocks `x + f(x + m(t))` on the way down and
 convolutions down, nearest neighbour and convolution up, skips added.
 """
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,17 +17,23 @@ from slams_jax.grid import Padding
 from slams_jax.networks.convolution import Conv
 from slams_jax.networks.padding import Coordinates, coordinate_channels
 
+# What convolutions compute in, the dtype of their input. Parameters are float32.
+Compute = Literal["float32", "bfloat16"]
 _FREQUENCIES = np.pi * np.arange(1, 17, dtype=np.float32)
 
 
 def normalise(
     x: Float[Array, "batch lat lon channel"],
 ) -> Float[Array, "batch lat lon channel"]:
-    """Subtract the mean over channels at each point and divide by the standard deviation."""
-    mean = jnp.mean(x, axis=-1, keepdims=True)
-    centred = x - mean
+    """Subtract the mean over channels at each point and divide by the standard deviation.
+
+    In float32, whatever the dtype of `x`, which the result has again.
+    """
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(wide, axis=-1, keepdims=True)
+    centred = wide - mean
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + 1e-5)
+    return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
 
 
 def with_coordinates(
@@ -78,7 +86,7 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
         y = x
         if modulation is not None:
-            y = y + nn.Dense(channels)(modulation)[:, None, None, :]
+            y = y + nn.Dense(channels)(modulation)[:, None, None, :].astype(x.dtype)
         y = Conv(channels, self.kernel, self.padding)(normalise(y))
         return x + Conv(channels, self.kernel, self.padding, zero=self.zero)(nn.silu(y))
 
@@ -94,6 +102,7 @@ class UNet(nn.Module):
         kernel: size of every convolution, odd.
         padding: what lies beyond the edges.
         coordinates: position channels appended to the input.
+        compute: dtype of convolutions and activations; the result is float32.
     """
 
     channels: int
@@ -103,6 +112,7 @@ class UNet(nn.Module):
     kernel: int
     padding: Padding
     coordinates: Coordinates = "none"
+    compute: Compute = "float32"
 
     @nn.compact
     def __call__(
@@ -110,7 +120,7 @@ class UNet(nn.Module):
     ) -> Float[Array, "batch lat lon output"]:
         """Evaluate the network at times `t` in [0, 1], one for each of the batch."""
         modulation = TimeEmbedding(self.embedding)(t)
-        x = with_coordinates(x, self.padding, self.coordinates)
+        x = with_coordinates(x, self.padding, self.coordinates).astype(self.compute)
         skips = []
         for level, width in enumerate(self.widths):
             x = Conv(width, self.kernel, self.padding, stride=2 if level else 1)(x)
@@ -123,7 +133,7 @@ class UNet(nn.Module):
             up = Conv(width, self.kernel, self.padding, upsample=True)(normalise(x))
             # An odd size was rounded up on the way down.
             x = self._blocks(up[:, : skip.shape[1], : skip.shape[2]] + skip, modulation)
-        return Conv(self.channels, self.kernel, self.padding, zero=True)(x)
+        return Conv(self.channels, self.kernel, self.padding, zero=True)(x).astype(jnp.float32)
 
     def _blocks(self, x: Array, modulation: Array) -> Array:
         for _ in range(self.blocks):

@@ -1,7 +1,14 @@
 """Training: one jitted step over all devices, a loop that resumes exactly, checked checkpoints."""
 
 from slams_jax.training.checkpoint import restore_model
-from slams_jax.training.devices import batch_mesh, batched, data_mesh, replicated, shard_batch
+from slams_jax.training.devices import (
+    batch_mesh,
+    batched,
+    data_mesh,
+    replicated,
+    shard_batch,
+    state_spec,
+)
 from slams_jax.training.loop import fit
 from slams_jax.training.metrics import read_metrics
 from slams_jax.training.state import (
@@ -28,4 +35,5 @@ __all__ = [
     "replicated",
     "restore_model",
     "shard_batch",
+    "state_spec",
 ]

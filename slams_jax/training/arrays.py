@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from slams_jax.mesh import to_host
+
 Nested = dict[str, Any]
 
 
@@ -32,7 +34,7 @@ def nested(tree: PyTree) -> Nested:
         node = result
         for name in parents:
             node = node.setdefault(name, {})
-        node[last] = np.array(leaf)
+        node[last] = np.array(to_host(leaf))
     return result
 
 

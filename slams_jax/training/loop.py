@@ -25,6 +25,7 @@ from jaxtyping import PyTree
 
 from slams_jax.aliases import Params
 from slams_jax.errors import InputError, RunError
+from slams_jax.mesh import place, shardings
 from slams_jax.training import arrays
 from slams_jax.training.chatter import without_chatter
 from slams_jax.training.checkpoint import Checkpoints, Restored, discard
@@ -33,8 +34,8 @@ from slams_jax.training.devices import (
     batch_size,
     data_mesh,
     is_writer,
-    replicated,
     shard_batch,
+    state_spec,
     wait_for_all,
 )
 from slams_jax.training.metrics import METRICS_FILE, TENSORBOARD, Recorder
@@ -47,7 +48,7 @@ from slams_jax.training.state import (
     init_state,
     learning_rate_schedule,
 )
-from slams_jax.training.step import Step, make_step
+from slams_jax.training.step import Prepare, Step, make_step
 
 Validate = Callable[[Params, PyTree], Mapping[str, Any] | None]
 IN_FLIGHT = 2  # steps handed to the devices and not yet done; more only hold batches in memory
@@ -87,6 +88,9 @@ def fit(
     metadata: Mapping[str, Any] | None = None,
     statistics: PyTree = None,
     devices: Sequence[jax.Device] | None = None,
+    prepare: Prepare | None = None,
+    accumulate: int = 1,
+    sharded: bool = False,
     compiler_options: Mapping[str, Any] | None = None,
     resume: bool = True,
 ) -> TrainState:
@@ -112,6 +116,9 @@ def fit(
         metadata: JSON kept with every checkpoint; on resume its "config" must be the same.
         statistics: tree of arrays kept with every checkpoint.
         devices: to train on; all unless given, fewer where the batch does not divide over them.
+        prepare: what is random in the loss, as in `make_step`.
+        accumulate: parts that each batch is taken in, as in `make_step`.
+        sharded: whether the devices share the state among them.
         compiler_options: options of XLA for the step.
         resume: False removes a run found in `directory` and starts over.
 
@@ -145,9 +152,12 @@ def fit(
         # The first batch tells how many devices can share one.
         first = _draw(batches)
         local_size = batch_size(first[0])
-        mesh = batch_mesh(local_size * jax.process_count(), devices)
-        state = _place(init, restored, mesh)
-        step = make_step(loss_fn, optimiser, mesh=mesh, compiler_options=compiler_options)
+        mesh = batch_mesh(local_size * jax.process_count(), devices, accumulate=accumulate)
+        state = _place(init, restored, mesh, sharded=sharded)
+        step = make_step(
+            loss_fn, optimiser, mesh=mesh, prepare=prepare, accumulate=accumulate,
+            sharded=sharded, compiler_options=compiler_options,
+        )  # fmt: skip
         feed = _prefetch(batches, first, mesh)
         recorder = Recorder(
             directory,
@@ -254,10 +264,13 @@ def _rest(state: TrainState) -> dict[str, PyTree]:
     return {"params": state.params, "opt_state": state.opt_state, "key": key, "step": state.step}
 
 
-def _place(init: Callable[[], TrainState], restored: Restored | None, mesh: Mesh) -> TrainState:
+def _place(
+    init: Callable[[], TrainState], restored: Restored | None, mesh: Mesh, *, sharded: bool = False
+) -> TrainState:
     """The state to start from on the devices of `mesh`: restored, else new."""
+    spec = state_spec(mesh, sharded=sharded)
     if restored is None:
-        return jax.jit(init, out_shardings=replicated(mesh))()
+        return jax.jit(init, out_shardings=shardings(jax.eval_shape(init), mesh, spec))()
     target = jax.eval_shape(lambda: (lambda s: (s, _rest(s)))(init()))
     model = {"ema": target[0].ema, "model_state": target[0].model_state}
     try:
@@ -269,7 +282,7 @@ def _place(init: Callable[[], TrainState], restored: Restored | None, mesh: Mesh
             f"the checkpoint of step {restored.step} is of another model: {what}; choose another "
             "directory, or start over with resume=False"
         ) from None
-    rest, model = jax.device_put((rest, model), replicated(mesh))
+    rest, model = place((rest, model), mesh, spec)
     key = jax.random.wrap_key_data(rest.pop("key"))
     return TrainState(**rest, **model, key=key)
 
