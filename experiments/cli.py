@@ -39,6 +39,8 @@ def run(
         try:
             if distributed:
                 join()
+            elif flags.FLAGS["distributed"].value:
+                raise InputError("--distributed is for training and analyses: leave it out here")
             main()
         except InputError as error:
             _stop(error)

@@ -8,6 +8,7 @@ anywhere else that `jax.distributed` knows (a TPU pod slice).
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -64,9 +65,9 @@ def _launched() -> bool:
     return "," in hosts or any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS)
 
 
-def _from_environment() -> dict[str, str | int]:
+def _from_environment() -> dict[str, Any]:
     """The arguments of `jax.distributed.initialize` that are set; the rest it finds for itself."""
-    arguments: dict[str, str | int] = {}
+    arguments: dict[str, Any] = {}
     if COORDINATOR in os.environ:
         arguments["coordinator_address"] = os.environ[COORDINATOR]
     for name, variable in (("num_processes", PROCESSES), ("process_id", PROCESS)):

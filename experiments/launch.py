@@ -23,7 +23,7 @@ VIRTUAL = "--xla_force_host_platform_device_count"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of the command `argv` (sys.argv)."""
-    parser = argparse.ArgumentParser("experiments.launch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("experiments.launch", description="Start several processes.")
     parser.add_argument("--processes", type=int, default=2, help="number of processes")
     parser.add_argument("--devices", type=int, default=0, help="virtual CPU devices of each")
     parser.add_argument("module", help="what to run, such as experiments.train")

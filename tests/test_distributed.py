@@ -19,8 +19,8 @@ def file(tmp_path_factory):
     """A configuration trained by two processes of two devices each, which share the state."""
     folder = tmp_path_factory.mktemp("distributed")
     config = small_config(write_world(folder / "world"), folder / "run")
-    for stage in ("autoencoder_training", "score_training"):
-        config[stage].update(steps=4, checkpoint_every=2, log_every=2, shard_state=True)
+    config.autoencoder = config.autoencoder_training = None
+    config.score_training.update(steps=4, checkpoint_every=2, log_every=2, shard_state=True)
     config.assimilation.space_devices = 1
     file = write_config(config, folder / "config.py")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,7 +35,7 @@ def launched(*command):
 
 
 def test_a_run_of_two_processes_goes_on_in_one(file, tmp_path):
-    """On other devices too: from the middle of the second stage, to the same parameters."""
+    """On another number of devices, to the same parameters."""
     workdir = tmp_path / "run"
     shutil.copytree(file.parent / "run", workdir)
     shutil.rmtree(workdir / "score" / "checkpoint" / "last" / "4")
@@ -80,5 +80,5 @@ def test_when_one_process_fails_all_are_stopped(tmp_path):
 
 def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-    with pytest.raises(InputError, match="--distributed: cannot join .*: start all of them with"):
+    with pytest.raises(InputError, match=r"--distributed: cannot join .*: start all of them with"):
         distributed.join()

@@ -1,0 +1,156 @@
+"""Meshes, and that what is split over devices is what one device computes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from small_model import times, tiny_model
+
+from slams_jax import score
+from slams_jax.assimilation import assimilate
+from slams_jax.cost import collectives_in
+from slams_jax.data import climatology
+from slams_jax.data.fields import unstack_channels
+from slams_jax.diffusion import CosineSchedule, SamplerConfig, sample_ensemble
+from slams_jax.errors import InputError
+from slams_jax.mesh import DATA, MEMBER, SPACE, analysis_mesh, in_bands, place, to_host
+from slams_jax.networks import pad
+
+
+def mesh_of(**axes):
+    """A mesh of so many devices along `member`, `windows` and `space`."""
+    count = int(np.prod(list(axes.values())))
+    return analysis_mesh(axes.pop("member", 1), **axes, devices=jax.devices()[:count])
+
+
+def shape_of(mesh):
+    return tuple(mesh.shape[axis] for axis in (MEMBER, DATA, SPACE))
+
+
+@pytest.mark.parametrize(
+    ("members", "split", "shape"),
+    [
+        (16, {}, (8, 1, 1)),
+        (9, {}, (5, 1, 1)),  # two each, but for one: no sooner on eight
+        (3, {}, (3, 1, 1)),
+        (16, {"space": 4}, (2, 1, 4)),
+        (1, {"windows": 2, "space": 3}, (1, 2, 3)),
+    ],
+)
+def test_members_share_the_devices_that_are_left(members, split, shape):
+    mesh = analysis_mesh(members, **split)
+    assert shape_of(mesh) == shape
+    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"space": 0}, "space must be at least 1 device, got 0"),
+        ({"windows": 3, "space": 3}, r"windows \(3\) times space \(3\) .* number of devices, 8"),
+    ],
+)
+def test_devices_that_are_not_there(split, message):
+    with pytest.raises(InputError, match=message):
+        analysis_mesh(4, **split)
+
+
+def test_fields_lie_in_bands_and_the_rest_is_whole():
+    mesh = mesh_of(space=4)
+    tree = {
+        "trajectory": np.zeros((3, 8, 6, 2)), "frame": np.zeros((8, 6, 2)),
+        "patterns": np.zeros((48, 5)), "stations": np.zeros((3, 7)), "number": np.zeros(()),
+        "odd": np.zeros((3, 5, 6, 2)),
+    }  # fmt: skip
+    placed = place(tree, mesh, in_bands(mesh, (8, 6), (5, 6)))
+    shapes = {name: x.addressable_shards[0].data.shape for name, x in placed.items()}
+    assert shapes == {
+        "trajectory": (3, 2, 6, 2), "frame": (2, 6, 2), "patterns": (12, 5), "stations": (3, 7),
+        "number": (), "odd": (3, 5, 6, 2),
+    }  # fmt: skip
+    for name, x in placed.items():
+        np.testing.assert_array_equal(to_host(x), tree[name])
+
+
+@pytest.mark.parametrize("padding", ["sphere", "torus", "edge"])
+def test_bands_exchange_rows_and_nothing_else(padding):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    mesh = mesh_of(space=4)
+    bands = NamedSharding(mesh, PartitionSpec(None, SPACE))
+    padded = lambda x: jnp.sin(pad(x, ((2, 3), (1, 2)), padding))
+    with jax.set_mesh(mesh):
+        program = jax.jit(padded).lower(jax.device_put(x, bands)).compile()
+    np.testing.assert_allclose(program(jax.device_put(x, bands)), padded(x), atol=1e-6)
+    found = collectives_in(program.as_text())
+    assert set(found) <= {"collective-permute", "all-reduce"}
+    row = x[:, :1].nbytes
+    assert sum(size for _, size in found.values()) < 30 * row
+
+
+def denoise(space):
+    """A compiled trajectory denoiser on so many devices, with its argument."""
+    config = score.ScoreConfig(window=3, channels=4, widths=(8, 16), blocks=1, embedding=8)
+    params = score.init(config, jax.random.key(0), (8, 8))
+    noise = lambda x: 0.1 * np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
+    params = jax.tree.map(lambda x: x + noise(x), params)
+    window = score.window_denoiser(config, CosineSchedule(), params)
+    trajectory = score.trajectory_denoiser(window, 3)
+    mesh = mesh_of(space=space)
+    bands = NamedSharding(mesh, PartitionSpec(None, SPACE))
+    x = jax.device_put(jax.random.normal(jax.random.key(1), (5, 64, 64, 4)), bands)
+    with jax.set_mesh(mesh):
+        function = jax.jit(lambda x: trajectory(x, jnp.float32(0.5)), out_shardings=bands)
+        return function.lower(x).compile(), x
+
+
+def test_bands_take_their_part_of_the_memory():
+    """So that a field that is too large for one device has room on several."""
+    (alone, x), (shared, xs) = denoise(1), denoise(4)
+    np.testing.assert_allclose(shared(xs), alone(x), atol=1e-5)
+    memory = [p.memory_analysis() for p in (alone, shared)]
+    total = [m.temp_size_in_bytes + m.argument_size_in_bytes for m in memory]
+    assert total[1] < 0.35 * total[0]
+    found = collectives_in(shared.as_text())
+    assert not {"all-gather", "all-to-all"} & set(found)
+    assert all(size < x.nbytes for _, size in found.values())
+
+
+def analyse(mesh, *, latent):
+    """Three members, a window at a time: of the prior of a latent model, or given a background."""
+    model, at = tiny_model(latent=latent), times()
+    truth = climatology(model.statistics["state"], at)
+    background = unstack_channels(
+        truth[None], model.channels, at, model.grid.latitude, model.grid.longitude
+    ).isel(member=0)  # fmt: skip
+    return assimilate(
+        model, None if latent else background, [], members=3, key=jax.random.key(3), times=at,
+        window_chunk=1, sampler=SamplerConfig(steps=4), mesh=mesh,
+    )["temperature"].values  # fmt: skip
+
+
+def test_a_draw_does_not_depend_on_its_devices():
+    alone = analyse(mesh_of(member=1), latent=True)
+    np.testing.assert_array_equal(analyse(mesh_of(member=3), latent=True), alone)
+    # Six latitudes over two devices, and three of the latent, which do not divide.
+    shared = analyse(mesh_of(member=2, windows=2, space=2), latent=True)
+    np.testing.assert_allclose(shared, alone, atol=1e-3)
+
+
+def test_an_analysis_does_not_depend_on_its_devices():
+    alone, shared = (
+        analyse(mesh_of(**axes), latent=False)
+        for axes in ({"member": 1}, {"member": 2, "windows": 2, "space": 2})
+    )
+    np.testing.assert_allclose(shared, alone, atol=2e-3)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2])
+def test_each_device_draws_its_members(batch):
+    """Seven members on three devices: member i is that of key i."""
+    draw = lambda key: jax.random.normal(key, (4,))
+    mesh = analysis_mesh(7, devices=jax.devices()[:3])
+    with jax.set_mesh(mesh):
+        found = jax.jit(lambda key: sample_ensemble(key, draw, 7, batch=batch))(jax.random.key(2))
+    expected = [draw(jax.random.fold_in(jax.random.key(2), i)) for i in range(7)]
+    np.testing.assert_array_equal(found, np.stack(expected))
