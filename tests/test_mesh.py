@@ -78,14 +78,16 @@ def test_bands_exchange_rows_and_nothing_else(padding):
     x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
     mesh = mesh_of(space=4)
     bands = NamedSharding(mesh, PartitionSpec(None, SPACE))
-    padded = lambda x: jnp.sin(pad(x, ((2, 3), (1, 2)), padding))
+    # A stencil: what is padded does not divide over the devices, its result does.
+    padded = lambda x: sum(pad(x, ((2, 3), (1, 2)), padding)[:, i : i + 8] * i for i in range(6))
     with jax.set_mesh(mesh):
-        program = jax.jit(padded).lower(jax.device_put(x, bands)).compile()
+        program = jax.jit(padded, out_shardings=bands).lower(jax.device_put(x, bands)).compile()
     np.testing.assert_allclose(program(jax.device_put(x, bands)), padded(x), atol=1e-6)
     found = collectives_in(program.as_text())
     assert set(found) <= {"collective-permute", "all-reduce"}
-    row = x[:, :1].nbytes
-    assert sum(size for _, size in found.values()) < 30 * row
+    # Summed are the rows from beyond the edges, five for each slice, which one device has.
+    row = x[:, :1].nbytes * 9 // 6
+    assert found.get("all-reduce", (0, 0))[1] <= 6 * 5 * row
 
 
 def denoise(space):
@@ -113,7 +115,7 @@ def test_bands_take_their_part_of_the_memory():
     assert total[1] < 0.35 * total[0]
     found = collectives_in(shared.as_text())
     assert not {"all-gather", "all-to-all"} & set(found)
-    assert all(size < x.nbytes for _, size in found.values())
+    assert found["all-reduce"][1] < x.nbytes
 
 
 def analyse(mesh, *, latent):
