@@ -13,6 +13,8 @@ from experiments import assimilate, distributed, launch, train
 from slams_jax.errors import InputError
 from slams_jax.training import read_metrics, restore_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
@@ -22,6 +24,8 @@ def file(tmp_path_factory):
     config.autoencoder = config.autoencoder_training = None
     config.score_training.update(steps=4, checkpoint_every=2, log_every=2, shard_state=True)
     config.assimilation.space_devices = 1
+    # Many iterations with an untrained network magnify rounding a million times, on one device too.
+    config.guidance.iterations = 3
     file = write_config(config, folder / "config.py")
     with pytest.MonkeyPatch.context() as patch:
         # Not the cache of the tests: who shares it with other devices has nothing from it.
