@@ -57,7 +57,7 @@ class SamplerConfig:
         atol: likewise the absolute tolerance: both are positive, or neither.
     """
 
-    solver: Solver = "dpmpp_3m_ode"
+    solver: Solver = "dpmpp_2m"
     steps: int = 32
     grid: TimeGrid = "log_snr"
     eta: float = 0.0
