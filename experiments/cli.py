@@ -7,9 +7,9 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import InputError, Preempted, RunError
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
+BAD_INPUT, FAILED, INTERRUPTED, PREEMPTED = 2, 1, 130, 143  # exit statuses
 
 
 def run(
@@ -18,8 +18,9 @@ def run(
     """Parse the flags of `argv` (sys.argv), call `main` and exit.
 
     A flag that is unknown, leftover words, a configuration that cannot be read and `InputError`
-    give `error: ...` on stderr and status 2, `RunError` likewise with status 1. Anything else is
-    a mistake of the program and keeps its traceback.
+    give `error: ...` on stderr and status 2, `RunError` likewise with status 1. A run that was
+    asked to end by SIGTERM and has saved itself ends with status 143, one that was interrupted
+    from the keyboard with 130. Anything else is a mistake of the program and keeps its traceback.
     """
 
     def guarded(arguments: Sequence[str]) -> None:
@@ -36,6 +37,8 @@ def run(
             _stop(error)
         except RunError as error:
             _stop(error, FAILED)
+        except Preempted as stop:
+            _stop(stop, PREEMPTED, label="stopped")
         except KeyboardInterrupt:
             _stop("interrupted", INTERRUPTED)
 
@@ -85,6 +88,6 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         _stop(f"the configuration cannot be read: {reason}")
 
 
-def _stop(message: object, status: int = BAD_INPUT) -> NoReturn:
-    print("error:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+def _stop(message: object, status: int = BAD_INPUT, *, label: str = "error") -> NoReturn:
+    print(f"{label}:", " ".join(str(message).split()), file=sys.stderr, flush=True)
     sys.exit(status)

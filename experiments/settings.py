@@ -155,17 +155,33 @@ class AssimilationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One stage of training: what is optimised how, and how often it is looked at."""
+    """One stage of training: what is optimised how, and how often it is looked at.
+
+    Attributes:
+        optimiser: how long and with what.
+        batch_size: windows in a batch.
+        log_every: steps between records.
+        checkpoint_every: steps between checkpoints, which is the most that a kill costs.
+        rollbacks: how often a loss that diverges takes the run back to its last good checkpoint,
+            to go on with other data; with 0 it stops.
+        loss_limit: a loss above it has diverged; None for one that is not finite alone.
+    """
 
     optimiser: OptimiserConfig
     batch_size: int
     log_every: int = 50
     checkpoint_every: int = 500
+    rollbacks: int = 0
+    loss_limit: float | None = None
 
     def __post_init__(self):
-        for name in ("batch_size", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, low in (
+            ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("rollbacks", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < low:
+                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.loss_limit is not None and not self.loss_limit > 0:
+            raise InputError(f"loss_limit must be positive, or None, got {self.loss_limit}")
 
 
 @dataclasses.dataclass(frozen=True)

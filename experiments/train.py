@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/latent.py [--config.workdir=runs/mine ...]
 
-A run that was stopped continues where it was; a finished stage is not repeated.
+A run that was stopped continues where it was; a finished stage is not repeated. SIGTERM saves the
+step that was reached and ends with status 143; see docs/robustness.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from experiments.settings import CONFIG, Settings, Training, read
 from slams_jax import autoencoder, estimate, score
 from slams_jax.autoencoder import AutoencoderConfig
 from slams_jax.data import window_loader
+from slams_jax.lock import locked
 from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Separable, fit_prior, fit_separable
@@ -35,7 +37,16 @@ def main() -> None:
 
 
 def train(settings: Settings) -> None:
-    """Both stages; one where the configuration has no autoencoder."""
+    """Both stages; one where the configuration has no autoencoder. One run a work directory.
+
+    Raises:
+        InputError, RunError, Preempted: as `slams_jax.training.fit` has them.
+    """
+    with locked(settings.workdir):
+        _train(settings)
+
+
+def _train(settings: Settings) -> None:
     data = inputs.load(settings)
     workdir = Path(settings.workdir)
     channels = data.archive.fields[STATE].channels
@@ -179,6 +190,8 @@ def _fit(
         validate=validate,
         log_every=training.log_every,
         checkpoint_every=training.checkpoint_every,
+        rollbacks=training.rollbacks,
+        loss_limit=training.loss_limit,
         metadata={"config": {k: settings.raw.get(k) for k in stages[stage]}, **(metadata or {})},
         statistics=statistics,
         compiler_options=compiler_options() or None,

@@ -12,7 +12,7 @@ LIBRARY = "slams_jax"
 
 # The layer of a room or file; a file's own entry goes before that of its room.
 LAYERS = {
-    "errors": 0, "aliases": 0, "grid": 0, "schema": 0,
+    "errors": 0, "aliases": 0, "grid": 0, "schema": 0, "lock": 1,
     "diffusion.schedule": 1, "networks": 1, "observe": 1, "dynamics": 1, "verify.metrics": 1,
     "data": 2, "autoencoder": 2, "score": 2, "diffusion.guidance": 2, "baselines": 2,
     "diffusion": 3, "training": 3, "verify": 3,

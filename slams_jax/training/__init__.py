@@ -1,6 +1,6 @@
 """Training: one jitted step over all devices, a loop that resumes exactly, checked checkpoints."""
 
-from slams_jax.training.checkpoint import restore_model
+from slams_jax.training.checkpoint import restore_model, restore_run
 from slams_jax.training.devices import batch_mesh, batched, data_mesh, replicated, shard_batch
 from slams_jax.training.loop import fit
 from slams_jax.training.metrics import read_metrics
@@ -27,5 +27,6 @@ __all__ = [
     "read_metrics",
     "replicated",
     "restore_model",
+    "restore_run",
     "shard_batch",
 ]

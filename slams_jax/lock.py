@@ -1,0 +1,61 @@
+"""One run at a time in a directory.
+
+The lock is the kernel's: it ends with the process that holds it, however that ends, so that a run
+that was killed leaves none behind.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import logging
+
+from slams_jax.errors import InputError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """Within, no other process and no other call is in a `locked` of the same directory.
+
+    The directory is made if need be; the file `.lock` in it stays and means nothing by itself.
+
+    Raises:
+        InputError: the directory cannot be written, or another run is in it.
+    """
+    directory = Path(directory).absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {directory} ({error.strerror}): give another directory"
+        ) from None
+    try:
+        _take(file, directory)
+        yield directory
+    finally:
+        os.close(file)
+
+
+def _take(file: int, directory: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(file, 200, 0).decode(errors="replace") or "unknown"
+        raise InputError(
+            f"{directory} is in use by another run ({holder}): wait for its end, or give another "
+            "directory"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        logging.warning("%s is on a file system without locks: let one run use it", directory)
+    with contextlib.suppress(OSError):  # a full disk; the name is a courtesy
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
