@@ -5,8 +5,8 @@ import functools
 import json
 import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from absl import logging
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import PRNGKey, Trajectory
 from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels, unstack_channels
+from slams_jax.data.members import MemberStore
 from slams_jax.data.observations import Observations, to_stream
 from slams_jax.diagnostics import diagnose, warn_of
 from slams_jax.diffusion import (
@@ -29,7 +30,8 @@ from slams_jax.diffusion import (
     sample_ensemble,
     sample_with_info,
 )
-from slams_jax.errors import InputError, RunError
+from slams_jax.ensemble import draw_members, identity
+from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.model import Model, Networks, decode, encode, residual, trajectory_prior
 from slams_jax.networks import compiler_options
@@ -59,6 +61,7 @@ def assimilate(
     gross_error: float | None = None,
     window_chunk: int | None = None,
     member_batch: int | None = None,
+    keep: str | Path | None = None,
 ) -> xr.Dataset:
     """An ensemble drawn from p(state | background, observations).
 
@@ -80,6 +83,10 @@ def assimilate(
             the background (`without_gross_errors`); None keeps all.
         window_chunk: windows of the trajectory evaluated at a time; bounds the memory.
         member_batch: members drawn at a time; likewise.
+        keep: folder into which members are written as they are drawn, `member_batch` at a time. A
+            call that was killed is repeated with the same arguments and draws those that lack, to
+            the same bits. The caller removes it once the result is stored; one process at a time
+            uses it (`slams_jax.lock`). None keeps nothing.
 
     Returns:
         Dataset with the model's variables on (member, time, level, latitude, longitude), physical
@@ -90,7 +97,7 @@ def assimilate(
 
     Raises:
         InputError: input that does not fit the model (see `to_stream`).
-        RunError: members that are not finite, named with what to change.
+        RunError: members that are not finite, named with what to change; or no room in `keep`.
     """
     if members < 1:
         raise InputError(f"members must be at least 1, got {members}")
@@ -117,44 +124,38 @@ def assimilate(
         climate = climate + _unresolved(model, background, climate)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs))
-    begun = time.perf_counter()
-    analyse = _compiled(model.networks, sampler, guidance, members, window_chunk, member_batch)
     inflated = tuple(
         dataclasses.replace(s, covariance=s.covariance.inflated(jnp.float32(inflation)))
         for s in streams
     )
-    states, info = analyse(key, dict(model.arrays), jnp.asarray(climate), inflated)
-    states = np.asarray(states)
-    _require_finite(states, info)
+    arguments = (key, dict(model.arrays), jnp.asarray(climate), inflated)
+    # Equal parts: one program draws them all, so that a part does not depend on those before it.
+    parts = -(-members // (member_batch or members))
+    size = -(-members // parts)
+    config = (model.networks, sampler, guidance, size, window_chunk)
+    store = None
+    if keep is not None:
+        store = MemberStore(Path(keep), (members, *climate.shape), identity(config, arguments))
+    analyse = _compiled(*config)
+    states, count, seconds = draw_members(
+        lambda first: analyse(jnp.int32(first), *arguments), members, size, store
+    )
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
     found = diagnose(streams, states, before)
     warn_of(found)
-    count = evaluations(sampler) or int(np.max(np.asarray(info.evaluations)))
+    count = evaluations(sampler) or count
     return dataset.assign_attrs(
         evaluations=count,
         derivative_evaluations=count * (guidance.derivatives if streams else 0),
-        seconds=time.perf_counter() - begun,
+        seconds=seconds,
         peak_memory_bytes=peak_memory_bytes(),
         streams=", ".join(s.name for s in streams) or "none",
         diagnostics=json.dumps([dataclasses.asdict(d) for d in found]),
         rule=guidance.rule,
         solver=sampler.solver,
     )
-
-
-def _require_finite(
-    states: Float[np.ndarray, "member time lat lon channel"], info: DrawInfo
-) -> None:
-    bad = [i for i in range(len(states)) if not np.isfinite(states[i]).all()]
-    if bad:
-        failed = np.asarray(info.failed_at)[bad]
-        when = f" from diffusion time t = {np.nanmax(failed):.3f}" if np.any(failed >= 0) else ""
-        raise RunError(
-            f"members {bad} of {len(states)} are not finite{when}: take more sampler steps or "
-            "guidance rule 'gaussian', or check the errors of the observations"
-        )
 
 
 def _checked(
@@ -265,12 +266,15 @@ def _compiled(
     guidance: GuidanceConfig,
     members: int,
     window_chunk: int | None,
-    member_batch: int | None,
 ):
-    """The whole analysis as one compiled function; the same configuration compiles once."""
+    """`members` draws of the analysis, counted from `first`, as one compiled function."""
 
     def analyse(
-        key: PRNGKey, arrays: dict[str, Any], climate: Trajectory, streams: tuple[Stream, ...]
+        first: Int[Array, ""],
+        key: PRNGKey,
+        arrays: dict[str, Any],
+        climate: Trajectory,
+        streams: tuple[Stream, ...],
     ) -> tuple[Float[Array, "member time lat lon channel"], DrawInfo]:
         prior = trajectory_prior(networks, arrays["score"], window_chunk)
 
@@ -290,7 +294,7 @@ def _compiled(
             latent, info = sample_with_info(key, posterior, shape, networks.schedule, sampler)
             return to_state(latent), info
 
-        return sample_ensemble(key, draw, members, batch=member_batch)
+        return sample_ensemble(key, draw, members, first=first)
 
     return jax.jit(analyse, compiler_options=compiler_options() or None)
 

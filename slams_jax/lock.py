@@ -46,6 +46,8 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[Path]:
 def _take(file: int, directory: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file).st_nlink == 0:  # its holder has just removed the directory
+            raise BlockingIOError
     except BlockingIOError:
         holder = os.pread(file, 200, 0).decode(errors="replace") or "unknown"
         raise InputError(

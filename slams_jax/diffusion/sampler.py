@@ -238,13 +238,15 @@ def sample_ensemble(
     members: int,
     *,
     batch: int | None = None,
+    first: int | Int[Array, ""] = 0,
 ) -> Draw:
     """`members` independent draws, `batch` of them at a time (all at once where None).
 
-    Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices. What
-    `draw` returns, an array or a tree of them, gets the axis of the members in front.
+    Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices; they are
+    counted from `first`. What `draw` returns, an array or a tree of them, gets the axis of the
+    members in front.
     """
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(members))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(members))
     if batch is None or batch >= members:
         return jax.vmap(draw)(keys)
     return jax.lax.map(draw, keys, batch_size=batch)
