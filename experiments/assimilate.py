@@ -58,7 +58,8 @@ def main() -> None:
     with _scratch(path) as scratch:
         analysis = run(settings, fit=FIT.value, keep=scratch)
         write(analysis, path, scratch)
-        shutil.rmtree(scratch)
+        if scratch is not None:
+            shutil.rmtree(scratch)
     logging.info(
         "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
         analysis.sizes["time"], analysis.attrs["seconds"],
@@ -138,12 +139,17 @@ def analyse(
 
 
 @contextlib.contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
+def _scratch(path: Path) -> Iterator[Path | None]:
     """The folder of what is not yet the output, for this process alone; it stays if it has members.
+
+    None where several processes draw together: they would have to agree on what is there.
 
     Raises:
         InputError: another process is writing the same output.
     """
+    if jax.process_count() > 1:
+        yield None
+        return
     folder = path.absolute().with_name(f".{path.name}.members")
     with locked(folder):
         try:

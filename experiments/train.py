@@ -6,6 +6,7 @@ A run that was stopped continues where it was; a finished stage is not repeated.
 step that was reached and ends with status 143; see docs/robustness.md.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Separable, fit_prior, fit_separable
 from slams_jax.training import fit, restore_model
+from slams_jax.training.devices import is_writer
 
 SAMPLE = 4000  # frames that error covariances are estimated from, at most
 
@@ -42,7 +44,7 @@ def train(settings: Settings) -> None:
     Raises:
         InputError, RunError, Preempted: as `slams_jax.training.fit` has them.
     """
-    with locked(settings.workdir):
+    with locked(settings.workdir) if is_writer() else contextlib.nullcontext():
         _train(settings)
 
 

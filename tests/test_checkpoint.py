@@ -308,6 +308,20 @@ def test_bad_values_are_never_saved(tmp_path):
         train(tmp_path, loss_fn=silent, validate=None)
 
 
+class Step(NamedTuple):
+    step: int
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [([5, 10, 15], [10, 15]), ([5, 7, 8], [5, 7, 8]), ([5, 7, 8, 9], [5, 8, 9]), ([3], [3])],
+)
+def test_the_newest_on_the_interval_is_kept(steps, kept):
+    policy = checkpoint._Newest(2, 5)
+    found = policy.should_preserve([Step(n) for n in steps], context=None)
+    assert [n for n, keep in zip(steps, found, strict=True) if keep] == kept
+
+
 def test_first_difference_names_the_field():
     assert first_difference({"a": [1, 2]}, {"a": [1, 2]}) is None
     assert first_difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == (
