@@ -59,22 +59,22 @@ def main() -> None:
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the .json to write")
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        report = run(Path(folder), KILLS.value, seed=SEED.value)
+        # A process that is killed gets at most two intervals further, and a little.
+        steps = EVERY * (2 * KILLS.value + 10)
+        report = run(Path(folder), KILLS.value, steps=steps, seed=SEED.value)
     write_text(json.dumps(report, indent=1) + "\n", Path(OUTPUT.value))
     logging.info("%s", report)
     if not report["bit_exact"] or report["lost_steps"] > EVERY or report["damaged"]:
         raise RunError(f"the training does not survive: see {OUTPUT.value}")
 
 
-def run(folder: Path, kills: int, *, seed: int) -> dict[str, Any]:
-    """The report of `kills` kills; both runs are under `folder`.
+def run(folder: Path, kills: int, *, steps: int, seed: int) -> dict[str, Any]:
+    """The report of `kills` kills of a training of so many steps; both runs are under `folder`.
 
     Raises:
         RunError: a training failed by itself, or ended before it was killed often enough.
     """
     rng = random.Random(seed)
-    # A process that is killed gets at most two intervals further, and a little.
-    steps = EVERY * (2 * kills + 10)
     begun = time.perf_counter()
     straight = Training(folder, "straight", steps)
     with straight.process() as process:

@@ -215,7 +215,7 @@ class _Parts(NamedTuple):
 
 def _train(parts: _Parts, restored: Restored | None) -> TrainState:
     """All steps after those of `restored`, with the rollbacks that are left."""
-    history = [] if restored is None else restored.record["rollbacks"]
+    history = [] if restored is None else restored.record.get("rollbacks", [])
     while True:
         state = parts.place(restored)
         with contextlib.closing(parts.record(restored)) as recorder:

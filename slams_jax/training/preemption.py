@@ -38,4 +38,5 @@ def watched() -> Iterator[ShouldStop]:
     try:
         yield lambda step: asked.is_set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        # None: a handler that is not Python's, which cannot be put back from here.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
