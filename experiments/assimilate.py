@@ -31,7 +31,7 @@ from experiments.observations import frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.assimilation import assimilate
 from slams_jax.data.fields import stack_members
-from slams_jax.data.members import INDEX
+from slams_jax.data.members import holds_members
 from slams_jax.errors import InputError
 from slams_jax.inflation import fit_inflation
 from slams_jax.lock import locked
@@ -155,7 +155,7 @@ def _scratch(path: Path) -> Iterator[Path | None]:
         try:
             yield folder
         finally:
-            if folder.is_dir() and not (folder / INDEX).exists():
+            if folder.is_dir() and not holds_members(folder):
                 shutil.rmtree(folder)
 
 

@@ -11,7 +11,7 @@ from small_model import BIAS, CHANNELS, GRID, times, tiny_model
 from slams_jax.assimilation import assimilate
 from slams_jax.data import climatology
 from slams_jax.data.fields import unstack_channels
-from slams_jax.data.members import INDEX, STATES, MemberStore
+from slams_jax.data.members import INDEX, STATES, MemberStore, holds_members
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import RunError
 
@@ -128,7 +128,9 @@ def test_no_room_for_the_members_is_known_before_the_first(analyse, tmp_path, mo
 def test_a_store_gives_back_what_was_put(tmp_path):
     rows = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
     store = MemberStore(tmp_path / "new", (5, 2, 4), "x")
+    assert not holds_members(tmp_path / "new")
     store.put(2, rows, {"n": 1})
+    assert holds_members(tmp_path / "new")
     np.testing.assert_array_equal(store.states[2:], rows)
     again = MemberStore(tmp_path / "new", (5, 2, 4), "x")
     assert again.get(2, 5) == {"n": 1}

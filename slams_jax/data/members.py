@@ -122,5 +122,13 @@ class MemberStore:
         )
 
 
+def holds_members(folder: Path) -> bool:
+    """Whether there is a part in the folder of a store."""
+    try:
+        return bool(json.loads((folder / INDEX).read_text())["parts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _digest(states: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(states).tobytes()).hexdigest()
