@@ -23,31 +23,50 @@ LOCK = ".lock"
 def locked(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Within, no other process and no other call is in a `locked` of the same directory.
 
-    The directory is made if need be; the file `.lock` in it stays and means nothing by itself.
+    The directory is made if need be, and goes again if nothing has come into it. The file `.lock`
+    in it means nothing by itself: one that a killed process leaves is taken over.
 
     Raises:
         InputError: the directory cannot be written, or another run is in it.
     """
     directory = Path(directory).absolute()
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = _opened(directory)
     except OSError as error:
         raise InputError(
             f"cannot write to {directory} ({error.strerror}): give another directory"
         ) from None
     try:
-        _take(file, directory)
         yield directory
     finally:
+        # Removed while it is held: who has opened it meanwhile sees that it is no longer there.
+        with contextlib.suppress(OSError):
+            (directory / LOCK).unlink()
         os.close(file)
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty, or gone already
+                path.rmdir()
+
+
+def _opened(directory: Path) -> int:
+    """The lock file, open and locked."""
+    while True:
+        file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _take(file, directory)
+            if os.fstat(file).st_nlink:
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # its holder has just removed it
 
 
 def _take(file: int, directory: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_nlink == 0:  # its holder has just removed the directory
-            raise BlockingIOError
     except BlockingIOError:
         holder = os.pread(file, 200, 0).decode(errors="replace") or "unknown"
         raise InputError(

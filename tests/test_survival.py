@@ -117,7 +117,16 @@ def test_another_thread_does_not_watch():
 def test_two_runs_do_not_share_a_directory(tmp_path):
     with locked(tmp_path), pytest.raises(InputError, match=r"is in use by another run \(process"):
         train(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == [LOCK]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_goes_with_the_directories_that_it_made(tmp_path):
+    with locked(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b" / LOCK).is_file()
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "a" / "b") as directory:
+        (directory / "result").write_text("")
+    assert [p.name for p in directory.iterdir()] == ["result"]
 
 
 def test_a_killed_run_leaves_no_lock(tmp_path):
