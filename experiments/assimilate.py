@@ -133,6 +133,7 @@ def analyse(
         inflation=options.inflation,
         gross_error=options.gross_error or None,
         window_chunk=options.window_chunk or None,
+        remat=options.remat,
         member_batch=options.member_batch or None,
         keep=keep,
     )

@@ -128,6 +128,7 @@ class AssimilationSettings:
         gross_error: reject observations so many standard deviations from the background; 0 for no
             check.
         window_chunk: windows evaluated at a time; 0 for all.
+        remat: compute the activations of a chunk again for gradients instead of keeping them.
         member_batch: members drawn at a time; 0 for all.
         rank: horizontal patterns of estimated error covariances.
     """
@@ -141,6 +142,7 @@ class AssimilationSettings:
     inflation: float = 1.0
     gross_error: float = 0.0
     window_chunk: int = 0
+    remat: bool = True
     member_batch: int = 0
     rank: int = 200
 

@@ -60,6 +60,7 @@ def assimilate(
     inflation: float = 1.0,
     gross_error: float | None = None,
     window_chunk: int | None = None,
+    remat: bool = True,
     member_batch: int | None = None,
     keep: str | Path | None = None,
 ) -> xr.Dataset:
@@ -82,6 +83,8 @@ def assimilate(
         gross_error: reject observations that are further than so many standard deviations from
             the background (`without_gross_errors`); None keeps all.
         window_chunk: windows of the trajectory evaluated at a time; bounds the memory.
+        remat: compute the network's activations of a chunk again where a rule differentiates it;
+            False keeps them: faster, with memory that grows with the trajectory.
         member_batch: members drawn at a time; likewise.
         keep: folder into which members are written as they are drawn, `member_batch` at a time. A
             call that was killed is repeated with the same arguments and draws those that lack, to
@@ -132,7 +135,7 @@ def assimilate(
     # Equal parts: one program draws them all, so that a part does not depend on those before it.
     parts = -(-members // (member_batch or members))
     size = -(-members // parts)
-    config = (model.networks, sampler, guidance, size, window_chunk)
+    config = (model.networks, sampler, guidance, size, window_chunk, remat)
     store = None
     if keep is not None:
         store = MemberStore(Path(keep), (members, *climate.shape), identity(config, arguments))
@@ -266,6 +269,7 @@ def _compiled(
     guidance: GuidanceConfig,
     members: int,
     window_chunk: int | None,
+    remat: bool,
 ):
     """`members` draws of the analysis, counted from `first`, as one compiled function."""
 
@@ -276,7 +280,7 @@ def _compiled(
         climate: Trajectory,
         streams: tuple[Stream, ...],
     ) -> tuple[Float[Array, "member time lat lon channel"], DrawInfo]:
-        prior = trajectory_prior(networks, arrays["score"], window_chunk)
+        prior = trajectory_prior(networks, arrays["score"], window_chunk, remat=remat)
 
         def to_state(latent: Array) -> Trajectory:
             return decode(networks, arrays, latent) + climate

@@ -37,15 +37,11 @@ def pad(
         `x` with `lat + before + after` rows and `lon + before + after` columns.
     """
     rows, columns = halo
-    x = _pad_longitude(x, columns, wrap=padding != "edge")
     if padding == "sphere":
-        # Columns before rows: half a circle is half of the columns without their halo.
-        return _pad_over_poles(x, rows, columns)
-    return _pad_axis(x, 1, rows, wrap=padding == "torus")
-
-
-def _pad_longitude(x: Array, columns: tuple[int, int], *, wrap: bool) -> Array:
-    return _pad_axis(x, 2, columns, wrap=wrap)
+        x = _pad_over_poles(x, rows)
+    else:
+        x = _pad_axis(x, 1, rows, wrap=padding == "torus")
+    return _pad_axis(x, 2, columns, wrap=padding != "edge")
 
 
 def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Array:
@@ -67,21 +63,24 @@ def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Arra
     return jnp.concatenate([p for p in parts if p.shape[axis]], axis=axis)
 
 
-def _pad_over_poles(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+def _pad_over_poles(x: Array, rows: tuple[int, int]) -> Array:
     before, after = rows
     if before == after == 0:
         return x
-    size, width = x.shape[1], x.shape[2] - sum(columns)
-    # The meridian and its opposite make one circle of 2 * size rows.
+    size, width = x.shape[1], x.shape[2]
+    # The meridian and its opposite make one circle of 2 * size rows: runs of rows northward on
+    # one side and southward on the other. Slices throughout: a gather would take longer than
+    # the convolution that reads it.
     circle = np.arange(-before, size + after) % (2 * size)
-    turned = circle >= size
-    index = np.where(turned, 2 * size - 1 - circle, circle)
-    east = (np.arange(x.shape[2]) - columns[0] + width // 2) % width + columns[0]
     parts = []
     start = 0
-    for stop in [*(np.flatnonzero(np.diff(turned)) + 1), len(circle)]:
-        part = jnp.take(x, index[start:stop], axis=1)
-        parts.append(jnp.take(part, east, axis=2) if turned[start] else part)
+    for stop in [*(np.flatnonzero(np.diff(circle >= size)) + 1), len(circle)]:
+        first, last = circle[start], circle[stop - 1]
+        if first < size:
+            parts.append(x[:, first : last + 1])
+        else:
+            opposite = x[:, 2 * size - 1 - last : 2 * size - first][:, ::-1]
+            parts.append(jnp.roll(opposite, -(width // 2), axis=2))
         start = stop
     return jnp.concatenate(parts, axis=1)
 
