@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
+from absl import logging as log
 
+from experiments.compilation import count_compilations, keep_compiled
 from slams_jax.errors import InputError, Preempted, RunError
 
 BAD_INPUT, FAILED, INTERRUPTED, PREEMPTED = 2, 1, 130, 143  # exit statuses
@@ -21,6 +23,8 @@ def run(
     give `error: ...` on stderr and status 2, `RunError` likewise with status 1. A run that was
     asked to end by SIGTERM and has saved itself ends with status 143, one that was interrupted
     from the keyboard with 130. Anything else is a mistake of the program and keeps its traceback.
+    What is compiled is kept for the next start (`experiments.compilation`); the last line of the
+    log says how much it was.
     """
 
     def guarded(arguments: Sequence[str]) -> None:
@@ -31,8 +35,11 @@ def run(
             )
         if "config" in flags.FLAGS:
             _check_config(flags.FLAGS["config"].value, optional=optional_config)
+        keep_compiled()
+        compilations = count_compilations()
         try:
             main()
+            log.info("%s", compilations)
         except InputError as error:
             _stop(error)
         except RunError as error:
