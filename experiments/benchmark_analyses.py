@@ -1,5 +1,7 @@
 """Whole draws: an ensemble against the reference's sampler, memory, and what diffrax costs."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from experiments.benchmark_machine import Machine, load, medians, peak_of
 from experiments.benchmark_networks import (
     BLOCK,
-    NETWORKS,
+    LATENT,
     SCHEDULE,
     compile_program,
     guided_denoiser,
@@ -29,11 +31,10 @@ from slams_jax.diffusion import (
 )
 from slams_jax.networks import compiler_options
 from slams_jax.observe import fit_prior, whitened_innovations
-from slams_jax.presets import preset
+from slams_jax.presets import GuidanceConfig, preset
 
-CONFIG = NETWORKS["latent"]
 # The same network read as a velocity: untrained it predicts zero, and draws are finite.
-FINITE = score.ScoreConfig(**{**vars(CONFIG), "prediction": "v"})
+FINITE = dataclasses.replace(LATENT, prediction="v")
 FRAMES, MEMBERS = 29, 16
 COARSE, FINE = (32, 64), (120, 240)
 MEMORY = 4e9  # bytes: what 29 frames of 120 x 240 x 5 may take
@@ -50,6 +51,24 @@ def _problem(shape: tuple[int, int], frames: int = FRAMES):
     return score.init(FINITE, jax.random.key(0), shape), observe(values)
 
 
+def _analysis(sampler: SamplerConfig, guidance: GuidanceConfig, members: int):
+    """The draws of an ensemble, one at a time, as a function to compile."""
+
+    def analyse(key, params, stream, prior):
+        window = score.window_denoiser(FINITE, SCHEDULE, params)
+        denoiser = score.trajectory_denoiser(window, FINITE.window)
+        innovations = lambda z, extra: whitened_innovations((stream,), z, lambda v: v, extra)
+        posterior = guide(
+            denoiser, innovations, SCHEDULE, covariance=prior.posterior,
+            **dataclasses.asdict(guidance),
+        )  # fmt: skip
+        shape = (FRAMES, *COARSE, FINITE.channels)
+        draw = lambda key: sample(key, posterior, shape, SCHEDULE, sampler)
+        return sample_ensemble(key, draw, members, batch=1)
+
+    return analyse
+
+
 def run_ensembles(machine: Machine, members: int, steps: int) -> Iterator[dict[str, Any]]:
     """29 frames of 32 x 64, one row for the default and one for the reference's sampler.
 
@@ -59,34 +78,21 @@ def run_ensembles(machine: Machine, members: int, steps: int) -> Iterator[dict[s
     params, stream = _problem(COARSE)
     rng = np.random.default_rng(1)
     prior = fit_prior(rng.normal(size=(64, *COARSE, FINITE.channels)).astype(np.float32), rank=20)
+    arguments = (jax.random.key(0), params, stream, prior)
     seconds = {}
-    for name, drawn, taken in (("default", members, None), ("reference", 1, steps)):
+    for name, drawn in (("default", members), ("reference", 1)):
         sampler, guidance = preset(name)
-        whole = evaluations(sampler)
+        taken = dataclasses.replace(sampler, steps=steps) if name == "reference" else sampler
+        whole, count = evaluations(sampler), evaluations(taken)
         assert whole is not None
-        if taken is not None:
-            sampler = SamplerConfig(**{**vars(sampler), "steps": taken})
-        count = evaluations(sampler)
         assert count is not None
-
-        def analyse(key, params, stream, prior, sampler=sampler, guidance=guidance, drawn=drawn):
-            window = score.window_denoiser(FINITE, SCHEDULE, params)
-            denoiser = score.trajectory_denoiser(window, FINITE.window)
-            innovations = lambda z, extra: whitened_innovations((stream,), z, lambda v: v, extra)
-            posterior = guide(
-                denoiser, innovations, SCHEDULE, covariance=prior.posterior, **vars(guidance)
-            )
-            shape = (FRAMES, *COARSE, FINITE.channels)
-            draw = lambda key: sample(key, posterior, shape, SCHEDULE, sampler)
-            return sample_ensemble(key, draw, drawn, batch=1)
-
-        arguments = (jax.random.key(0), params, stream, prior)
-        compiled, compile_seconds = compile_program(analyse, *arguments)
+        compiled, compile_seconds = compile_program(_analysis(taken, guidance, drawn), *arguments)
         begun = time.perf_counter()
-        peak = peak_of(lambda: jax.block_until_ready(compiled(*arguments)))  # noqa: B023
+        peak = peak_of(functools.partial(_run, compiled, arguments))
         measured = time.perf_counter() - begun
         factor = MEMBERS / drawn * whole / count
         seconds[name] = measured * factor
+        faster = seconds["reference"] / seconds["default"] if len(seconds) == 2 else None
         yield {
             "case": f"ensemble of {MEMBERS}, {FRAMES} frames of 32 x 64 x 5, {name} sampler",
             "seconds": measured * factor,
@@ -97,9 +103,7 @@ def run_ensembles(machine: Machine, members: int, steps: int) -> Iterator[dict[s
             "evaluations": whole * MEMBERS,
             "derivative_evaluations": whole * MEMBERS * guidance.derivatives,
             "measured_evaluations": count * drawn,
-            "speed_over_reference": (
-                seconds["reference"] / seconds["default"] if len(seconds) == 2 else None
-            ),
+            "default_faster_by": faster,
             "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
             "process_bytes": peak,
             "compile_seconds": compile_seconds,
@@ -107,6 +111,10 @@ def run_ensembles(machine: Machine, members: int, steps: int) -> Iterator[dict[s
             "device": machine.device,
             "load": load(),
         }
+
+
+def _run(compiled: Any, arguments: tuple[Any, ...]) -> Any:
+    return jax.block_until_ready(compiled(*arguments))
 
 
 def run_memory(machine: Machine, *, quick: bool) -> Iterator[dict[str, Any]]:
@@ -121,9 +129,8 @@ def run_memory(machine: Machine, *, quick: bool) -> Iterator[dict[str, Any]]:
 
         compiled, compile_seconds = compile_program(evaluate, *arguments)
         needed = compiled.memory_analysis().temp_size_in_bytes
-        run = lambda: jax.block_until_ready(compiled(*arguments))  # noqa: B023
         begun = time.perf_counter()
-        peak = peak_of(run)
+        peak = peak_of(functools.partial(_run, compiled, arguments))
         seconds = time.perf_counter() - begun
         name = "recomputed" if remat else "kept"
         yield {
@@ -191,8 +198,9 @@ def scan(key: Any, denoiser: Any, shape: tuple[int, ...], steps: int) -> jax.Arr
         now = denoiser(x, t[i])
         back = jnp.where(i == 0, 0.0, h[i] / h[i - 1])
         estimate = now + 0.5 * back * (now - last)
-        white = path.evaluate(s[i], s[i + 1]) / jnp.sqrt(s[i + 1] - s[i])
+        white: Any = path.evaluate(s[i], s[i + 1])
         decay = -jnp.expm1(-2.0 * h[i])
+        white = white / jnp.sqrt(s[i + 1] - s[i])
         x = sigma[i + 1] / sigma[i] * jnp.exp(-h[i]) * x + alpha[i + 1] * decay * estimate
         return (x + sigma[i + 1] * jnp.sqrt(decay) * white, now), None
 

@@ -1,5 +1,6 @@
 """One training step and one guided evaluation, in the library and in PyTorch."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -32,13 +33,14 @@ OPTIMISER = OptimiserConfig(
 )
 # The networks of configs/slams_reference.py: as published on five latent channels, and of the same
 # widths, with the library's padding and prediction, on ten channels of the state itself.
-WIDTHS = dict(window=5, widths=(32, 64, 128), blocks=3, embedding=64, kernel=3)
-NETWORKS = {
-    "latent": ScoreConfig(channels=5, padding="torus", coordinates="none", prediction="eps",
-                          **WIDTHS),
-    "pixel": ScoreConfig(channels=10, padding="sphere", coordinates="latitude", prediction="v",
-                         **WIDTHS),
-}  # fmt: skip
+LATENT = ScoreConfig(
+    window=5, channels=5, widths=(32, 64, 128), blocks=3, embedding=64, kernel=3,
+    padding="torus", coordinates="none", prediction="eps",
+)  # fmt: skip
+PIXEL = dataclasses.replace(
+    LATENT, channels=10, padding="sphere", coordinates="latitude", prediction="v"
+)
+NETWORKS = {"latent": LATENT, "pixel": PIXEL}
 FRAMES = 9  # of the trajectory of a guided evaluation: five windows
 BATCH = {(32, 64): 16, (120, 240): 4}  # of a training step
 
@@ -135,9 +137,10 @@ def _guided(config: ScoreConfig, params: Params, shape: tuple[int, int]) -> Meas
     x = rng.normal(size=(FRAMES, *shape, config.channels)).astype(np.float32)
     coarse = (FRAMES, shape[0] // BLOCK, shape[1] // BLOCK, config.channels)
     y = rng.normal(size=coarse).astype(np.float32)
-    arguments = (params, observe(y), jnp.asarray(x), jnp.float32(TIME))
+    stream = observe(y)
+    arguments = (params, jnp.asarray(x), jnp.float32(TIME))
     compiled, seconds = compile_program(
-        lambda params, stream, x, t: guided_denoiser(config, params, stream)(x, t), *arguments
+        lambda params, x, t: guided_denoiser(config, params, stream)(x, t), *arguments
     )
     ours = lambda: jax.block_until_ready(compiled(*arguments))
     theirs, difference = None, None
@@ -146,7 +149,7 @@ def _guided(config: ScoreConfig, params: Params, shape: tuple[int, int]) -> Meas
             config, twin.copy_params(params), twin.tensor(y), eta=SCHEDULE.eta, error=ERROR,
             gamma=GAMMA,
         )  # fmt: skip
-        theirs = functools.partial(other, twin.tensor(x), twin.tensor(np.float32(TIME)))
+        theirs = functools.partial(other, twin.tensor(x), twin.tensor(np.asarray(TIME, np.float32)))
         difference = _difference(ours(), twin.array(theirs()))
     # Forward, and the gradient with respect to the input.
     operations = 2 * _forward_operations(config, params, shape, FRAMES - config.window + 1)

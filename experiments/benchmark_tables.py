@@ -35,11 +35,11 @@ NETWORKS: Sequence[Column] = (
 )  # fmt: skip
 DRAWS: Sequence[Column] = (
     CASE, SECONDS,
-    ("evaluations", _number("evaluations", "d")),
-    ("derivatives", _number("derivative_evaluations", "d")),
+    ("evaluations", _number("evaluations", ".0f")),
+    ("derivatives", _number("derivative_evaluations", ".0f")),
     ("measured, s", _number("measured_seconds", ".3g")),
     ("times", _number("multiplied_by", ".4g")),
-    ("over the reference", _number("speed_over_reference", ".1f")),
+    ("the default is faster by", _number("default_faster_by", ".1f")),
     ("over a scan, %", _number("percent_over_scan", ".1f")),
     ("temporary memory, GB", _number("temporary_bytes", ".2f", 1e-9)),
     ("process, GB", _number("process_bytes", ".2f", 1e-9)),
@@ -77,7 +77,9 @@ def in_words(row: Row) -> str:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    """The columns in which any of the rows has a value."""
+    """The columns in which any of the rows has a value; nothing without rows."""
+    if not rows:
+        return []
     cells = [[cell(row) for _, cell in columns] for row in rows]
     kept = [i for i in range(len(columns)) if any(line[i] for line in cells)]
     line = lambda values: "| " + " | ".join(values[i] for i in kept) + " |"

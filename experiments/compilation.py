@@ -36,7 +36,7 @@ class Compilations:
 
 def keep_compiled() -> None:
     """Turn the cache on, unless JAX has been told of one or the folder cannot be written."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return
     folder = _cache_folder()
     if folder is None:
@@ -67,10 +67,10 @@ def count_compilations() -> Compilations:
             count.kept += 1
             count.compiled -= 1  # the duration below is reported for these too
 
-    def on_duration(event: str, seconds: float, **_: object) -> None:
+    def on_duration(event: str, duration_secs: float, **_: object) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             count.compiled += 1
-            count.seconds += seconds
+            count.seconds += duration_secs
 
     jax.monitoring.register_event_listener(on_event)
     jax.monitoring.register_event_duration_secs_listener(on_duration)

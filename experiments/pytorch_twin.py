@@ -6,6 +6,7 @@ Functions over the parameters of the Flax network, whose tree and names are kept
 PyTorch is an extra (`pip install slams-jax[torch]`); without it this module can only be imported.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,11 +16,15 @@ import numpy as np
 
 from slams_jax.score import ScoreConfig
 
-try:
-    import torch  # pyright: ignore[reportMissingImports]
-    import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
-except ImportError:
-    torch = F = None  # type: ignore[assignment]
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+torch, F = _module("torch"), _module("torch.nn.functional")
 
 Params = Mapping[str, Any]
 Tensor = Any  # torch.Tensor, where there is one

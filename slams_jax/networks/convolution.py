@@ -118,7 +118,7 @@ def _valid_backward(
         unread = n - ((out - 1) * stride + k)
         halo.append((k - 1, k - 1 + unread, stride - 1))
     spread = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*halo, (0, 0, 0)])
-    gradient = _valid_on_cpu(spread, _turned(kernel), 1)
+    gradient = _valid(spread, _turned(kernel))
     return gradient, _kernel_gradient(x, kernel, stride, cotangent)
 
 
@@ -148,11 +148,11 @@ def _around_backward(
     kernel_gradient = _kernel_gradient(wide, kernel, 1, cotangent)
     turned = _turned(kernel)
     if padding == "torus":
-        return _around_on_cpu(cotangent, turned, padding), kernel_gradient
+        return conv2d(cotangent, turned, padding), kernel_gradient
     # In latitude by way of the padded rows: what lies beyond a pole is no continuation of it.
     lat, lon = (k // 2 for k in kernel.shape[:2])
     spread = jnp.pad(cotangent, ((0, 0), (2 * lat, 2 * lat), (0, 0), (0, 0)))
-    padded = _valid_on_cpu(pad(spread, ((0, 0), (lon, lon)), padding), turned, 1)
+    padded = _valid(pad(spread, ((0, 0), (lon, lon)), padding), turned)
     like = jax.ShapeDtypeStruct((*cotangent.shape[:3], wide.shape[3]), wide.dtype)
     (gradient,) = jax.linear_transpose(lambda x: pad(x, ((lat, lat), (0, 0)), padding), like)(
         padded
