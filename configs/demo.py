@@ -75,7 +75,7 @@ def get_config():
         "log_every": 50,
         "checkpoint_every": 400,
     }
-    config.sampler = {"solver": "dpmpp_3m_ode", "steps": 16, "grid": "log_snr"}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 16, "grid": "log_snr"}
     config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 24}
     config.assimilation = {
         "period": "test",

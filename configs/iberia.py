@@ -69,7 +69,7 @@ def get_config():
         "log_every": 100,
         "checkpoint_every": 500,
     }
-    config.sampler = {"solver": "dpmpp_3m_ode", "steps": 24, "grid": "log_snr"}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 24, "grid": "log_snr"}
     config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 30}
     config.assimilation = {
         "period": "test",

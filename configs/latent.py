@@ -75,7 +75,7 @@ def get_config():
         "log_every": 200,
         "checkpoint_every": 5000,
     }
-    config.sampler = {"solver": "dpmpp_3m_ode", "steps": 32, "grid": "log_snr"}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 32, "grid": "log_snr"}
     config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 30}
     config.assimilation = {
         "period": "test",

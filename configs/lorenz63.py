@@ -64,7 +64,7 @@ def get_config():
         "log_every": 500,
         "checkpoint_every": 4000,
     }
-    config.sampler = {"solver": "dpmpp_3m_ode", "steps": 64, "grid": "log_snr"}
+    config.sampler = {"solver": "dpmpp_2m", "steps": 64, "grid": "log_snr"}
     config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 30}
     config.assimilation = {
         "period": "test",

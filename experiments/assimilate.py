@@ -2,15 +2,20 @@
 
     python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
 
-The output is NetCDF (.nc) or Zarr (.zarr); it is there when it is complete, or not at all.
+The output is NetCDF (.nc) or Zarr (.zarr); it is there when it is complete, or not at all. Members
+are written as they are drawn, `assimilation.member_batch` at a time, into a hidden folder beside
+it: the same command after a kill draws those that lack, and the folder is gone when it is done.
 `--preset=fast|default|accurate|reference` takes sampler and guidance from a list in place of the
 configuration's. `--fit_inflation` first finds the inflation for which, on the validation period,
 the spread equals the error: some six analyses of it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -26,8 +31,10 @@ from experiments.observations import frames_of, open_streams
 from experiments.settings import CONFIG, Settings, read
 from slams_jax.assimilation import assimilate
 from slams_jax.data.fields import stack_members
+from slams_jax.data.members import holds_members
 from slams_jax.errors import InputError
 from slams_jax.inflation import fit_inflation
+from slams_jax.lock import locked
 from slams_jax.mesh import analysis_mesh
 from slams_jax.model import Model
 from slams_jax.presets import PRESETS, preset
@@ -50,9 +57,12 @@ def main() -> None:
         settings = dataclasses.replace(
             settings, sampler=sampler, guidance=guidance, raw={**settings.raw, **raw}
         )
-    analysis = run(settings, fit=FIT.value)
-    if is_writer():
-        write(analysis, path)
+    with _scratch(path) as scratch:
+        analysis = run(settings, fit=FIT.value, keep=scratch)
+        if is_writer():
+            write(analysis, path, scratch)
+        if scratch is not None:
+            shutil.rmtree(scratch)
     wait_for_all("analysis")
     logging.info(
         "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
@@ -67,13 +77,17 @@ def main() -> None:
         )
 
 
-def run(settings: Settings, *, fit: bool = False) -> xr.Dataset:
-    """The analysis of a configuration, whose inflation is fitted first if wanted."""
+def run(settings: Settings, *, fit: bool = False, keep: Path | None = None) -> xr.Dataset:
+    """The analysis of a configuration, whose inflation is fitted first if wanted.
+
+    With `keep`, its members are in that folder as they are drawn (`slams_jax.assimilate`).
+    """
     data = inputs.load(settings)
     model = open_model(settings, data)
     if fit:
         settings = with_fitted_inflation(settings, data, model)
-    return analyse(settings, data, model).assign_attrs(configuration=json.dumps(settings.raw))
+    analysis = analyse(settings, data, model, keep=keep)
+    return analysis.assign_attrs(configuration=json.dumps(settings.raw))
 
 
 def with_fitted_inflation(settings: Settings, data: inputs.Inputs, model: Model) -> Settings:
@@ -99,7 +113,9 @@ def with_fitted_inflation(settings: Settings, data: inputs.Inputs, model: Model)
     return dataclasses.replace(settings, assimilation=options, raw=raw)
 
 
-def analyse(settings: Settings, data: inputs.Inputs, model: Model) -> xr.Dataset:
+def analyse(
+    settings: Settings, data: inputs.Inputs, model: Model, *, keep: Path | None = None
+) -> xr.Dataset:
     """The analysis of a configuration whose data and model are open."""
     frames = frames_of(settings, data)
     streams, _ = open_streams(settings, data, frames)
@@ -121,11 +137,34 @@ def analyse(settings: Settings, data: inputs.Inputs, model: Model) -> xr.Dataset
         inflation=options.inflation,
         gross_error=options.gross_error or None,
         window_chunk=options.window_chunk or None,
+        remat=options.remat,
         member_batch=options.member_batch or None,
         mesh=analysis_mesh(
             options.members, windows=options.window_devices, space=options.space_devices
         ),
+        keep=keep,
     )
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[Path | None]:
+    """The folder of what is not yet the output, for this process alone; it stays if it has members.
+
+    None where several processes draw together: they would have to agree on what is there.
+
+    Raises:
+        InputError: another process is writing the same output.
+    """
+    if jax.process_count() > 1:
+        yield None
+        return
+    folder = path.absolute().with_name(f".{path.name}.members")
+    with locked(folder):
+        try:
+            yield folder
+        finally:
+            if folder.is_dir() and not holds_members(folder):
+                shutil.rmtree(folder)
 
 
 def _checked(path: Path) -> Path:

@@ -76,20 +76,25 @@ PROXIMAL = Guidance("pigdm", (("iterations", 10), ("jacobian", False)))
 GAUSSIAN_10 = Guidance("gaussian", (("iterations", 10),), covariance=True)
 GAUSSIAN = Guidance("gaussian", (("iterations", 30),), covariance=True)
 ORACLE = Oracle()
-# Each with the products with the Jacobian that an evaluation takes.
-RULES = (
+EXACT = Guidance("exact", covariance=True)
+# Each with the products with the Jacobian that an evaluation takes. The first are tried on every
+# case, the others on the last of a group.
+COMMON = (
     (SDA, 1),
-    (Guidance("dps"), 1),
-    (Guidance("pigdm", (("iterations", 10), ("jacobian", True))), 1),
     (PROXIMAL, 0),
     (Guidance("tmpd"), 2),
     (Guidance("mmps", (("iterations", 1),)), 1),
     (MMPS, 3),
-    (NEAR, 3),
-    (Guidance("mmps", (("iterations", 10),)), 10),
     (GAUSSIAN_10, 0),
     (GAUSSIAN, 0),
-    (Guidance("exact", covariance=True), 0),
+)
+RULES = (
+    *COMMON,
+    (Guidance("dps"), 1),
+    (Guidance("pigdm", (("iterations", 10), ("jacobian", True))), 1),
+    (NEAR, 3),
+    (Guidance("mmps", (("iterations", 10),)), 10),
+    (EXACT, 0),
 )
 BEST = "dpmpp_3m_ode"  # the solver that rules are compared with
 SOLVERS = (BEST, "dpmpp_2m_ode", "dpmpp_2m", "euler_maruyama", "heun", "ddim", "ode", "pc")
@@ -109,8 +114,8 @@ COMPARE = {"a": GAUSSIAN, "b": ORACLE, "c": GAUSSIAN}
 def combinations(group: str, *, quick: bool = False, last: bool = False) -> list[Combination]:
     """What is tried on a case of a group, in the order of the table.
 
-    Rules are compared on every case, with the best solver; solvers, grids and numbers of steps on
-    the last of a group, with the best rule.
+    Rules are compared with the best solver, at equal cost, and on the last case of a group with
+    equally many evaluations too; solvers, grids and numbers of steps there with the best rule.
     """
     of = lambda rule, steps: Combination(rule, BEST, "log_snr", steps)
     if group == "d":
@@ -123,22 +128,25 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
         if group == "b":  # 8 are 32 with the derivatives; the longest is what they are held against
             chosen += [of(MMPS, 8), of(MMPS, LONG // 4)]
         return list(dict.fromkeys(chosen))
-    rules = ((ORACLE, 0), *RULES) if group == "b" else RULES
+    rules = RULES if last else COMMON
     budgets = (BUDGET, LONG) if group == "b" else (BUDGET,)
-    chosen = [of(rule, n) for rule, d in rules for n in _steps(d, *budgets)]
+    chosen = [of(ORACLE, n) for n in budgets] if group == "b" else []
+    chosen += [of(rule, n) for rule, d in rules for n in _steps(d, *budgets)]
     if last:
+        chosen += [of(rule, BUDGET) for rule, _ in rules]
+        chosen += [_preset(name) for name in PRESETS]
+        chosen += [REFERENCE]
+    if last and group != "c":
         chosen += [Combination(best, s, "log_snr", n) for s in SOLVERS[:3] for n in STEPS]
         chosen += [Combination(best, solver, "log_snr", 32) for solver in SOLVERS]
         chosen += [Combination(best, BEST, grid, 32) for grid in GRIDS]
-        chosen += [_preset(name) for name in PRESETS]
-        chosen += [REFERENCE]
     return list(dict.fromkeys(chosen))
 
 
 def _steps(derivatives: int, *budgets: int) -> tuple[int, ...]:
-    """Numbers of steps that cost `budgets`, and the first budget as evaluations alone."""
-    costly = (n // (1 + derivatives) for n in budgets)
-    return (*(n for n in costly if n >= FEWEST), budgets[0])
+    """Numbers of steps that cost `budgets`, those that are enough to try."""
+    found = (n // (1 + derivatives) for n in budgets)
+    return tuple(n for n in found if n >= FEWEST)
 
 
 def _preset(name: str) -> Combination:

@@ -27,14 +27,14 @@ from slams_jax.verify import metrics
 
 Row = dict[str, Any]
 
-SAMPLER = SamplerConfig("dpmpp_3m_ode", 16)
+SAMPLER = SamplerConfig("dpmpp_2m", 16)
 DEFAULT = GuidanceConfig("gaussian", iterations=30)
 TRIALS = (
     (DEFAULT, SAMPLER),
     (GuidanceConfig("gaussian", iterations=10), SAMPLER),
-    (DEFAULT, SamplerConfig("dpmpp_3m_ode", 32)),
+    (DEFAULT, SamplerConfig("dpmpp_2m", 32)),
     (DEFAULT, SamplerConfig("dpmpp_2m_ode", 16)),
-    (DEFAULT, SamplerConfig("dpmpp_2m", 16)),
+    (DEFAULT, SamplerConfig("dpmpp_3m_ode", 16)),
     (DEFAULT, SamplerConfig("ddim", 16)),
     (GuidanceConfig("pigdm", iterations=30, jacobian=False), SAMPLER),
     (GuidanceConfig("pigdm", iterations=30), SAMPLER),

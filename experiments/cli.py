@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags
+from absl import logging as log
 
+from experiments.compilation import count_compilations, keep_compiled
 from experiments.distributed import join
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import InputError, Preempted, RunError
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
+BAD_INPUT, FAILED, INTERRUPTED, PREEMPTED = 2, 1, 130, 143  # exit statuses
 
 
 def run(
@@ -23,9 +25,12 @@ def run(
     """Parse the flags of `argv` (sys.argv), call `main` and exit.
 
     A flag that is unknown, leftover words, a configuration that cannot be read and `InputError`
-    give `error: ...` on stderr and status 2, `RunError` likewise with status 1. Anything else is
-    a mistake of the program and keeps its traceback. With `distributed` it may be one of several
-    processes, which are joined first.
+    give `error: ...` on stderr and status 2, `RunError` likewise with status 1. A run that was
+    asked to end by SIGTERM and has saved itself ends with status 143, one that was interrupted
+    from the keyboard with 130. Anything else is a mistake of the program and keeps its traceback.
+    What is compiled is kept for the next start (`experiments.compilation`); the last line of the
+    log says how much it was. With `distributed` the command may be one of several processes, which
+    are joined first.
     """
 
     def guarded(arguments: Sequence[str]) -> None:
@@ -36,16 +41,21 @@ def run(
             )
         if "config" in flags.FLAGS:
             _check_config(flags.FLAGS["config"].value, optional=optional_config)
+        keep_compiled()
+        compilations = count_compilations()
         try:
             if distributed:
                 join()
             elif flags.FLAGS["distributed"].value:
                 raise InputError("--distributed is for training and analyses: leave it out here")
             main()
+            log.info("%s", compilations)
         except InputError as error:
             _stop(error)
         except RunError as error:
             _stop(error, FAILED)
+        except Preempted as stop:
+            _stop(stop, PREEMPTED, label="stopped")
         except KeyboardInterrupt:
             _stop("interrupted", INTERRUPTED)
 
@@ -95,6 +105,6 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         _stop(f"the configuration cannot be read: {reason}")
 
 
-def _stop(message: object, status: int = BAD_INPUT) -> NoReturn:
-    print("error:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+def _stop(message: object, status: int = BAD_INPUT, *, label: str = "error") -> NoReturn:
+    print(f"{label}:", " ".join(str(message).split()), file=sys.stderr, flush=True)
     sys.exit(status)

@@ -9,13 +9,13 @@ import xarray as xr
 from slams_jax.errors import InputError
 
 
-def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write under a temporary name beside `path`, then rename.
+def write(dataset: xr.Dataset, path: Path, scratch: Path | None = None) -> None:
+    """Write under a temporary name beside `path`, or in a folder `scratch` there, then rename.
 
     Raises:
         InputError: a path that cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".zarr":

@@ -128,6 +128,7 @@ class AssimilationSettings:
         gross_error: reject observations so many standard deviations from the background; 0 for no
             check.
         window_chunk: windows evaluated at a time by a device; 0 for all.
+        remat: compute the activations of a chunk again for gradients instead of keeping them.
         member_batch: members drawn at a time by a device; 0 for all.
         window_devices: devices that share the windows of each member.
         space_devices: devices that share the latitudes of each field: for states that are too
@@ -144,6 +145,7 @@ class AssimilationSettings:
     inflation: float = 1.0
     gross_error: float = 0.0
     window_chunk: int = 0
+    remat: bool = True
     member_batch: int = 0
     window_devices: int = 1
     space_devices: int = 1
@@ -164,12 +166,15 @@ class Training:
     """One stage of training: what is optimised how, and how often it is looked at.
 
     Attributes:
-        optimiser: how gradients become updates.
+        optimiser: how long and with what.
         batch_size: samples of a step, on all devices together.
         log_every: steps between records.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints, which is the most that a kill costs.
         accumulate: parts that each batch is taken in, one after the other, to save memory.
         shard_state: whether devices share parameters, their average and the optimiser's state.
+        rollbacks: how often a loss that diverges takes the run back to its last good checkpoint,
+            to go on with other data; with 0 it stops.
+        loss_limit: a loss above it has diverged; None for one that is not finite alone.
     """
 
     optimiser: OptimiserConfig
@@ -178,11 +183,18 @@ class Training:
     checkpoint_every: int = 500
     accumulate: int = 1
     shard_state: bool = False
+    rollbacks: int = 0
+    loss_limit: float | None = None
 
     def __post_init__(self):
-        for name in ("batch_size", "log_every", "checkpoint_every", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, low in (
+            ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("accumulate", 1),
+            ("rollbacks", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < low:
+                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.loss_limit is not None and not self.loss_limit > 0:
+            raise InputError(f"loss_limit must be positive, or None, got {self.loss_limit}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
     python -m experiments.train --config=configs/latent.py [--config.workdir=runs/mine ...]
 
-A run that was stopped continues where it was; a finished stage is not repeated.
+A run that was stopped continues where it was; a finished stage is not repeated. SIGTERM saves the
+step that was reached and ends with status 143; see docs/robustness.md.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from experiments.settings import CONFIG, Settings, Training, read
 from slams_jax import autoencoder, estimate, score
 from slams_jax.autoencoder import AutoencoderConfig
 from slams_jax.data import window_loader
+from slams_jax.lock import locked
 from slams_jax.mesh import place, whole
 from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
 from slams_jax.networks import compiler_options
@@ -37,7 +40,16 @@ def main() -> None:
 
 
 def train(settings: Settings) -> None:
-    """Both stages; one where the configuration has no autoencoder."""
+    """Both stages; one where the configuration has no autoencoder. One run a work directory.
+
+    Raises:
+        InputError, RunError, Preempted: as `slams_jax.training.fit` has them.
+    """
+    with locked(settings.workdir) if is_writer() else contextlib.nullcontext():
+        _train(settings)
+
+
+def _train(settings: Settings) -> None:
     data = inputs.load(settings)
     workdir = Path(settings.workdir)
     channels = data.archive.fields[STATE].channels
@@ -203,6 +215,8 @@ def _fit(
         prepare=prepare,
         accumulate=training.accumulate,
         sharded=training.shard_state,
+        rollbacks=training.rollbacks,
+        loss_limit=training.loss_limit,
         metadata={"config": {k: settings.raw.get(k) for k in stages[stage]}, **(metadata or {})},
         statistics=statistics,
         compiler_options=compiler_options() or None,

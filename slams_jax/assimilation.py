@@ -5,8 +5,8 @@ import functools
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,11 +15,12 @@ import numpy as np
 import xarray as xr
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import PRNGKey, Trajectory
 from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels, unstack_channels
+from slams_jax.data.members import MemberStore
 from slams_jax.data.observations import Observations, to_stream
 from slams_jax.diagnostics import diagnose, warn_of
 from slams_jax.diffusion import (
@@ -30,7 +31,8 @@ from slams_jax.diffusion import (
     sample_ensemble,
     sample_with_info,
 )
-from slams_jax.errors import InputError, RunError
+from slams_jax.ensemble import draw_members, identity
+from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.mesh import (
     DATA,
@@ -70,7 +72,9 @@ def assimilate(
     inflation: float = 1.0,
     gross_error: float | None = None,
     window_chunk: int | None = None,
+    remat: bool = True,
     member_batch: int | None = None,
+    keep: str | Path | None = None,
     mesh: Mesh | None = None,
 ) -> xr.Dataset:
     """An ensemble drawn from p(state | background, observations).
@@ -92,7 +96,13 @@ def assimilate(
         gross_error: reject observations that are further than so many standard deviations from
             the background (`without_gross_errors`); None keeps all.
         window_chunk: windows of the trajectory evaluated at a time by a device; bounds the memory.
+        remat: compute the network's activations of a chunk again where a rule differentiates it;
+            False keeps them: faster, with memory that grows with the trajectory.
         member_batch: members drawn at a time by a device; likewise.
+        keep: folder into which members are written as they are drawn, a batch of each device at a
+            time. A call that was killed is repeated with the same arguments on as many devices and
+            draws those that lack, to the same bits. The caller removes it once the result is
+            stored; one process at a time uses it (`slams_jax.lock`). None keeps nothing.
         mesh: the devices, from `slams_jax.mesh.analysis_mesh`; all of them, for the members,
             unless given. In several processes all call this alike, and all get the result.
 
@@ -105,7 +115,7 @@ def assimilate(
 
     Raises:
         InputError: input that does not fit the model (see `to_stream`).
-        RunError: members that are not finite, named with what to change.
+        RunError: members that are not finite, named with what to change; or no room in `keep`.
     """
     if members < 1:
         raise InputError(f"members must be at least 1, got {members}")
@@ -133,47 +143,41 @@ def assimilate(
         climate = climate + _unresolved(model, background, climate, mesh)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs, mesh))
-    begun = time.perf_counter()
     inflated = tuple(
         dataclasses.replace(s, covariance=s.covariance.inflated(jnp.float32(inflation)))
         for s in streams
     )
-    analyse = _compiled(
-        model.networks, sampler, guidance, members, window_chunk, member_batch, mesh
-    )
+    arguments = (key, dict(model.arrays), climate, inflated)
+    # Equal parts: one program draws them all, so that a part does not depend on those before it.
+    # The devices share a part evenly: it may be a few members more.
+    devices = mesh.shape[MEMBER]
+    parts = -(-members // (member_batch * devices if member_batch else members))
+    size = -(-members // (parts * devices)) * devices
+    config = (model.networks, sampler, guidance, size, window_chunk, remat, mesh)
+    store = None
+    if keep is not None:
+        store = MemberStore(Path(keep), (members, *climate.shape), identity(config, arguments))
+    analyse, placed = _compiled(*config), _placed(model, mesh, arguments)
     with jax.set_mesh(mesh):
-        drawn = analyse(*_arguments(model, mesh, key, climate, inflated))
-    states, info = (jax.tree.map(lambda x: to_host(x)[:members], part) for part in drawn)
-    _require_finite(states, info)
+        states, count, seconds = draw_members(
+            lambda first: analyse(np.int32(first), *placed), members, size, store
+        )
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
     found = diagnose(streams, states, before)
     warn_of(found)
-    count = evaluations(sampler) or int(np.max(np.asarray(info.evaluations)))
+    count = evaluations(sampler) or count
     return dataset.assign_attrs(
         evaluations=count,
         derivative_evaluations=count * (guidance.derivatives if streams else 0),
-        seconds=time.perf_counter() - begun,
+        seconds=seconds,
         peak_memory_bytes=peak_memory_bytes(),
         streams=", ".join(s.name for s in streams) or "none",
         diagnostics=json.dumps([dataclasses.asdict(d) for d in found]),
         rule=guidance.rule,
         solver=sampler.solver,
     )
-
-
-def _require_finite(
-    states: Float[np.ndarray, "member time lat lon channel"], info: DrawInfo
-) -> None:
-    bad = [i for i in range(len(states)) if not np.isfinite(states[i]).all()]
-    if bad:
-        failed = np.asarray(info.failed_at)[bad]
-        when = f" from diffusion time t = {np.nanmax(failed):.3f}" if np.any(failed >= 0) else ""
-        raise RunError(
-            f"members {bad} of {len(states)} are not finite{when}: take more sampler steps or "
-            "guidance rule 'gaussian', or check the errors of the observations"
-        )
 
 
 def _checked(
@@ -293,15 +297,16 @@ def _compiled_function(function: Callable, networks: Networks):
     return jax.jit(run, compiler_options=compiler_options() or None)
 
 
-def _arguments(model: Model, mesh: Mesh, key: PRNGKey, climate: np.ndarray, streams: Any) -> tuple:
+def _placed(model: Model, mesh: Mesh, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of the compiled analysis on its devices: networks whole, fields in bands."""
+    key, arrays, *fields = arguments
     bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
-    arrays = dict(model.arrays)
-    prior = {"prior": place(arrays.pop("prior"), mesh, bands)}
+    networks = {name: value for name, value in arrays.items() if name != "prior"}
+    prior = {"prior": place(arrays["prior"], mesh, bands)}
     return (
         place(key, mesh, whole),
-        place(arrays, mesh, whole) | prior,
-        *place((climate, streams), mesh, bands),
+        place(networks, mesh, whole) | prior,
+        *place(fields, mesh, bands),
     )
 
 
@@ -312,20 +317,20 @@ def _compiled(
     guidance: GuidanceConfig,
     members: int,
     window_chunk: int | None,
-    member_batch: int | None,
+    remat: bool,
     mesh: Mesh,
 ):
-    """The whole analysis as one compiled function; the same configuration compiles once.
-
-    It draws as many members as the devices can share evenly: `members` or a few more.
-    """
-    drawn = -(-members // mesh.shape[MEMBER]) * mesh.shape[MEMBER]
+    """`members` draws of the analysis, counted from `first`, as one compiled function."""
     bands = SPACE if networks.shape[0] % mesh.shape[SPACE] == 0 else None
 
     def analyse(
-        key: PRNGKey, arrays: dict[str, Any], climate: Trajectory, streams: tuple[Stream, ...]
+        first: Int[Array, ""],
+        key: PRNGKey,
+        arrays: dict[str, Any],
+        climate: Trajectory,
+        streams: tuple[Stream, ...],
     ) -> tuple[Float[Array, "member time lat lon channel"], DrawInfo]:
-        prior = trajectory_prior(networks, arrays["score"], window_chunk)
+        prior = trajectory_prior(networks, arrays["score"], window_chunk, remat=remat)
 
         def to_state(latent: Array) -> Trajectory:
             return split(decode(networks, arrays, latent) + climate, None, SPACE)
@@ -343,7 +348,7 @@ def _compiled(
             latent, info = sample_with_info(key, posterior, shape, networks.schedule, sampler)
             return to_state(latent), info
 
-        return sample_ensemble(key, draw, drawn, batch=member_batch)
+        return sample_ensemble(key, draw, members, first=first)
 
     out = [NamedSharding(mesh, PartitionSpec(MEMBER, *rest)) for rest in ((None, bands), ())]
     return jax.jit(analyse, out_shardings=tuple(out), compiler_options=compiler_options() or None)

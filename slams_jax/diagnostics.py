@@ -72,7 +72,7 @@ def diagnose(
     """
     mean = jnp.asarray(states.mean(axis=0))
     before = None if background is None else jnp.asarray(background)
-    return [_of_stream(s, jnp.asarray(states), mean, before) for s in streams if s.space == "state"]
+    return [_of_stream(s, states, mean, before) for s in streams if s.space == "state"]
 
 
 def warn_of(found: Sequence[StreamDiagnostics]) -> None:
@@ -96,11 +96,14 @@ def warn_of(found: Sequence[StreamDiagnostics]) -> None:
 
 
 def _of_stream(
-    stream: Stream, states: Array, mean: Trajectory, before: Trajectory | None
+    stream: Stream,
+    states: Float[np.ndarray, "member time lat lon channel"],
+    mean: Trajectory,
+    before: Trajectory | None,
 ) -> StreamDiagnostics:
-    sums = {name: float(value) for name, value in _sums(stream, states, mean, before).items()}
+    sums = {name: float(value) for name, value in _sums(stream, mean, before).items()}
     count = int(sums["count"])
-    spread, chi_squared = sums["spread"], sums["misfit"] / count
+    spread, chi_squared = _spread(stream, states), sums["misfit"] / count
     # The mean of a finite ensemble has some of its spread left.
     expected = 1.0 - spread / count * (1.0 - 1.0 / len(states))
     expected = max(expected, 1.0 / count)
@@ -118,11 +121,35 @@ def _of_stream(
     )
 
 
+def _spread(stream: Stream, states: Float[np.ndarray, "member time lat lon channel"]) -> float:
+    """The variance of W H(x) over the ensemble, summed over the observations.
+
+    One member after the other is on the device (Welford 1962, Technometrics 4, 419).
+    """
+    mean = _white(stream, jnp.asarray(states[0]))
+    square = jnp.zeros_like(mean)
+    for n, state in enumerate(states[1:], start=2):
+        mean, square = _with_member(stream, jnp.asarray(state), jnp.float32(n), mean, square)
+    return float(jnp.sum(square)) / max(len(states) - 1, 1)
+
+
 @jax.jit
-def _sums(
-    stream: Stream, states: Array, mean: Trajectory, before: Trajectory | None
-) -> dict[str, Array]:
-    """Sums over the observations, from which all else follows."""
+def _white(stream: Stream, state: Trajectory) -> Array:
+    """W (y - H(x)), zero where nothing is observed."""
+    return stream.covariance.whiten(innovation(stream, state), jnp.zeros(()))
+
+
+@jax.jit
+def _with_member(stream: Stream, state: Trajectory, n: Array, mean: Array, square: Array):
+    """Mean and summed squared deviation of n members, from those of n - 1 and the next one."""
+    white = _white(stream, state)
+    moved = mean + (white - mean) / n
+    return moved, square + (white - mean) * (white - moved)
+
+
+@jax.jit
+def _sums(stream: Stream, mean: Trajectory, before: Trajectory | None) -> dict[str, Array]:
+    """Sums over the observations, from which all else but the spread follows."""
     zero = jnp.zeros(())
     white = lambda r: stream.covariance.whiten(r, zero)
     residual = innovation(stream, mean)
@@ -131,11 +158,7 @@ def _sums(
         "misfit": jnp.sum(white(residual) ** 2),
         "residual": jnp.sum(residual),
         "residual_2": jnp.sum(residual**2),
-        "spread": zero,
     }
-    if len(states) > 1:
-        members = jax.lax.map(lambda x: white(innovation(stream, x)), states)
-        sums["spread"] = jnp.sum(jnp.var(members, axis=0, ddof=1))
     if before is not None:
         # Only missing values of the background itself could make an innovation missing.
         first = jnp.nan_to_num(innovation(stream, before))

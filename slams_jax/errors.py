@@ -1,4 +1,4 @@
-"""The one exception that tells a user what to change."""
+"""The exceptions that tell a user what to change, and how a run ended that did not finish."""
 
 
 class InputError(ValueError):
@@ -13,4 +13,15 @@ class RunError(RuntimeError):
     """A run that cannot go on though its input was right: it diverged, or its files are damaged.
 
     Its message is one line too: what happened, what is left, and the way out.
+    """
+
+
+class Diverged(RunError):
+    """Numbers that are not finite, or a loss above its limit."""
+
+
+class Preempted(Exception):
+    """A run that was asked to end (SIGTERM) and has saved all that it needs to go on.
+
+    No error: the command-line tools exit with status 143, and the same command goes on.
     """

@@ -33,18 +33,26 @@ def raw_latents(
         read: gives at least the state.
         count: length of the time axis.
         path: an .npy file, written anew.
+
+    Raises:
+        RunError: the file cannot be written.
     """
     assert networks.autoencoder is not None
-    out = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float32, shape=(count, *networks.frame_shape)
-    )
     function = functools.partial(
         autoencoder.encode, networks.autoencoder, arrays["autoencoder"], arrays["model_state"]
     )
     clean = lambda index: {STATE: read(index)[STATE]}
-    for rows, z in _batches(function, clean, np.arange(count)):
-        out[rows] = z
-    return out
+    shape = (count, *networks.frame_shape)
+    try:
+        # Not through the map: on a full disk, that ends the process without a word (SIGBUS).
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _, z in _batches(function, clean, np.arange(count)):
+                file.write(np.asarray(z, "<f4").data)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error})") from error
+    return np.load(path, mmap_mode="r")
 
 
 def latent_scales(

@@ -111,11 +111,11 @@ def residual(networks: Networks, arrays: Mapping[str, Any], states: Trajectory) 
 
 
 def trajectory_prior(
-    networks: Networks, params: Params, window_chunk: int | None = None
+    networks: Networks, params: Params, window_chunk: int | None = None, *, remat: bool = True
 ) -> Denoiser:
     """The denoiser of trajectories of latents (or states), composed of windows."""
     window = score.window_denoiser(networks.score, networks.schedule, params)
-    return score.trajectory_denoiser(window, networks.score.window, chunk=window_chunk)
+    return score.trajectory_denoiser(window, networks.score.window, chunk=window_chunk, remat=remat)
 
 
 def describe(

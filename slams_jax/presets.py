@@ -33,7 +33,7 @@ class GuidanceConfig:
 def preset(name: str) -> tuple[SamplerConfig, GuidanceConfig]:
     """Sampler and guidance of a point between cost and accuracy; `docs/calibration.md` compares.
 
-    "fast" takes 16 evaluations a member, "default" 32, "accurate" 64, without derivatives of the
+    "fast" takes 16 evaluations a member, "default" 32, "accurate" 128, without derivatives of the
     network. "reference" is SLAMS as published: 1024 evaluations with as many derivatives.
 
     Raises:
@@ -42,7 +42,7 @@ def preset(name: str) -> tuple[SamplerConfig, GuidanceConfig]:
     presets = {
         "fast": (SamplerConfig(steps=16), GuidanceConfig(iterations=20)),
         "default": (SamplerConfig(), GuidanceConfig()),
-        "accurate": (SamplerConfig(steps=64), GuidanceConfig(iterations=60)),
+        "accurate": (SamplerConfig(steps=128), GuidanceConfig(iterations=60)),
         "reference": (
             SamplerConfig(solver="pc", steps=512, grid="uniform"), GuidanceConfig("sda"),
         ),

@@ -189,7 +189,7 @@ def window_denoiser(
 
 
 def trajectory_denoiser(
-    denoise: WindowDenoiser, window: int, *, chunk: int | None = None
+    denoise: WindowDenoiser, window: int, *, chunk: int | None = None, remat: bool = True
 ) -> Denoiser:
     """Compose a denoiser of windows into one of trajectories.
 
@@ -199,9 +199,9 @@ def trajectory_denoiser(
     Args:
         denoise: denoiser of windows, (window, frame, lat, lon, channel).
         window: frames k in a window, odd.
-        chunk: windows evaluated at a time by each device that shares them; their activations are
-            recomputed for gradients, so that memory does not grow with the trajectory. None: all
-            at once.
+        chunk: windows evaluated at a time by each device that shares them. None: all at once.
+        remat: compute the activations of a chunk again for gradients, so that memory does not
+            grow with the trajectory; else they are kept, which saves a third of the work.
 
     Returns:
         A denoiser of trajectories (time, lat, lon, channel) of k frames or more.
@@ -236,7 +236,7 @@ def trajectory_denoiser(
         if parts == 1:
             x_0 = part(index[0])
         else:
-            x_0 = jax.lax.map(jax.checkpoint(part), index)
+            x_0 = jax.lax.map(jax.checkpoint(part) if remat else part, index)
             x_0 = x_0.reshape(parts * size, *x_0.shape[2:])
         inner = x_0[1 : count - 1, half]
         if count == 1:

@@ -150,7 +150,7 @@ TRAIN = {
     "unknown flag": ("--output=x.nc --confog=3", "confog"),
     "loose word": ("loose", "unexpected argument 'loose'"),
     "folder that cannot be made": (
-        "--config.workdir={place}/afile/run", "cannot make .*afile/run"
+        "--config.workdir={place}/afile/run", "cannot write to .*afile/run"
     ),
     "cache that cannot be made": ("--config.data.cache={place}/afile/c", "afile/c.*cannot be writ"),
     "unknown latent input": (

@@ -19,7 +19,7 @@ from training_problem import (
 )
 
 from slams_jax.errors import InputError, RunError
-from slams_jax.training import arrays, read_metrics, restore_model
+from slams_jax.training import arrays, checkpoint, read_metrics, restore_model, restore_run
 from slams_jax.training.records import first_difference
 
 
@@ -210,31 +210,55 @@ def flip(path):
 # Orbax's reads that end after the failed one find their event loop closed, now and then too late
 # for the library to hush them.
 late_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-DAMAGES = {"flip": flip, "empty": lambda p: p.write_bytes(b""), "remove": lambda p: p.unlink()}
+DAMAGES = {
+    "flip": flip,
+    "cut": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    "empty": lambda p: p.write_bytes(b""),
+    "remove": lambda p: p.unlink(),
+}
 
 
 @late_reads
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_no_damage_restores_silently_wrong(run, damage, caplog):
+    """Every file of everything that a run resumes from."""
     newest = run / "checkpoint" / "last" / "20"
     whole = shutil.copytree(newest, run / "whole")
-    good = restore_model(run, "last")
+    good = restore_run(run)
     shutil.rmtree(newest)
-    before = restore_model(run, "last")
-    assert float(before[1]["count"]) == 10
-    files = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.stat().st_size]
-    fallen = 0
-    for name in (n for n in files if (whole / n).is_file() and n.parts[0] != "state"):
+    before = restore_run(run)
+    assert (good.step, before.step) == (20, 10)
+    files = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.is_file()]
+    fallen = set()
+    for name in (n for n in files if (whole / n).stat().st_size):
         shutil.rmtree(newest, ignore_errors=True)
         shutil.copytree(whole, newest)
         DAMAGES[damage](newest / name)
         caplog.clear()
-        found = restore_model(run, "last")
-        if not (same_tree(found[:3], good[:3]) and found[3] == good[3]):
-            fallen += 1
-            assert same_tree(found[:3], before[:3]), name
-            assert caplog.text.count("is damaged (") == 1
-    assert fallen >= 5
+        found = restore_run(run)
+        expected = good if found.step == 20 else before
+        assert found.record == expected.record, name
+        assert same_tree(found.items, expected.items), name
+        if found.step == 10:
+            fallen.add(name.parts[0])
+            assert f"{newest} is damaged (" in caplog.text, name
+            assert len(caplog.records) == 1, name
+            assert "\n" not in caplog.records[0].message
+    assert fallen >= {"model", "state", "statistics", "record"}
+
+
+def test_a_step_without_files_is_no_checkpoint(straight, run, caplog):
+    (run / "checkpoint" / "last" / "30").mkdir()
+    assert restore_run(run).step == 20
+    assert "last/30 is damaged (" in caplog.text
+    assert_same(straight[1], train(run, checkpoint_every=10))
+
+
+def test_a_checkpoint_of_another_version_is_named(run, monkeypatch, caplog):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    with pytest.raises(RunError, match=r"last/10 is damaged \(its format is 1, .* reads 2\)"):
+        restore_run(run)
+    assert "last/20 is damaged (its format is 1, this version reads 2)" in caplog.text
 
 
 @late_reads
@@ -282,6 +306,20 @@ def test_bad_values_are_never_saved(tmp_path):
         RunError, match=r"model.model_state.count is not finite at step 10 .*of step 5,"
     ):
         train(tmp_path, loss_fn=silent, validate=None)
+
+
+class Step(NamedTuple):
+    step: int
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [([5, 10, 15], [10, 15]), ([5, 7, 8], [5, 7, 8]), ([5, 7, 8, 9], [5, 8, 9]), ([3], [3])],
+)
+def test_the_newest_on_the_interval_is_kept(steps, kept):
+    policy = checkpoint._Newest(2, 5)
+    found = policy.should_preserve([Step(n) for n in steps], context=None)
+    assert [n for n, keep in zip(steps, found, strict=True) if keep] == kept
 
 
 def test_first_difference_names_the_field():

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,10 @@ from small_world import (
 
 from experiments import assimilate, evaluate, files, inputs, observations, train
 from experiments.settings import read
+from slams_jax.data.members import MemberStore
 from slams_jax.errors import InputError
+from slams_jax.lock import locked
+from slams_jax.mesh import analysis_mesh
 from slams_jax.training import loop, read_metrics, restore_model
 
 REPOSITORY = Path(__file__).parents[1]
@@ -72,6 +76,10 @@ def numbers(value):
     return [value] if isinstance(value, int | float) else []
 
 
+class Killed(BaseException):
+    pass
+
+
 # --- train -------------------------------------------------------------------------------------
 
 
@@ -93,15 +101,26 @@ def test_training_again_does_nothing(config, file, monkeypatch):
     assert before == {p: p.stat().st_mtime_ns for p in Path(config.workdir, "score").rglob("*")}
 
 
+def press_keys():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "status", "said"),
+    [
+        (press_keys, 130, "error: interrupted"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "stopped: at step "),
+    ],
+)
 def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
-    config, file, tmp_path, monkeypatch, capsys
+    config, file, tmp_path, monkeypatch, capsys, interrupt, status, said
 ):
     workdir = tmp_path / "run"
     shutil.copytree(Path(config.workdir) / "autoencoder", workdir / "autoencoder")
     original = train.window_loader
 
     class Interrupted:
-        """A loader in which somebody presses the keys when it is asked for a sixth batch."""
+        """A loader in which somebody interrupts when it is asked for a sixth batch."""
 
         def __init__(self, batches):
             self.batches, self.drawn = batches, 0
@@ -112,7 +131,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
         def __next__(self):
             self.drawn += 1
             if self.drawn > 5:
-                raise KeyboardInterrupt
+                interrupt()
             return next(self.batches)
 
         def __getattr__(self, name):
@@ -124,8 +143,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
 
     monkeypatch.setattr(train, "window_loader", loader)
     arguments = (f"--config={file}", f"--config.workdir={workdir}")
-    assert run_command(train.main, *arguments) == 130
-    assert "error: interrupted" in capsys.readouterr().err
+    assert run_command(train.main, *arguments) == status
+    assert said in capsys.readouterr().err
     assert [r["step"] for r in read_metrics(workdir / "score" / "metrics.jsonl")] == [3]
     monkeypatch.undo()
     assert run_command(train.main, *arguments) == 0
@@ -134,6 +153,13 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
         np.testing.assert_array_equal(a, b)
     records = [read_metrics(Path(d) / "score" / "metrics.jsonl") for d in (workdir, config.workdir)]
     assert [r["loss"] for r in records[0]] == [r["loss"] for r in records[1]]
+
+
+def test_two_trainings_do_not_share_a_work_directory(config, file, capsys):
+    with locked(config.workdir):
+        assert run_command(train.main, f"--config={file}") == 2
+    message = capsys.readouterr().err
+    assert f"{config.workdir} is in use by another run (process {os.getpid()} on" in message
 
 
 # --- assimilate --------------------------------------------------------------------------------
@@ -181,18 +207,36 @@ def test_a_preset_and_a_fitted_inflation(config, file, tmp_path):
     assert used["assimilation"]["inflation"] != 1.0
 
 
-def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path):
-    """With another seed, into a Zarr store."""
+def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path, monkeypatch):
+    """With another seed, into a Zarr store, going on where another process was killed."""
     output = tmp_path / "deep" / "analysis.zarr"
+    flags = (f"--config={file}", "--config.seed=5", "--config.assimilation.member_batch=1",
+             f"--output={output}")  # fmt: skip
+    original = MemberStore.put
+
+    def killed(self, first, states, about):
+        if first == 1:
+            raise Killed
+        original(self, first, states, about)
+
+    monkeypatch.setattr(MemberStore, "put", killed)
+    # Several devices would draw all members at once.
+    one = lambda *members, **split: analysis_mesh(*members, devices=jax.devices()[:1], **split)
+    monkeypatch.setattr(assimilate, "analysis_mesh", one)
+    with pytest.raises(Killed):
+        run_command(assimilate.main, *flags)
+    assert [p.name for p in output.parent.iterdir()] == [".analysis.zarr.members"]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.assimilate", f"--config={file}", "--config.seed=5",
-         f"--output={output}"],
+        [sys.executable, "-m", "experiments.assimilate", *flags],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=500, check=False,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir},
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+             "XLA_FLAGS": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Unable to initialize" not in done.stderr
     assert "3 members, 5 times in" in done.stderr
+    drawn = [f"{n} of 3 members drawn" in done.stderr for n in (1, 2, 3)]
+    assert drawn == [False, True, True]
     assert [p.name for p in output.parent.iterdir()] == ["analysis.zarr"]
     data = inputs.load(read(config))
     at = data.archive.times[data.frames("test")[:5]]

@@ -82,7 +82,7 @@ def test_bands_exchange_rows_and_nothing_else(padding):
     padded = lambda x: sum(pad(x, ((2, 3), (1, 2)), padding)[:, i : i + 8] * i for i in range(6))
     with jax.set_mesh(mesh):
         program = jax.jit(padded, out_shardings=bands).lower(jax.device_put(x, bands)).compile()
-    np.testing.assert_allclose(program(jax.device_put(x, bands)), padded(x), atol=1e-6)
+    np.testing.assert_allclose(program(jax.device_put(x, bands)), padded(x), atol=1e-5)
     found = collectives_in(program.as_text())
     assert set(found) <= {"collective-permute", "all-reduce"}
     # Summed are the rows from beyond the edges, five for each slice, which one device has.

@@ -82,19 +82,22 @@ def test_phase_convolution_equals_convolution_of_the_repeated_field(padding, ker
     np.testing.assert_allclose(upsample_conv2d(x, w, padding), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["plain", "strided", "upsampled"])
-def test_gradients_are_those_of_the_plain_convolution(kind):
+@pytest.mark.parametrize(
+    ("kind", "padding"),
+    [*(("plain", padding) for padding in PADDINGS), ("strided", "torus"), ("upsampled", "torus")],
+)
+def test_gradients_are_those_of_the_plain_convolution(kind, padding):
     stride = 2 if kind == "strided" else 1
 
     def ours(x, w):
         if kind == "upsampled":
-            return upsample_conv2d(x, w, "torus")
-        return conv2d(x, w, "torus", stride=stride)
+            return upsample_conv2d(x, w, padding)
+        return conv2d(x, w, padding, stride=stride)
 
     def plain(x, w):
         if kind == "upsampled":
             x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        wide = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
+        wide = pad(x, ((1, 1), (1, 1)), padding)
         return lax.conv_general_dilated(
             wide, w, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )

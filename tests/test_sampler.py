@@ -111,8 +111,8 @@ def test_members_do_not_depend_on_devices():
 
 
 COUNTED = {
-    "dpmpp_3m_ode": (SamplerConfig(steps=9), 9),
-    "dpmpp_2m": (SamplerConfig("dpmpp_2m", 9), 9),
+    "dpmpp_2m": (SamplerConfig(steps=9), 9),
+    "dpmpp_3m_ode": (SamplerConfig("dpmpp_3m_ode", 9), 9),
     "dpmpp_2m_ode": (SamplerConfig("dpmpp_2m_ode", 9), 9),
     "ddim": (SamplerConfig("ddim", 9, eta=0.5), 9),
     "euler_maruyama": (SamplerConfig("euler_maruyama", 9), 9),
@@ -213,7 +213,7 @@ def test_members_side_by_side_share_their_evaluations():
         (dict(solver="ode", method="Kvaerno5"), "sampler method 'Kvaerno5' is unknown: choose"),
         (dict(steps=0), "sampler steps must be at least 1, got 0"),
         (dict(solver="pc", corrections=0), "sampler corrections must be at least 1, got 0"),
-        (dict(eta=0.5), r"sampler eta = 0.5 has no meaning for solver 'dpmpp_3m_ode': .* 'ddim'"),
+        (dict(eta=0.5), r"sampler eta = 0.5 has no meaning for solver 'dpmpp_2m': .* 'ddim'"),
         (dict(solver="ddim", tau=0.1), r"sampler tau = 0.1 has no meaning for solver 'ddim'"),
         (dict(solver="pc", rtol=0.1), r"sampler rtol = 0.1 has no meaning for solver 'pc'"),
         (dict(solver="ddim", eta=1.5), r"sampler eta must lie in \[0, 1\], got 1.5"),

@@ -45,15 +45,15 @@ def test_composition_equals_a_loop_over_windows(window, chunk, extra):
     np.testing.assert_allclose(composed(x, t), jnp.stack(expected), atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_chunks_give_the_gradient_of_the_whole_under_vmap(chunk):
+@pytest.mark.parametrize(("chunk", "remat"), [(1, True), (3, False)])
+def test_chunks_give_the_gradient_of_the_whole_under_vmap(chunk, remat):
     config = small()
     params = randomised(score.init(config, jax.random.key(0), (4, 6)))
     denoise = window_denoiser(config, SCHEDULE, params)
     x = jax.random.normal(jax.random.key(1), (2, 6, 4, 6, 2))  # two members
 
     def gradient(chunk):
-        composed = trajectory_denoiser(denoise, 3, chunk=chunk)
+        composed = trajectory_denoiser(denoise, 3, chunk=chunk, remat=remat)
         value = lambda x: jnp.sum(jnp.sin(composed(x, jnp.float32(0.6))))
         return jax.jit(jax.vmap(jax.grad(value)))(x)
 
@@ -64,8 +64,9 @@ def test_memory_of_a_gradient_is_bounded_by_the_chunk():
     config = small(widths=(16,), coordinates="none")
     params = score.init(config, jax.random.key(0), (16, 32))
 
-    def temporary(frames):
-        composed = trajectory_denoiser(window_denoiser(config, SCHEDULE, params), 3, chunk=1)
+    def temporary(frames, remat=True):
+        denoise = window_denoiser(config, SCHEDULE, params)
+        composed = trajectory_denoiser(denoise, 3, chunk=1, remat=remat)
         value = lambda x: jnp.sum(composed(x, jnp.float32(0.6)))
         x = jnp.zeros((frames, 16, 32, 2))
         return jax.jit(jax.grad(value)).lower(x).compile().memory_analysis().temp_size_in_bytes
@@ -73,6 +74,7 @@ def test_memory_of_a_gradient_is_bounded_by_the_chunk():
     # Activations of a window are 16 channels many times over; a frame has 2.
     growth = (temporary(35) - temporary(3)) / 32
     assert growth < 0.05 * temporary(3)
+    assert temporary(35, remat=False) > temporary(3) + 32 * 10 * growth  # all of them are kept
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])

@@ -75,6 +75,8 @@ def test_a_configuration_without_autoencoder_needs_no_training_of_it():
         ("guidance.iterations", 0, "guidance: guidance needs at least one iteration, got 0"),
         ("score_training.batch_size", 0, "score_training: batch_size must be at least 1, got 0"),
         ("score_training.log_every", 0, "log_every must be at least 1, got 0"),
+        ("score_training.rollbacks", -1, "rollbacks must be at least 0, got -1"),
+        ("score_training.loss_limit", 0.0, "loss_limit must be positive, or None, got 0.0"),
         ("score_training.learning_rate", -1.0, "learning_rate .* -1"),
         ("assimilation.members", 0, "assimilation: assimilation.members must be at least 1, got 0"),
         ("assimilation.frames", -1, "assimilation.frames must be at least 0, got -1"),

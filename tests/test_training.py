@@ -274,7 +274,7 @@ def test_bad_arguments(tmp_path, changes, error, message):
 
 def test_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot make .*file/run"):
+    with pytest.raises(InputError, match=r"cannot write to .*file/run"):
         train(tmp_path / "file" / "run")
 
 

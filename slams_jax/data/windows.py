@@ -1,5 +1,6 @@
 """Windows of consecutive times, by grain: deterministic, shuffled, sharded, resumable."""
 
+import mmap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import grain
 import numpy as np
 
 from slams_jax.data.periods import check_times
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, RunError
 
 Batch = dict[str, np.ndarray]
 
@@ -25,8 +26,29 @@ class _Windows:
 
     def __getitem__(self, index: Any) -> Batch:
         start = int(self._starts[index])
-        # A copy: what a memory map returns would be read from disk only in the training step.
-        return {n: np.array(a[start : start + self._length]) for n, a in self._arrays.items()}
+        return {n: read_rows(a, start, start + self._length) for n, a in self._arrays.items()}
+
+
+def read_rows(array: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """A copy of the rows of an array; those of a file that is memory-mapped are read from it.
+
+    A page of a memory map that cannot be read ends the process without a word (SIGBUS).
+
+    Raises:
+        RunError: the file is gone, shorter than it was, or cannot be read.
+    """
+    if not (isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)):
+        return np.array(array[start:stop])
+    rows = np.empty((stop - start, *array.shape[1:]), array.dtype)
+    try:
+        with open(str(array.filename), "rb") as file:
+            file.seek(array.offset + start * array.strides[0])
+            found = file.readinto(rows.data)
+    except OSError as error:
+        raise RunError(f"{array.filename} cannot be read ({error.strerror or error})") from error
+    if found != rows.nbytes:
+        raise RunError(f"{array.filename} ends before row {stop - 1} of {len(array)}: it was cut")
+    return rows
 
 
 def window_starts(

@@ -58,7 +58,7 @@ class SamplerConfig:
         atol: likewise the absolute tolerance: both are positive, or neither.
     """
 
-    solver: Solver = "dpmpp_3m_ode"
+    solver: Solver = "dpmpp_2m"
     steps: int = 32
     grid: TimeGrid = "log_snr"
     eta: float = 0.0
@@ -239,18 +239,20 @@ def sample_ensemble(
     members: int,
     *,
     batch: int | None = None,
+    first: int | Int[Array, ""] = 0,
 ) -> Draw:
     """`members` independent draws, `batch` of them at a time (all at once where None).
 
-    Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices. What
-    `draw` returns, an array or a tree of them, gets the axis of the members in front. On a mesh
-    with an axis "member" its devices share them, each drawing `batch` at a time.
+    Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices; they are
+    counted from `first`. What `draw` returns, an array or a tree of them, gets the axis of the
+    members in front. On a mesh with an axis "member" its devices share them, each drawing `batch`
+    at a time.
     """
     devices = devices_along(MEMBER)
     parts = -(-members // (batch * devices if batch else members))
     size = -(-members // (parts * devices)) * devices
     # Equal parts; draws beyond the last are thrown away.
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(size * parts))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(size * parts))
     several = jax.vmap(draw, spmd_axis_name=MEMBER if devices > 1 else None)
     if parts == 1:
         return jax.tree.map(lambda x: x[:members], several(split(keys, MEMBER)))

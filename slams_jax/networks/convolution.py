@@ -64,6 +64,8 @@ def conv2d(
     if size == (1, 1):
         x = x[:, ::stride, ::stride] if stride > 1 else x
         return jnp.einsum("bijc,cd->bijd", x, kernel[0, 0])
+    if stride == 1 and padding != "edge" and jax.default_backend() == "cpu":
+        return _around_on_cpu(x, kernel, padding)
     halo = []
     for n, k in zip(x.shape[1:3], size, strict=True):
         last_read = (-(-n // stride) - 1) * stride + k // 2
@@ -75,6 +77,16 @@ def _plain(x: Array, kernel: Array, stride: int) -> Array:
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), "VALID", dimension_numbers=_DIMENSIONS
     )
+
+
+def _turned(kernel: Array) -> Array:
+    """The kernel of the input gradient."""
+    return jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+
+
+def _kernel_gradient(x: Array, kernel: Array, stride: int, cotangent: Array) -> Array:
+    (gradient,) = jax.linear_transpose(lambda k: _plain(x, k, stride), kernel)(cotangent)
+    return gradient
 
 
 def _valid(x: Array, kernel: Array, stride: int = 1) -> Array:
@@ -106,12 +118,49 @@ def _valid_backward(
         unread = n - ((out - 1) * stride + k)
         halo.append((k - 1, k - 1 + unread, stride - 1))
     spread = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*halo, (0, 0, 0)])
-    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    (kernel_gradient,) = jax.linear_transpose(lambda k: _plain(x, k, stride), kernel)(cotangent)
-    return _valid_on_cpu(spread, turned, 1), kernel_gradient
+    gradient = _valid(spread, _turned(kernel))
+    return gradient, _kernel_gradient(x, kernel, stride, cotangent)
 
 
 _valid_on_cpu.defvjp(_valid_forward, _valid_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _around_on_cpu(x: Array, kernel: Array, padding: Padding) -> Array:
+    """A convolution of stride 1, periodic in longitude, whose input gradient is one too.
+
+    The gradient by way of the padded input is evaluated in its halo as well, and that is added
+    back: on a coarse level of a U-Net, of 8 x 16 points, 40 % more work.
+    """
+    return _around_forward(x, kernel, padding)[0]
+
+
+def _around_forward(x: Array, kernel: Array, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    lat, lon = (k // 2 for k in kernel.shape[:2])
+    wide = pad(x, ((lat, lat), (lon, lon)), padding)
+    return _plain(wide, kernel, 1), (wide, kernel)
+
+
+def _around_backward(
+    padding: Padding, saved: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    wide, kernel = saved
+    kernel_gradient = _kernel_gradient(wide, kernel, 1, cotangent)
+    turned = _turned(kernel)
+    if padding == "torus":
+        return conv2d(cotangent, turned, padding), kernel_gradient
+    # In latitude by way of the padded rows: what lies beyond a pole is no continuation of it.
+    lat, lon = (k // 2 for k in kernel.shape[:2])
+    spread = jnp.pad(cotangent, ((0, 0), (2 * lat, 2 * lat), (0, 0), (0, 0)))
+    padded = _valid(pad(spread, ((0, 0), (lon, lon)), padding), turned)
+    like = jax.ShapeDtypeStruct((*cotangent.shape[:3], wide.shape[3]), wide.dtype)
+    (gradient,) = jax.linear_transpose(lambda x: pad(x, ((lat, lat), (0, 0)), padding), like)(
+        padded
+    )
+    return gradient, kernel_gradient
+
+
+_around_on_cpu.defvjp(_around_forward, _around_backward)
 
 
 def upsample_conv2d(

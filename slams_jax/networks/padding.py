@@ -38,17 +38,13 @@ def pad(
         `x` with `lat + before + after` rows and `lon + before + after` columns.
     """
     rows, columns = halo
-    x = _pad_longitude(x, columns, wrap=padding != "edge")
     if devices_along(SPACE) > 1:
-        return _select_rows(x, rows, columns, padding)
-    if padding == "sphere":
-        # Columns before rows: half a circle is half of the columns without their halo.
-        return _pad_over_poles(x, rows, columns)
-    return _pad_axis(x, 1, rows, wrap=padding == "torus")
-
-
-def _pad_longitude(x: Array, columns: tuple[int, int], *, wrap: bool) -> Array:
-    return _pad_axis(x, 2, columns, wrap=wrap)
+        x = _select_rows(x, rows, padding)
+    elif padding == "sphere":
+        x = _pad_over_poles(x, rows)
+    else:
+        x = _pad_axis(x, 1, rows, wrap=padding == "torus")
+    return _pad_axis(x, 2, columns, wrap=padding != "edge")
 
 
 def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Array:
@@ -70,22 +66,16 @@ def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Arra
     return jnp.concatenate([p for p in parts if p.shape[axis]], axis=axis)
 
 
-def _opposite(x: Array, columns: tuple[int, int]) -> np.ndarray:
-    """Where half a circle further east stands, in an array whose columns are padded already."""
-    width = x.shape[2] - sum(columns)
-    return (np.arange(x.shape[2]) - columns[0] + width // 2) % width + columns[0]
-
-
-def _select_rows(
-    x: Array, rows: tuple[int, int], columns: tuple[int, int], padding: Padding
-) -> Array:
+def _select_rows(x: Array, rows: tuple[int, int], padding: Padding) -> Array:
     """Rows before and after those of bands of latitude that lie on several devices.
 
     Each row is selected into its place, for which devices exchange that row; to concatenate, the
     partitioner would collect whole fields.
     """
     before, after = rows
-    size = x.shape[1]
+    if before == after == 0:
+        return x
+    size, width = x.shape[1], x.shape[2]
     wide = jnp.pad(x, ((0, 0), rows, (0, 0), (0, 0)))
     place = jax.lax.broadcasted_iota(jnp.int32, (1, wide.shape[1], 1, 1), 1) - before
     for row in [*range(-before, 0), *range(size, size + after)]:
@@ -97,26 +87,29 @@ def _select_rows(
         }[padding]
         found = x[:, source : source + 1]
         if padding == "sphere" and circle >= size:
-            found = jnp.take(found, _opposite(x, columns), axis=2)
+            found = jnp.roll(found, -(width // 2), axis=2)
         wide = jnp.where(place == row, found, wide)
     return wide
 
 
-def _pad_over_poles(x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
+def _pad_over_poles(x: Array, rows: tuple[int, int]) -> Array:
     before, after = rows
     if before == after == 0:
         return x
-    size = x.shape[1]
-    # The meridian and its opposite make one circle of 2 * size rows.
+    size, width = x.shape[1], x.shape[2]
+    # The meridian and its opposite make one circle of 2 * size rows: runs of rows northward on
+    # one side and southward on the other. Slices throughout: a gather would take longer than
+    # the convolution that reads it.
     circle = np.arange(-before, size + after) % (2 * size)
-    turned = circle >= size
-    index = np.where(turned, 2 * size - 1 - circle, circle)
-    east = _opposite(x, columns)
     parts = []
     start = 0
-    for stop in [*(np.flatnonzero(np.diff(turned)) + 1), len(circle)]:
-        part = jnp.take(x, index[start:stop], axis=1)
-        parts.append(jnp.take(part, east, axis=2) if turned[start] else part)
+    for stop in [*(np.flatnonzero(np.diff(circle >= size)) + 1), len(circle)]:
+        first, last = circle[start], circle[stop - 1]
+        if first < size:
+            parts.append(x[:, first : last + 1])
+        else:
+            opposite = x[:, 2 * size - 1 - last : 2 * size - first][:, ::-1]
+            parts.append(jnp.roll(opposite, -(width // 2), axis=2))
         start = stop
     return jnp.concatenate(parts, axis=1)
 

@@ -1,6 +1,6 @@
 """Training: one jitted step over all devices, a loop that resumes exactly, checked checkpoints."""
 
-from slams_jax.training.checkpoint import restore_model
+from slams_jax.training.checkpoint import restore_model, restore_run
 from slams_jax.training.devices import (
     batch_mesh,
     batched,
@@ -34,6 +34,7 @@ __all__ = [
     "read_metrics",
     "replicated",
     "restore_model",
+    "restore_run",
     "shard_batch",
     "state_spec",
 ]

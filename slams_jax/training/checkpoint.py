@@ -1,16 +1,22 @@
 """Checkpoints: written by orbax, verified by digest, read without the code that wrote them.
 
-    <directory>/checkpoint/last/<step>   everything that a run resumes from; the newest two
+    <directory>/checkpoint/last/<step>   everything that a run resumes from; the newest two, and
+                                         the newest one of a step on the interval
     <directory>/checkpoint/best/<step>   the averaged parameters of the least validation loss
 
 Each holds the items `model` (ema, model_state), `statistics` and `record` (JSON: metadata,
 configuration of the run, position of the data, digests of all arrays and of itself), `last` also
 `state` (params, opt_state, key, step). Nothing is pickled.
+
+A checkpoint is on disk when the call that saves it returns: a run that is killed loses the steps
+since then and no more, and a disk that is full says so at once.
 """
 
+import contextlib
+import dataclasses
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +27,7 @@ from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import Diverged, InputError, RunError
 from slams_jax.training import arrays
 from slams_jax.training.arrays import Damage, Nested
 from slams_jax.training.chatter import without_chatter
@@ -42,6 +48,20 @@ class Restored(NamedTuple):
     record: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Newest(checkpoint_managers.PreservationPolicy):
+    """Keeps the newest `count` checkpoints, and the newest whose step is a multiple of `every`."""
+
+    count: int
+    every: int
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        steps = [c.step for c in checkpoints]
+        regular = [step for step in steps if step % self.every == 0]
+        kept = {*sorted(steps)[-self.count :], *sorted(regular)[-1:]}
+        return [step in kept for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -57,12 +77,14 @@ class Checkpoints:
         run: Mapping[str, Any],
         metadata: Mapping[str, Any],
         statistics: PyTree,
+        every: int = 1,
     ):
         self.directory = directory
+        self._every = every
         self._run, self._metadata = run, metadata
         self._statistics = arrays.nested(statistics)
-        self._last = _manager(directory, "last", keep=2)
-        self._best = _manager(directory, "best", keep=1)
+        self._last = _manager(directory, "last", keep=_Newest(2, every))
+        self._best = _manager(directory, "best", keep=_Newest(1, 1))
         self.best_loss = float("inf")
 
     def resume(self) -> Restored | None:
@@ -87,8 +109,20 @@ class Checkpoints:
                 logging.warning("best checkpoint of step %d is damaged (%s)", step, error)
         return restored
 
+    def roll_back(self) -> Restored | None:
+        """The newest good checkpoint of a step on the interval, None when there is none.
+
+        Not one that was saved out of turn: where a run goes on must not depend on when it was
+        asked to end.
+
+        Raises:
+            RunError: every one of them is damaged.
+        """
+        regular = [step for step in self._last.all_steps() if step % self._every == 0]
+        return _newest_good(self._last, EVERYTHING, regular)
+
     def save(self, state: Nested, model: PyTree, extra: Mapping[str, Any], *, step: int) -> None:
-        """Save everything; returns as soon as the arrays are copied.
+        """Save everything.
 
         Args:
             state: params, opt_state, key, step.
@@ -97,7 +131,8 @@ class Checkpoints:
             step: number of updates done.
 
         Raises:
-            RunError: a value is not finite; nothing is saved.
+            Diverged: a value is not finite; nothing is saved.
+            RunError: the disk refuses; what was there before stays.
         """
         items = self._items({"model": model, "state": state}, step)
         self._write(self._last, step, items, extra)
@@ -106,7 +141,8 @@ class Checkpoints:
         """Save the averaged parameters with their validation, the best so far.
 
         Raises:
-            RunError: a value is not finite; nothing is saved.
+            Diverged: a value is not finite; nothing is saved.
+            RunError: the disk refuses; what was there before stays.
         """
         items = self._items({"model": model}, step)
         # A step may come twice when a run resumed from before it; the later one counts.
@@ -116,12 +152,11 @@ class Checkpoints:
         self.best_loss = validation["loss"]
 
     def last_good_step(self) -> int | None:
-        """The step of the newest checkpoint, once all is written."""
-        self._last.wait_until_finished()
+        """The step of the newest checkpoint."""
         return self._last.latest_step()
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """End the managers."""
         self._last.close()
         self._best.close()
 
@@ -129,7 +164,7 @@ class Checkpoints:
         items = {name: arrays.nested(tree) for name, tree in trees.items()}
         bad = arrays.first_not_finite(items)
         if bad is not None:
-            raise RunError(f"{bad} is not finite at step {step}")
+            raise Diverged(f"{bad} is not finite at step {step}")
         return {**items, "statistics": self._statistics}
 
     def _write(
@@ -146,13 +181,13 @@ class Checkpoints:
         saved: dict[str, Any] = {n: ocp.args.StandardSave(i) for n, i in items.items() if i}
         saved["record"] = ocp.args.JsonSave({**record, "digest": record_digest(record)})
         try:
-            # One save at a time: the barriers of two would meet where there are many processes.
-            for other in (self._last, self._best):
-                other.wait_until_finished()
             # Forced: orbax else leaves out what it thinks is not due.
             manager.save(step, args=ocp.args.Composite(**saved), force=True)
-        except OSError as error:
-            raise RunError(f"cannot save a checkpoint in {manager.directory}: {error}") from error
+        except Exception as error:  # of a full disk, orbax raises ValueError or OSError
+            raise RunError(
+                f"cannot save the checkpoint of step {step} in {manager.directory}: "
+                f"{_one_line(error)}"
+            ) from error
 
     def _set_aside(self, step: int) -> None:
         """Move a damaged checkpoint out of the way of the one that will be written again."""
@@ -213,6 +248,24 @@ def restore_model(
     raise InputError(f"no checkpoint in {directory}: train there first, or give another directory")
 
 
+@without_chatter()
+def restore_run(directory: str | Path, which: Literal["best", "last"] = "last") -> Restored:
+    """The newest good checkpoint as it is on disk, verified: all that two runs can differ in.
+
+    Raises:
+        InputError: no checkpoint there.
+        RunError: every checkpoint is damaged.
+    """
+    directory = Path(directory).absolute()
+    if not (directory / FOLDER / which).is_dir():
+        raise InputError(f"no checkpoint in {directory}: train there first")
+    with contextlib.closing(_manager(directory, which, read_only=True)) as manager:
+        restored = _newest_good(manager, EVERYTHING if which == "last" else MODEL)
+    if restored is None:
+        raise InputError(f"no {which} checkpoint in {directory}: train there first")
+    return restored
+
+
 def discard(directory: Path) -> None:
     """Remove the checkpoints of a run."""
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
@@ -228,13 +281,14 @@ def _require_same(theirs: Any, ours: Any, directory: Path) -> None:
 
 
 def _manager(
-    directory: Path, folder: str, *, keep: int | None = None, read_only: bool = False
+    directory: Path, folder: str, *, keep: "_Newest | None" = None, read_only: bool = False
 ) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         read_only=read_only,
         create=not read_only,
         cleanup_tmp_directories=not read_only,  # of a save that was killed
-        preservation_policy=None if keep is None else checkpoint_managers.LatestN(keep),
+        preservation_policy=keep,
+        enable_async_checkpointing=False,
     )
     return ocp.CheckpointManager(directory / FOLDER / folder, options=options)
 
@@ -272,13 +326,24 @@ def _damage(error: Exception) -> Damage:
     """Whatever reading raised, in one line: orbax raises nearly anything for a damaged file."""
     if isinstance(error, Damage):
         return error
-    return Damage(textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ..."))
+    return Damage(_one_line(error))
 
 
-def _newest_good(manager: ocp.CheckpointManager, names: tuple[str, ...]) -> Restored | None:
-    """The newest checkpoint that is whole; None if there is none at all; says what it skips."""
+def _one_line(error: Exception) -> str:
+    if "No space left on device" in str(error):  # in the midst of what tensorstore says
+        return "no space left on the disk"
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")
+
+
+def _newest_good(
+    manager: ocp.CheckpointManager, names: tuple[str, ...], steps: Sequence[int] | None = None
+) -> Restored | None:
+    """The newest checkpoint that is whole, of all or of some steps; says what it skips.
+
+    None if there is none at all.
+    """
     reason = None
-    for step in sorted(manager.all_steps(), reverse=True):
+    for step in sorted(manager.all_steps() if steps is None else steps, reverse=True):
         try:
             return _read(manager, step, names)
         except Damage as error:

@@ -3,19 +3,24 @@
 At a step where something is due: metrics are fetched and looked at (a value that is not finite
 stops the run before anything is saved), then validation, then the record, then the best
 checkpoint, last the checkpoint to resume from. A run killed in between resumes from the checkpoint
-before, removes the records after it, and repeats what it did, to the bit.
+before, removes the records after it, and repeats what it did, to the bit. One that is asked to end
+(SIGTERM), or whose data can no longer be read, first saves the step that it has reached.
+
+Rolling back is resuming within the process, but for the data, which go on from where they are. It
+is repeated alike by a run that is killed after it, since it follows from the checkpoint.
 """
 
 import collections
+import contextlib
 import copy
 import dataclasses
-import os
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +29,8 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from slams_jax.aliases import Params
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import Diverged, InputError, Preempted, RunError
+from slams_jax.lock import locked
 from slams_jax.mesh import place, shardings
 from slams_jax.training import arrays
 from slams_jax.training.chatter import without_chatter
@@ -39,6 +45,7 @@ from slams_jax.training.devices import (
     wait_for_all,
 )
 from slams_jax.training.metrics import METRICS_FILE, TENSORBOARD, Recorder
+from slams_jax.training.preemption import ShouldStop, watched
 from slams_jax.training.records import as_json
 from slams_jax.training.state import (
     InitFn,
@@ -54,19 +61,27 @@ Validate = Callable[[Params, PyTree], Mapping[str, Any] | None]
 IN_FLIGHT = 2  # steps handed to the devices and not yet done; more only hold batches in memory
 
 
+LOWER = "lower the learning rate or clip_norm, or look for bad data"
+REPAIR = "repair that, and the same run goes on from there"
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """When what is due; everything is at the last step."""
+    """When what is due, everything at the last step; and what becomes of a run that diverges."""
 
     steps: int
     log_every: int
     validate_every: int
     checkpoint_every: int
+    rollbacks: int
+    loss_limit: float
 
     def __post_init__(self):
         for name in ("log_every", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.rollbacks < 0:
+            raise InputError(f"rollbacks must be 0 or more, got {self.rollbacks}")
 
     def due(self, every: int, step: int) -> bool:
         return step % every == 0 or step == self.steps
@@ -92,6 +107,8 @@ def fit(
     accumulate: int = 1,
     sharded: bool = False,
     compiler_options: Mapping[str, Any] | None = None,
+    rollbacks: int = 0,
+    loss_limit: float | None = None,
     resume: bool = True,
 ) -> TrainState:
     """Train for `optimiser.steps` steps, or what is left of them.
@@ -100,7 +117,7 @@ def fit(
     there: `checkpoint/` (see `checkpoint.py`), `metrics.jsonl`, `tensorboard/`.
 
     Args:
-        directory: of the run; made if need be.
+        directory: of the run; made if need be. One run at a time is in it (`slams_jax.lock`).
         loss_fn: (params, model_state, key, batch) -> (loss, (model_state, info)): a mean over the
             batch, info a dictionary of scalars.
         init_fn: key -> (params, model_state), nested dictionaries of arrays; jitted.
@@ -120,104 +137,159 @@ def fit(
         accumulate: parts that each batch is taken in, as in `make_step`.
         sharded: whether the devices share the state among them.
         compiler_options: options of XLA for the step.
+        rollbacks: how often, in the whole run, a loss that diverges takes it back to the last good
+            checkpoint, to go on from there with the data that follow; each is logged and counted
+            in the records. With 0 the run stops.
+        loss_limit: a loss above it has diverged, as one that is not finite; None for no limit.
         resume: False removes a run found in `directory` and starts over.
 
     Returns:
         The state after the last step.
 
     Raises:
-        InputError: arguments out of range, a directory that cannot be written, or one that holds
-            a run of another configuration, optimiser or seed.
-        RunError: the loss or the gradient is not finite, the loader ended, or every checkpoint is
-            damaged. The last good checkpoint stays.
+        InputError: arguments out of range, a directory that cannot be written or that another run
+            is in, or one that holds a run of another configuration, optimiser or seed.
+        Preempted: SIGTERM came; the step reached is saved.
+        Diverged: the loss or the gradient is not finite, or the loss above its limit, and there
+            are no rollbacks left. The last good checkpoint stays.
+        RunError: data that cannot be read (the step reached is saved), a loader that ended, a disk
+            that is full or broken, or only damaged checkpoints.
     """
     validate_every = checkpoint_every if validate_every is None else validate_every
-    plan = _Plan(optimiser.steps, log_every, validate_every, checkpoint_every)
-    directory = _prepare(Path(directory).absolute(), resume)
+    limit = math.inf if loss_limit is None else loss_limit
+    plan = _Plan(optimiser.steps, log_every, validate_every, checkpoint_every, rollbacks, limit)
     kept = as_json(dict(metadata or {}), name="metadata")
     run = {"config": kept.get("config"), "seed": seed, **dataclasses.asdict(optimiser)}
     init = partial(_init, init_fn, optimiser, seed)
-    checkpoints = Checkpoints(
-        directory, run=as_json(run, name="run"), metadata=kept, statistics=statistics
-    )
-    try:
+    with (
+        _inside(Path(directory).absolute(), resume) as directory,
+        watched() as should_stop,
+        contextlib.closing(
+            Checkpoints(
+                directory,
+                run=as_json(run, name="run"),
+                metadata=kept,
+                statistics=statistics,
+                every=checkpoint_every,
+            )
+        ) as checkpoints,
+    ):
         restored = checkpoints.resume()
         if restored is not None and restored.step == plan.steps:
             logging.info("%s is finished: %d steps", directory, plan.steps)
             return _place(init, restored, data_mesh(devices))
-        batches = iter(loader)
-        if restored is not None:
-            logging.info("resuming %s from step %d", directory, restored.step)
-            batches.set_state(restored.record["data"])  # pyright: ignore[reportAttributeAccessIssue]
-        # The first batch tells how many devices can share one.
-        first = _draw(batches)
-        local_size = batch_size(first[0])
-        mesh = batch_mesh(local_size * jax.process_count(), devices, accumulate=accumulate)
-        state = _place(init, restored, mesh, sharded=sharded)
-        step = make_step(
-            loss_fn, optimiser, mesh=mesh, prepare=prepare, accumulate=accumulate,
-            sharded=sharded, compiler_options=compiler_options,
-        )  # fmt: skip
-        feed = _prefetch(batches, first, mesh)
-        recorder = Recorder(
-            directory,
-            steps=plan.steps,
-            start=0 if restored is None else restored.step,
-            running=None if restored is None else restored.record["running"],
-            schedule=learning_rate_schedule(optimiser),
-            samples=local_size * jax.process_count(),
-        )
         try:
-            return _run(step, state, feed, plan, validate, checkpoints, recorder)
-        finally:
-            recorder.close()
-    finally:
-        checkpoints.close()
+            batches = iter(loader)
+            if restored is not None:
+                logging.info("resuming %s from step %d", directory, restored.step)
+                batches.set_state(restored.record["data"])  # pyright: ignore[reportAttributeAccessIssue]
+            # The first batch tells how many devices can share one.
+            first = _draw(batches)
+            size = batch_size(first[0]) * jax.process_count()
+            mesh = batch_mesh(size, devices, accumulate=accumulate)
+            parts = _Parts(
+                place=lambda restored: _place(init, restored, mesh, sharded=sharded),
+                step=make_step(
+                    loss_fn, optimiser, mesh=mesh, prepare=prepare, accumulate=accumulate,
+                    sharded=sharded, compiler_options=compiler_options,
+                ),
+                feed=_prefetch(batches, first, mesh),
+                record=partial(
+                    _record, directory, plan=plan, samples=size,
+                    schedule=learning_rate_schedule(optimiser),
+                ),
+                plan=plan,
+                validate=validate,
+                checkpoints=checkpoints,
+                should_stop=should_stop,
+            )  # fmt: skip
+            return _train(parts, restored)
+        except Diverged as error:
+            raise _explained(error, checkpoints, LOWER) from None
+        except RunError as error:
+            raise _explained(error, checkpoints, REPAIR) from error.__cause__
+
+
+class _Parts(NamedTuple):
+    """What stays the same in a run, whichever checkpoint it goes on from."""
+
+    place: Callable[[Restored | None], TrainState]
+    step: Step
+    feed: Iterator[tuple[PyTree, Any]]
+    record: Callable[[Restored | None], Recorder]
+    plan: _Plan
+    validate: Validate | None
+    checkpoints: Checkpoints
+    should_stop: ShouldStop
+
+
+def _train(parts: _Parts, restored: Restored | None) -> TrainState:
+    """All steps after those of `restored`, with the rollbacks that are left."""
+    history = [] if restored is None else restored.record.get("rollbacks", [])
+    while True:
+        state = parts.place(restored)
+        with contextlib.closing(parts.record(restored)) as recorder:
+            try:
+                return _run(parts, state, recorder, history)
+            except Diverged as error:
+                if len(history) >= parts.plan.rollbacks:
+                    raise
+                restored = parts.checkpoints.roll_back()
+                history.append(_rollback(error, restored))
 
 
 def _run(
-    train_step: Step,
-    state: TrainState,
-    feed: Iterator[tuple[PyTree, Any]],
-    plan: _Plan,
-    validate: Validate | None,
-    checkpoints: Checkpoints,
-    recorder: Recorder,
+    parts: _Parts, state: TrainState, recorder: Recorder, history: list[dict[str, Any]]
 ) -> TrainState:
-    infos = []
-    for step in range(int(state.step) + 1, plan.steps + 1):
-        batch, position = next(feed)
-        state, info = train_step(state, batch)
+    plan, validate, checkpoints = parts.plan, parts.validate, parts.checkpoints
+    infos, position, saved = [], None, int(state.step)
+
+    def save(step: int) -> None:
+        recorder.sync()
+        extra = {"data": position, "running": recorder.running.state(), "rollbacks": history}
+        checkpoints.save(_rest(state), _model(state), extra, step=step)
+
+    for step in range(saved + 1, plan.steps + 1):
+        try:
+            if parts.should_stop(step - 1):
+                raise Preempted(f"at step {step - 1} of {plan.steps}, which is saved: run it again")
+            batch, position_after = next(parts.feed)
+        except (Preempted, RunError) as reason:
+            # Where one process lacks its data, the others are not here to save with it.
+            together = isinstance(reason, Preempted) or jax.process_count() == 1
+            if step - 1 > saved and together:
+                recorder.running.add(step - 1, jax.device_get(infos), limit=plan.loss_limit)
+                save(step - 1)
+            raise
+        state, info = parts.step(state, batch)
+        position = position_after
         infos.append(info)
         if len(infos) > IN_FLIGHT:
             jax.block_until_ready(infos[-1 - IN_FLIGHT])
         if step == recorder.first:
             jax.block_until_ready(info)  # compiled and done: from here on the clock runs
             recorder.progress.start(step)
-        log, check, save = (
+        log, check, due = (
             plan.due(every, step)
             for every in (plan.log_every, plan.validate_every, plan.checkpoint_every)
         )
         check = check and validate is not None
-        if not (log or check or save):
+        if not (log or check or due):
             continue
-        try:
-            recorder.running.add(step, jax.device_get(infos))
-            infos = []
-            model = {"ema": state.ema, "model_state": state.model_state}
-            values = recorder.means(step) if log else {}
-            begun = time.perf_counter()
-            validation = _validated(validate, state) if check and validate else None
-            recorder.write(step, values, validation or {})
-            if validation is not None and validation["loss"] < checkpoints.best_loss:
-                checkpoints.save_best(model, validation, step=step)
-            if save:
-                recorder.sync()
-                extra = {"data": position, "running": recorder.running.state()}
-                checkpoints.save(_rest(state), model, extra, step=step)
-            recorder.progress.paused(time.perf_counter() - begun)
-        except RunError as error:
-            raise _explained(error, checkpoints) from None
+        recorder.running.add(step, jax.device_get(infos), limit=plan.loss_limit)
+        infos = []
+        values = recorder.means(step) if log else {}
+        if log and plan.rollbacks:
+            values["rollbacks"] = len(history)
+        begun = time.perf_counter()
+        validation = _validated(validate, state) if check and validate else None
+        recorder.write(step, values, validation or {})
+        if validation is not None and validation["loss"] < checkpoints.best_loss:
+            checkpoints.save_best(_model(state), validation, step=step)
+        if due:
+            save(step)
+            saved = step
+        recorder.progress.paused(time.perf_counter() - begun)
     return state
 
 
@@ -230,32 +302,62 @@ def _validated(validate: Validate, state: TrainState) -> dict[str, float] | None
     return {name: np.asarray(value).item() for name, value in values.items()}
 
 
-def _explained(error: RunError, checkpoints: Checkpoints) -> RunError:
-    step = checkpoints.last_good_step()
-    left = "no checkpoint yet" if step is None else f"the last good checkpoint is of step {step}"
-    return RunError(
-        f"{error} ({left}, in {checkpoints.directory}): "
-        "lower the learning rate or clip_norm, or look for bad data"
+def _record(
+    directory: Path,
+    restored: Restored | None,
+    *,
+    plan: _Plan,
+    samples: int,
+    schedule: Callable[[Any], Any],
+) -> Recorder:
+    """The records of a run that goes on from `restored`."""
+    return Recorder(
+        directory,
+        steps=plan.steps,
+        start=0 if restored is None else restored.step,
+        running=None if restored is None else restored.record["running"],
+        schedule=schedule,
+        samples=samples,
     )
 
 
-def _prepare(directory: Path, resume: bool) -> Path:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {directory} ({error.strerror}): give another") from None
-    if not os.access(directory, os.W_OK):
-        raise InputError(f"cannot write to {directory}: give another directory")
-    if not resume and is_writer():
-        discard(directory)
-        (directory / METRICS_FILE).unlink(missing_ok=True)
-        shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
-    wait_for_all("prepared")
-    return directory
+def _rollback(error: Diverged, restored: Restored | None) -> dict[str, Any]:
+    """What the record keeps of a rollback; logs it."""
+    step = 0 if restored is None else restored.step
+    logging.warning("%s: rolling back to step %d, to go on with the data that follow", error, step)
+    return {"to": step, "reason": str(error)}
+
+
+def _explained(error: RunError, checkpoints: Checkpoints, advice: str) -> RunError:
+    step = checkpoints.last_good_step()
+    left = "no checkpoint yet" if step is None else f"the last good checkpoint is of step {step}"
+    return type(error)(f"{error} ({left}, in {checkpoints.directory}): {advice}")
+
+
+@contextlib.contextmanager
+def _inside(directory: Path, resume: bool) -> Iterator[Path]:
+    """The directory for this run alone; whatever the disk refuses within becomes RunError."""
+    with locked(directory) if is_writer() else contextlib.nullcontext():
+        try:
+            if not resume and is_writer():
+                discard(directory)
+                (directory / METRICS_FILE).unlink(missing_ok=True)
+                shutil.rmtree(directory / TENSORBOARD, ignore_errors=True)
+            wait_for_all("prepared")
+            yield directory
+        except OSError as error:
+            raise RunError(
+                f"the run in {directory} cannot go on ({error}): {REPAIR}, from its last checkpoint"
+            ) from error
 
 
 def _init(init_fn: InitFn, optimiser: OptimiserConfig, seed: int) -> TrainState:
     return init_state(jax.random.key(seed), init_fn, optimiser)
+
+
+def _model(state: TrainState) -> dict[str, PyTree]:
+    """What a checkpoint holds of the model."""
+    return {"ema": state.ema, "model_state": state.model_state}
 
 
 def _rest(state: TrainState) -> dict[str, PyTree]:
@@ -272,9 +374,8 @@ def _place(
     if restored is None:
         return jax.jit(init, out_shardings=shardings(jax.eval_shape(init), mesh, spec))()
     target = jax.eval_shape(lambda: (lambda s: (s, _rest(s)))(init()))
-    model = {"ema": target[0].ema, "model_state": target[0].model_state}
     try:
-        model = arrays.like(model, restored.items["model"])
+        model = arrays.like(_model(target[0]), restored.items["model"])
         rest = arrays.like(target[1], restored.items["state"])
     except (KeyError, ValueError) as error:
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
@@ -293,6 +394,8 @@ def _draw(batches: Iterator[Any]) -> tuple[Any, Any]:
         batch = next(batches)
     except StopIteration:
         raise RunError("the loader ended before the run: repeat it without end") from None
+    except OSError as error:
+        raise RunError(f"the training data cannot be read ({error})") from error
     # Of its own, not a view of what the iterator goes on to change. All processes draw in step,
     # so that the position of one is that of all.
     return batch, copy.deepcopy(batches.get_state())  # pyright: ignore[reportAttributeAccessIssue]

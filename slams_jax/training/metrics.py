@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from tensorboardX import SummaryWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
-from slams_jax.errors import RunError
+from slams_jax.errors import Diverged
 from slams_jax.training.devices import is_writer
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+EVENT, SESSION = event_pb2.Event, event_pb2.SessionLog  # type: ignore[attr-defined]
+FLUSH = 60.0  # seconds that TensorBoard may be behind
 
 
 class Running:
@@ -27,17 +32,18 @@ class Running:
         self.count: int = state["count"] if state else 0
         self.sums: dict[str, float] = dict(state["sums"]) if state else {}
 
-    def add(self, step: int, infos: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, step: int, infos: Sequence[Mapping[str, Any]], *, limit: float) -> None:
         """Add the infos of the steps up to and with `step`, one a step, oldest first.
 
         Raises:
-            RunError: a loss or the norm of a gradient is not finite; names the first such step.
+            Diverged: the norm of a gradient is not finite, or a loss not or above `limit`; names
+                the first such step.
         """
         for i, info in enumerate(infos):
             values = {name: float(np.asarray(value)) for name, value in info.items()}
-            for name in ("loss", "grad_norm"):
-                if not math.isfinite(values[name]):
-                    raise RunError(f"{name} is {values[name]} at step {step - len(infos) + 1 + i}")
+            for name, most in (("loss", limit), ("grad_norm", math.inf)):
+                if not (math.isfinite(values[name]) and values[name] <= most):
+                    raise Diverged(f"{name} is {values[name]} at step {step - len(infos) + 1 + i}")
             self.count += 1
             for name, value in values.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
@@ -53,6 +59,42 @@ class Running:
         return {"count": self.count, "sums": dict(self.sums)}
 
 
+class Board:
+    """Scalars for TensorBoard, which forgets what it knows of the steps after `start`.
+
+    Written here and now: in the writer that tensorboardX offers for this, a thread does it, which
+    a full disk ends without a word, after which the run waits for it for ever.
+    """
+
+    def __init__(self, directory: Path, start: int):
+        directory.mkdir(exist_ok=True)
+        # Unlike the names that tensorboardX gives, no other within the second.
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        self._file = RecordWriter(str(directory / name))
+        self._flushed = time.monotonic()
+        self._event(step=start + 1, file_version="brain.Event:2")
+        self._event(step=start + 1, session_log=SESSION(status=SESSION.START))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add the scalars of `step`."""
+        for name, value in values.items():
+            self._event(step=step, summary=scalar(name, value))
+        if time.monotonic() - self._flushed > FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put the file on disk."""
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _event(self, **fields: Any) -> None:
+        self._file.write(EVENT(wall_time=time.time(), **fields).SerializeToString())
+
+
 class MetricsWriter:
     """One record a step, to a file of JSON lines and to TensorBoard.
 
@@ -66,15 +108,14 @@ class MetricsWriter:
         temporary.write_text("".join(kept))
         os.replace(temporary, self._path)
         self._file = self._path.open("a")
-        self._board = SummaryWriter(str(directory / TENSORBOARD), purge_step=start + 1)
+        self._board = Board(directory / TENSORBOARD, start)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the record of `step`; values that are not finite are written as null."""
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, values)
 
     def sync(self) -> None:
         """Put both files on disk."""

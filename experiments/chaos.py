@@ -1,0 +1,223 @@
+"""Kill a training at random moments, again and again, and compare it with one that was let be.
+
+    python -m experiments.chaos --kills 50 --output chaos.json
+
+A real training, the score of Lorenz-63 in small, runs in processes of its own, which SIGKILL ends:
+while they start, between steps, and in the midst of saves, which they are watched for. What comes
+out is compared with an uninterrupted run, bit for bit: parameters, average, state of the optimiser,
+key, position of the data, best checkpoint, records. The report (JSON) holds `kills`, `bit_exact`
+and `lost_steps`, the most steps that any kill cost; the exit status is 1 where they are not what
+they should be. See docs/robustness.md.
+"""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags, logging
+
+from experiments import cli
+from experiments.files import write_text
+from slams_jax.errors import InputError, RunError
+from slams_jax.model import SCORE
+from slams_jax.training import read_metrics, restore_run
+from slams_jax.training.arrays import manifest
+
+KILLS = flags.DEFINE_integer("kills", 50, "How often the training is killed.", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", None, "Report to write.", allow_override=True)
+SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+
+ROOT = Path(__file__).parents[1]
+EVERY = 20  # steps between checkpoints
+WAIT = 300.0  # seconds after which a training that does nothing is given up
+TRAINING = (
+    f"--config={ROOT / 'configs' / 'lorenz63.py'}",
+    "--config.nature.days=500",
+    "--config.data.periods.train=('2000-01-01', '2000-12-31')",
+    "--config.data.periods.validation=('2001-01-10', '2001-02-28')",
+    "--config.data.periods.test=('2001-03-10', '2001-04-30')",
+    "--config.score.widths=(16,)",
+    "--config.score.blocks=1",
+    "--config.score_training.batch_size=16",
+    "--config.score_training.warmup_steps=5",
+    "--config.score_training.log_every=1",
+    f"--config.score_training.checkpoint_every={EVERY}",
+)
+
+
+def main() -> None:
+    """Run it and write the report."""
+    if OUTPUT.value is None:
+        raise InputError("--output is missing: give the .json to write")
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        # A process that is killed gets at most two intervals further, and a little.
+        steps = EVERY * (2 * KILLS.value + 10)
+        report = run(Path(folder), KILLS.value, steps=steps, seed=SEED.value)
+    write_text(json.dumps(report, indent=1) + "\n", Path(OUTPUT.value))
+    logging.info("%s", report)
+    if not report["bit_exact"] or report["lost_steps"] > EVERY or report["damaged"]:
+        raise RunError(f"the training does not survive: see {OUTPUT.value}")
+
+
+def run(folder: Path, kills: int, *, steps: int, seed: int) -> dict[str, Any]:
+    """The report of `kills` kills of a training of so many steps; both runs are under `folder`.
+
+    Raises:
+        RunError: a training failed by itself, or ended before it was killed often enough.
+    """
+    rng = random.Random(seed)
+    begun = time.perf_counter()
+    straight = Training(folder, "straight", steps)
+    with straight.process() as process:
+        straight.wait(process, lambda: b"samples/s" in straight.log.read_bytes())
+        start_up = time.perf_counter() - begun
+        straight.finish(process)
+    seconds = time.perf_counter() - begun
+    killed = Training(folder, "killed", steps)
+    lost, saving, starting, damaged = [], 0, 0, 0
+    for i in range(kills):
+        with killed.process() as process:
+            _await_moment(killed, process, rng, start_up)
+            process.kill()
+            process.wait()
+        lost.append(killed.reached() - killed.saved())
+        saving += killed.is_saving()
+        starting += b"samples/s" not in killed.log.read_bytes()
+        damaged += killed.log.read_bytes().count(b"is damaged")
+        logging.info("kill %d: %d steps lost, step %d", i + 1, lost[-1], killed.reached())
+    with killed.process() as process:
+        killed.finish(process)
+    damaged += killed.log.read_bytes().count(b"is damaged")
+    differences = compare(straight.directory, killed.directory)
+    return {
+        "kills": kills,
+        "bit_exact": not differences,
+        "lost_steps": max(lost),
+        "lost_steps_mean": sum(lost) / kills,
+        "checkpoint_every": EVERY,
+        "steps": steps,
+        "kills_while_saving": saving,
+        "kills_before_first_step": starting,
+        "damaged": damaged,
+        "differences": differences,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "seconds_uninterrupted": round(seconds, 1),
+        "seed": seed,
+        "jax": jax.__version__,
+    }
+
+
+class Training:
+    """One work directory, in which processes train one after the other."""
+
+    def __init__(self, folder: Path, name: str, steps: int):
+        self.directory = folder / name / SCORE
+        self.log = folder / f"{name}.log"  # of the newest process
+        self._command = [
+            sys.executable, "-m", "experiments.train", *TRAINING,
+            f"--config.score_training.steps={steps}", f"--config.workdir={folder / name}",
+            f"--config.nature.cache={folder / 'cache'}", f"--config.data.cache={folder / 'cache'}",
+        ]  # fmt: skip
+        self._environment = {
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **os.environ,
+        }
+
+    @contextlib.contextmanager
+    def process(self):
+        """A process that trains; it is ended with the context, however that ends."""
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def wait(self, process: subprocess.Popen, until: Callable[[], bool]) -> None:
+        """Wait for something that happens while the training runs."""
+        given_up = time.monotonic() + WAIT
+        while not until():
+            if process.poll() is not None:
+                raise RunError(f"the training ended too early: {self._last_words()}")
+            if time.monotonic() > given_up:
+                raise RunError(f"the training does nothing for {WAIT:g} s: {self._last_words()}")
+            time.sleep(5e-4)
+
+    def finish(self, process: subprocess.Popen) -> None:
+        """Wait for the end of the training."""
+        if process.wait() != 0:
+            raise RunError(f"the training failed: {self._last_words()}")
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is begun and not complete; of a process that is dead, was."""
+        return any(self.directory.glob("checkpoint/*/*tmp*"))
+
+    def saved(self) -> int:
+        """The step that a run resumes from."""
+        found = [int(p.name) for p in self.directory.glob("checkpoint/last/*") if p.name.isdigit()]
+        return max(found, default=0)
+
+    def reached(self) -> int:
+        """The last step that was done, by the records."""
+        records = read_metrics(self.directory / "metrics.jsonl")
+        return records[-1]["step"] if records else self.saved()
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def _await_moment(
+    training: Training, process: subprocess.Popen, rng: random.Random, start_up: float
+) -> None:
+    """Wait for a moment to kill it: one fifth while it starts, half of the rest in saves."""
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0.0, start_up))
+        return
+    training.wait(process, lambda: b"samples/s" in training.log.read_bytes())
+    if rng.random() < 0.5:
+        goal = training.reached() + rng.randrange(2 * EVERY)
+        training.wait(process, lambda: training.reached() >= goal)
+        return
+    training.wait(process, training.is_saving)
+    time.sleep(rng.uniform(0.0, 0.1))
+
+
+def compare(a: Path, b: Path) -> list[str]:
+    """The names of what differs between two finished runs."""
+    found = []
+    for which in ("last", "best"):
+        ours, theirs = restore_run(a, which), restore_run(b, which)
+        if ours.step != theirs.step:
+            found.append(f"{which}.step")
+        if manifest(ours.items) != manifest(theirs.items):
+            found.append(f"{which}.arrays")
+        found += [
+            f"{which}.{name}"
+            for name in ("data", "running", "validation", "rollbacks")
+            if ours.record.get(name) != theirs.record.get(name)
+        ]
+    records = [
+        [{k: v for k, v in r.items() if k != "samples_per_second"}
+         for r in read_metrics(directory / "metrics.jsonl")] for directory in (a, b)
+    ]  # fmt: skip
+    if records[0] != records[1]:
+        found.append("metrics.jsonl")
+    return found
+
+
+if __name__ == "__main__":
+    cli.run(main)
