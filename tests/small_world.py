@@ -147,6 +147,7 @@ def small_config(root: Path, workdir: Path) -> ConfigDict:
         config[stage].update(steps=6, batch_size=4, warmup_steps=1, log_every=3, checkpoint_every=3)
     config.sampler.steps = 4
     config.assimilation.update(frames=5, members=3, member_batch=0, rank=20)
+    config.assimilation.update(window_devices=1, space_devices=1)
     return config
 
 

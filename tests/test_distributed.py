@@ -23,7 +23,6 @@ def file(tmp_path_factory):
     config = small_config(write_world(folder / "world"), folder / "run")
     config.autoencoder = config.autoencoder_training = None
     config.score_training.update(steps=4, checkpoint_every=2, log_every=2, shard_state=True)
-    config.assimilation.space_devices = 1
     # Many iterations with an untrained network magnify rounding a million times, on one device too.
     config.guidance.iterations = 3
     file = write_config(config, folder / "config.py")
