@@ -17,8 +17,8 @@ LAYERS = {
     "data": 2, "autoencoder": 2, "score": 2, "diffusion.guidance": 2, "baselines": 2,
     "diffusion": 3, "training": 3, "verify": 3,
     "model": 4, "estimate": 4, "presets": 4, "diagnostics": 4, "inflation": 4, "assimilation": 4,
-    "ensemble": 4, "calibration": 4, "cost": 4,
-    "": 5,  # slams_jax/__init__.py
+    "ensemble": 4, "cost": 4, "calibration": 5,
+    "": 6,  # slams_jax/__init__.py
 }  # fmt: skip
 
 OWNERS = {
