@@ -119,8 +119,9 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
     """
     of = lambda rule, steps: Combination(rule, BEST, "log_snr", steps)
     if group == "d":
-        chosen = [of(rule, n) for rule, d in LORENZ_RULES for n in _steps(d, BUDGET, LONG)]
-        # The reference takes long on the long trajectories, which are the last.
+        # What takes long, on the short trajectories alone; the long ones are the last.
+        budgets = (BUDGET,) if last else (BUDGET, LONG)
+        chosen = [of(rule, n) for rule, d in LORENZ_RULES for n in _steps(d, *budgets)]
         return list(dict.fromkeys(chosen if last else [*chosen, REFERENCE]))
     best = COMPARE[group]
     if quick:
@@ -130,7 +131,7 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
         return list(dict.fromkeys(chosen))
     rules = RULES if last else COMMON
     budgets = (BUDGET, LONG) if group == "b" else (BUDGET,)
-    chosen = [of(ORACLE, n) for n in budgets] if group == "b" else []
+    chosen = [of(ORACLE, BUDGET)] if group == "b" else []
     chosen += [of(rule, n) for rule, d in rules for n in _steps(d, *budgets)]
     if last:
         chosen += [of(rule, BUDGET) for rule, _ in rules]

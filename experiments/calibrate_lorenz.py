@@ -28,8 +28,8 @@ LORENZ = flags.DEFINE_string(
     "lorenz", None, "For case d: the work directory of a model of configs/lorenz63.py."
 )
 
-MEMBERS = 256  # for each of the truths
-PAIRS, RANKED = 200, 63  # truths of the rank histograms, and members for each
+MEMBERS = 128  # for each of the truths
+PAIRS, RANKED = 160, 63  # truths of the rank histograms, and members for each
 
 Row = dict[str, Any]
 
