@@ -55,13 +55,12 @@ def test_operations_are_those_of_the_convolutions_and_products():
     assert found == 2 * 5 * expected
 
 
-def test_the_scan_draws_what_the_sampler_draws(monkeypatch):
-    shape = (3, 4, 6, 2)
+def test_the_scan_draws_what_the_sampler_draws():
+    key, shape, schedule = jax.random.key(1), (3, 4, 6, 2), benchmark_networks.SCHEDULE
     denoiser = lambda x, t: jnp.tanh(x) * (1.0 - t)
-    found = sample(
-        jax.random.key(1), denoiser, shape, benchmark_networks.SCHEDULE, SamplerConfig(steps=8)
-    )
-    expected = benchmark_analyses.scan(jax.random.key(1), denoiser, shape, 8)
+    config = SamplerConfig("dpmpp_2m", 8)
+    found = jax.jit(lambda key: sample(key, denoiser, shape, schedule, config))(key)
+    expected = jax.jit(lambda key: benchmark_analyses.scan(key, denoiser, shape, 8))(key)
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
