@@ -47,7 +47,10 @@ def measure_machine(repetitions: int) -> tuple[Machine, list[dict[str, Any]]]:
     size = values[0].nbytes
     name = device.device_kind if device.platform != "cpu" else _processor()
     machine = Machine(name, 2.0 * SIZE**3 / seconds, 2.0 * size / stream)
-    about = {"device": name, "dtype": "float32", "percent_of_peak": 100.0}
+    about = {
+        "device": name, "dtype": "float32", "percent_of_peak": 100.0,
+        "throughput_over_pytorch": None,
+    }  # fmt: skip
     rows = [
         {"case": f"limit: product of {SIZE} x {SIZE} matrices", "seconds": seconds,
          "gflops": machine.flops / 1e9, **about},
