@@ -69,6 +69,7 @@ class Combination(NamedTuple):
 Counted = dict[Combination, tuple[int, int]]  # evaluations and derivatives of a draw
 
 SDA = Guidance("sda", (("gamma", 1e-2),))
+MMPS_1 = Guidance("mmps", (("iterations", 1),))
 MMPS = Guidance("mmps", (("iterations", 3),))
 # The same, told what it needs where there is more noise than signal.
 NEAR = Guidance("mmps", (("iterations", 3),), covariance=True)
@@ -83,7 +84,7 @@ COMMON = (
     (SDA, 1),
     (PROXIMAL, 0),
     (Guidance("tmpd"), 2),
-    (Guidance("mmps", (("iterations", 1),)), 1),
+    (MMPS_1, 1),
     (MMPS, 3),
     (GAUSSIAN_10, 0),
     (GAUSSIAN, 0),
@@ -131,8 +132,11 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
         return list(dict.fromkeys(chosen))
     rules = RULES if last else COMMON
     budgets = (BUDGET, LONG) if group == "b" else (BUDGET,)
-    chosen = [of(ORACLE, BUDGET)] if group == "b" else []
-    chosen += [of(rule, n) for rule, d in rules for n in _steps(d, *budgets)]
+    chosen = [of(rule, n) for rule, d in rules for n in _steps(d, *budgets)]
+    if group == "b":
+        # With few steps, derivatives and a solver of lower order go together better.
+        chosen += [Combination(MMPS_1, SOLVERS[1], "log_snr", n) for n in _steps(1, *budgets)]
+        chosen += [of(ORACLE, BUDGET)]
     if last:
         chosen += [of(rule, BUDGET) for rule, _ in rules]
         chosen += [_preset(name) for name in PRESETS]
