@@ -182,7 +182,7 @@ def main() -> None:
     if TRAINED in CASES.value:
         trained = calibrate_trained.trained_rows(read(CONFIG.value))
         rows = [*rows, *trained]
-        write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "calibration.json")
+        _write([*_kept(folder).values(), *trained], folder)
         write_text(calibrate_trained.table(trained), folder / "trained.md")
         print(calibrate_trained.table(trained))
     logging.info("%d rows in %s", len(rows), folder / "calibration.json")
@@ -206,15 +206,16 @@ def calibrate(groups: Sequence[str], folder: Path, *, quick: bool = False) -> li
     counted: Counted = {}
     for group, case, chosen in plan:
         for combination in chosen:
-            if row := kept.get(named(group, case, combination)):
+            if row := kept.pop(named(group, case, combination), None):
                 rows.append(row)
                 continue
             rows.append({"group": group, **_row(case, combination, members[group], counted)})
             progress(rows[-1], _weight(combination))
-            write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "calibration.json")
+            _write([*rows, *kept.values()], folder)
         write_text(calibration_report.table(rows), folder / "calibration.md")
         calibration_report.draw([r for r in rows if r["case"] == case.name], folder)
         jax.clear_caches()  # every combination compiles a program of its own
+    _write([*rows, *kept.values()], folder)
     if lorenz := [case for _, case, _ in plan if isinstance(case, LorenzCase)]:
         calibrate_lorenz.ranks(lorenz, RANKED, folder)
     return rows
@@ -239,6 +240,10 @@ def _name(case: Case | LorenzCase, combination: Combination, members: int) -> tu
     """What a row is known by."""
     rule, solver, grid, steps = combination
     return case.name, str(rule), solver, grid, steps, members
+
+
+def _write(rows: list[dict[str, Any]], folder: Path) -> None:
+    write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "calibration.json")
 
 
 def _kept(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -308,6 +308,15 @@ def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
     first = calibrate.calibrate(["c"], tmp_path)
     monkeypatch.setattr(calibrate, "run_case", None)
     assert calibrate.calibrate(["c"], tmp_path) == first
+    monkeypatch.undo()
+    # One that comes before it in the new plan leaves it where it is.
+    chosen.insert(0, calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 3))
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
+    rows = calibrate.calibrate(["c"], tmp_path)
+    assert rows[1:] == first
+    assert json.loads((tmp_path / "calibration.json").read_text()) == rows
     (tmp_path / "calibration.json").write_text("[{")
     with pytest.raises(InputError, match=r"calibration\.json cannot be read .*: remove it"):
         calibrate.calibrate(["c"], tmp_path)
