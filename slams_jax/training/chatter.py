@@ -11,7 +11,7 @@ from absl import logging
 
 def _is_heard(record: std_logging.LogRecord) -> bool:
     """Orbax tells a page at every save, and its errors come as exceptions besides."""
-    return "orbax" not in record.pathname and "Task exception was never" not in str(record.msg)
+    return "orbax" not in record.pathname and "exception was never" not in str(record.msg)
 
 
 @contextlib.contextmanager
