@@ -37,7 +37,7 @@ from slams_jax.calibration import (
 )
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import InputError
-from slams_jax.presets import preset
+from slams_jax.presets import PRESETS, preset
 
 # experiments.assimilate has a flag of this name too; each command has one of them.
 OUTPUT = flags.DEFINE_string("output", None, "What to write into.", allow_override=True)
@@ -101,9 +101,6 @@ BEST = "dpmpp_3m_ode"  # the solver that rules are compared with
 SOLVERS = (BEST, "dpmpp_2m_ode", "dpmpp_2m", "euler_maruyama", "heun", "ddim", "ode", "pc")
 GRIDS = ("log_snr", "edm", "uniform")
 STEPS = (8, 16, 32, 64, 128)
-PRESETS = ("fast", "default", "accurate")
-# The reference: 512 steps of a predictor and one correction each (Qu et al. 2024).
-REFERENCE = Combination(SDA, "pc", "uniform", 512)
 # Of (d): Lorenz-63 takes a network, and trajectories are long.
 LORENZ_RULES = ((SDA, 1), (PROXIMAL, 0), (GAUSSIAN_10, 0), (NEAR, 3))
 # Of (d), the rank histograms.
@@ -123,7 +120,7 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
         # What takes long, on the short trajectories alone; the long ones are the last.
         budgets = (BUDGET,) if last else (BUDGET, LONG)
         chosen = [of(rule, n) for rule, d in LORENZ_RULES for n in _steps(d, *budgets)]
-        return list(dict.fromkeys(chosen if last else [*chosen, REFERENCE]))
+        return list(dict.fromkeys(chosen if last else [*chosen, _preset("reference")]))
     best = COMPARE[group]
     if quick:
         chosen = [of(best, 8), of(best, 32), of(MMPS, 32)]
@@ -140,7 +137,6 @@ def combinations(group: str, *, quick: bool = False, last: bool = False) -> list
     if last:
         chosen += [of(rule, BUDGET) for rule, _ in rules]
         chosen += [_preset(name) for name in PRESETS]
-        chosen += [REFERENCE]
     if last and group != "c":
         chosen += [Combination(best, s, "log_snr", n) for s in SOLVERS[:3] for n in STEPS]
         chosen += [Combination(best, solver, "log_snr", 32) for solver in SOLVERS]

@@ -26,6 +26,7 @@ from slams_jax.diagnostics import diagnose, warn_of
 from slams_jax.diffusion import (
     DrawInfo,
     SamplerConfig,
+    equal_parts,
     evaluations,
     guide,
     sample_ensemble,
@@ -148,11 +149,7 @@ def assimilate(
         for s in streams
     )
     arguments = (key, dict(model.arrays), climate, inflated)
-    # Equal parts: one program draws them all, so that a part does not depend on those before it.
-    # The devices share a part evenly: it may be a few members more.
-    devices = mesh.shape[MEMBER]
-    parts = -(-members // (member_batch * devices if member_batch else members))
-    size = -(-members // (parts * devices)) * devices
+    _, size = equal_parts(members, member_batch, mesh.shape[MEMBER])
     config = (model.networks, sampler, guidance, size, window_chunk, remat, mesh)
     store = None
     if keep is not None:

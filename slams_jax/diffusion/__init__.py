@@ -5,6 +5,7 @@ from slams_jax.diffusion.guidance import guide
 from slams_jax.diffusion.sampler import (
     DrawInfo,
     SamplerConfig,
+    equal_parts,
     evaluations,
     sample,
     sample_ensemble,
@@ -19,6 +20,7 @@ __all__ = [
     "ExponentialSolver",
     "PredictorCorrector",
     "SamplerConfig",
+    "equal_parts",
     "evaluations",
     "guide",
     "sample",

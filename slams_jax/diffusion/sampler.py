@@ -233,6 +233,16 @@ def problem_of(key, denoiser, start, schedule, config):
 Draw = TypeVar("Draw")
 
 
+def equal_parts(members: int, batch: int | None, devices: int) -> tuple[int, int]:
+    """How many parts an ensemble is drawn in, and members in each of them.
+
+    Parts are equal, so that one program draws them all, and shared evenly by the devices, each of
+    which draws at most `batch` at a time (None: all its own). Draws beyond the last are dropped.
+    """
+    parts = -(-members // (batch * devices if batch else members))
+    return parts, -(-members // (parts * devices)) * devices
+
+
 def sample_ensemble(
     key: PRNGKey,
     draw: Callable[[PRNGKey], Draw],
@@ -249,9 +259,7 @@ def sample_ensemble(
     at a time.
     """
     devices = devices_along(MEMBER)
-    parts = -(-members // (batch * devices if batch else members))
-    size = -(-members // (parts * devices)) * devices
-    # Equal parts; draws beyond the last are thrown away.
+    parts, size = equal_parts(members, batch, devices)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(size * parts))
     several = jax.vmap(draw, spmd_axis_name=MEMBER if devices > 1 else None)
     if parts == 1:
