@@ -31,7 +31,7 @@ def cost(row: Row) -> int:
 def figures(row: Row) -> str:
     """The scores in words."""
     if row["not_finite"]:
-        return f"{row['not_finite']} of {row['members']} draws are not finite"
+        return f"{row['not_finite']} draws are not finite"
     return (
         f"mean error {_with_error(row, 'mean_error')}, variance ratio "
         f"{_with_error(row, 'variance_ratio')}, W1 {_short(row['w1'])} ({row['w1_exact']:.3f})"

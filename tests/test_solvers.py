@@ -10,6 +10,8 @@ import pytest
 
 from slams_jax.diffusion import CosineSchedule, SamplerConfig, sample, time_grid, to_denoised
 from slams_jax.diffusion.sampler import problem_of
+from slams_jax.diffusion.solvers import ExponentialSolver
+from slams_jax.errors import InputError
 
 SCHEDULE = CosineSchedule()
 PRIOR, *_ = gaussian.make_problem()
@@ -416,3 +418,9 @@ def test_a_skewed_target_keeps_its_moments(config):
         assert abs((x**k).mean() - MOMENT[k]) < 4 * error + 0.02 * abs(MOMENT[k])
     upper = (x > 0.75).mean()
     assert abs(upper - WEIGHTS[1]) < 4 * np.sqrt(0.16 / count) + 0.004
+
+
+@pytest.mark.parametrize(("eta", "estimates"), [(1.0, 3), (0.5, 3), (1.0, 4), (1.5, 2)])
+def test_settings_that_no_formula_stands_for_are_refused(eta, estimates):
+    with pytest.raises(InputError, match="estimates"):
+        ExponentialSolver(CosineSchedule(), eta, estimates)

@@ -23,6 +23,7 @@ from jaxtyping import Array
 
 from slams_jax.aliases import Denoiser
 from slams_jax.diffusion.schedule import CosineSchedule, to_score
+from slams_jax.errors import InputError
 
 FAR = 1e9  # in the log-SNR, whose values are of order ten
 
@@ -65,11 +66,23 @@ class ExponentialSolver(_DenoiserSolver):
         schedule: the noise schedule.
         eta: the share of fresh noise: 0 the ODE, 1 the reverse SDE.
         estimates: 1, 2 or 3: how many denoised estimates a step uses, which is the order.
+
+    Raises:
+        InputError: other numbers, or three estimates with fresh noise: that order is the ODE's.
     """
 
     schedule: CosineSchedule
     eta: float = 1.0
     estimates: int = 2
+
+    def __check_init__(self):
+        if self.estimates not in (1, 2, 3) or not 0.0 <= self.eta <= 1.0:
+            raise InputError(
+                "an exponential solver takes 1, 2 or 3 estimates and eta in [0, 1], got "
+                f"{self.estimates} and {self.eta}"
+            )
+        if self.estimates == 3 and self.eta > 0.0:
+            raise InputError(f"three estimates are for the ODE: set eta to 0, got {self.eta}")
 
     def order(self, terms):
         """Order of the solver for the ODE."""
