@@ -20,11 +20,12 @@ from experiments.files import write_text
 from experiments.inputs import STATE, Inputs
 from experiments.models import open_model
 from experiments.observations import Withheld, frames_of, open_streams
+from experiments.references import optimal_interpolation_of
 from experiments.settings import CONFIG, Settings, read
-from slams_jax.baselines import climatological_ensemble, optimal_interpolation_ensemble
+from slams_jax.baselines import climatological_ensemble
 from slams_jax.data import climatology
 from slams_jax.data.fields import stack_channels, stack_members
-from slams_jax.data.observations import Observations, to_stream
+from slams_jax.data.observations import Observations
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.model import Model
@@ -128,27 +129,8 @@ def _references(
     if not settings.assimilation.background or model.background_error is None:
         return systems
     background = stack_channels(data.background(frames), model.channels)
-    covariance, bias = model.background_error
-    streams = [
-        to_stream(
-            o, model.grid, model.channels, times[frames],
-            climate=climate.mean(axis=0), std=np.asarray(model.arrays["std"]),
-        )
-        for o in observations
-    ]  # fmt: skip
-    interpolate = jax.jit(
-        lambda key, background, streams: optimal_interpolation_ensemble(
-            key,
-            background,
-            streams,
-            covariance,
-            members=settings.assimilation.members,
-            batch=4,
-            outer=2,
-        )
-    )
-    oi = interpolate(jax.random.key(settings.seed), jnp.asarray(background - bias), streams)
-    return {"background": background[None], **systems, "oi": np.asarray(oi)}
+    oi = optimal_interpolation_of(settings, model, data, frames, observations)
+    return {"background": background[None], **systems, "oi": oi}
 
 
 def _scores(

@@ -220,7 +220,7 @@ class Settings:
     raw: Mapping[str, Any]
 
 
-def read(config: ConfigDict) -> Settings:
+def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     """The checked settings of `config`.
 
     Raises:

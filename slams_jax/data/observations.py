@@ -197,11 +197,14 @@ def simulate(
     key: PRNGKey,
     operator: ObservationOperator,
     states: Float[np.ndarray, "time lat lon channel"],
-    error: float,
+    error: float | Float[np.ndarray, "..."],
     *,
     every: int = 1,
 ) -> Float[np.ndarray, "time ..."]:
-    """Observations y = H(x) + e of known states, e independent; NaN at all but each n-th time."""
+    """Observations y = H(x) + e of known states, e independent; NaN at all but each n-th time.
+
+    `error` is their standard deviation, one number or an array as H(x) with sides of one.
+    """
     clean = jax.jit(operator)(jnp.asarray(states))
     noisy = np.array(clean + error * jax.random.normal(key, clean.shape))
     noisy[np.arange(len(noisy)) % every != 0] = np.nan
