@@ -1,6 +1,12 @@
 """Two real processes on this machine, against one: training, its resumption, an analysis."""
 
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -10,10 +16,12 @@ import xarray as xr
 from small_world import run_command, small_config, tree, write_config, write_world
 
 from experiments import assimilate, distributed, launch, train
+from experiments.cli import PREEMPTED
 from slams_jax.errors import InputError
 from slams_jax.training import read_metrics, restore_model
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +93,29 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(InputError, match=r"--distributed: cannot join .*: start all of them with"):
         distributed.join()
+
+
+def test_when_one_process_is_preempted_all_save_the_same_step(file, tmp_path):
+    """By the preemption service: only one of them has the signal."""
+    workdir = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "experiments.launch", "--processes=2", "--devices=2",
+        "experiments.train", f"--config={file}", f"--config.workdir={workdir}",
+        "--config.score_training.steps=100000", "--config.score_training.log_every=5",
+        "--config.score_training.checkpoint_every=100000",
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(file.parent / "compiled")}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as launcher:
+        records = workdir / "score" / "metrics.jsonl"
+        until = time.monotonic() + 300
+        while not (records.exists() and records.stat().st_size) and time.monotonic() < until:
+            assert launcher.poll() is None
+            time.sleep(0.2)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGTERM)
+        said = launcher.communicate(timeout=120)[1].decode()
+    assert launcher.returncode == PREEMPTED
+    steps = re.findall(r"stopped: at step (\d+) of 100000, which is saved", said)
+    assert len(steps) == 2
+    assert steps[0] == steps[1]
+    assert [p.name for p in (workdir / "score" / "checkpoint" / "last").iterdir()] == [steps[0]]
