@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import error_table
 import numpy as np
 import pytest
 import xarray as xr
@@ -242,23 +243,22 @@ EVALUATE = {
         "background.nc is no analysis, it lacks 'member'",
     ),
 }
+COMMANDS = {"train": TRAIN, "assimilate": ASSIMILATE, "evaluate": EVALUATE}
+MAINS = {"train": train.main, "assimilate": assimilate.main, "evaluate": evaluate.main}
 CASES = [
-    pytest.param(main, *case, id=f"{name}: {label}")
-    for name, main, cases in (
-        ("train", train.main, TRAIN),
-        ("assimilate", assimilate.main, ASSIMILATE),
-        ("evaluate", evaluate.main, EVALUATE),
-    )
+    pytest.param(name, label, *case, id=f"{name}: {label}")
+    for name, cases in COMMANDS.items()
     for label, case in cases.items()
 ]
 
 
-def check(status: int, stderr: str, expected: str) -> None:
+def check(status: int, stderr: str, expected: str) -> str:
     assert status == 2, stderr
     assert "Traceback" not in stderr
     told = [line for line in stderr.splitlines() if line.startswith("error:")]
     assert len(told) == 1, stderr
     assert re.search(expected, told[0]), told[0]
+    return told[0].removeprefix("error: ")
 
 
 def arguments_of(place: Path, text: str) -> list[str]:
@@ -267,12 +267,13 @@ def arguments_of(place: Path, text: str) -> list[str]:
     return [*own, *given]
 
 
-@pytest.mark.parametrize(("main", "arguments", "expected"), CASES)
-def test_one_line_and_nothing_left(main, arguments, expected, place, capsys):
+@pytest.mark.parametrize(("name", "what", "arguments", "expected"), CASES)
+def test_one_line_and_nothing_left(name, what, arguments, expected, place, capsys):
     before = tree(place)
-    status = run_command(main, *arguments_of(place, arguments))
-    check(status, capsys.readouterr().err, expected)
+    status = run_command(MAINS[name], *arguments_of(place, arguments))
+    message = check(status, capsys.readouterr().err, expected)
     assert tree(place) == before
+    error_table.keep(f"`{name}`", what, message, place)
 
 
 def test_an_analysis_of_other_times_or_another_grid(place, capsys):
