@@ -603,11 +603,13 @@ def _records(change: Callable[[xr.Dataset], xr.Dataset], **options):
 
 
 CORPUS += [
-    Bad(STATIONS, "a NetCDF file without the variable", _records(lambda d: d, variable="q"), "no v"),
+    Bad(STATIONS, "a NetCDF file without the variable", _records(lambda d: d, variable="q"),
+        "no variable"),
     Bad(STATIONS, "a NetCDF file without latitudes", _records(lambda d: d.drop_vars("latitude")),
         "no coordinate 'latitude'"),
     Bad(STATIONS, "a NetCDF file of a grid", lambda f: functools.partial(
-        read_stations, data_samples.write(state(), f / "state.nc")), "expected \\(time, station\\)"),
+        read_stations, data_samples.write(state(), f / "state.nc")),
+        "expected \\(time, station\\)"),
 ]  # fmt: skip
 
 
@@ -639,7 +641,8 @@ CORPUS += [
     Bad(OBSERVATIONS, "no error anywhere", _stream(records, error=None), "error"),
     Bad(OBSERVATIONS, "biases for other stations", _stream(records, bias=np.ones(7)), "give one"),
     Bad(OBSERVATIONS, "observations of other times", _stream(
-        lambda: records().assign_coords(time=data_samples.times(4, "2031-01-01"))), "none of which"),
+        lambda: records().assign_coords(time=data_samples.times(4, "2031-01-01"))),
+        "none of which"),
     Bad(OBSERVATIONS, "observations that are all missing", _stream(
         lambda: records() * np.nan), "no finite value"),
     Bad(OBSERVATIONS, "stations without longitudes", _stream(
