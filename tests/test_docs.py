@@ -72,6 +72,13 @@ def test_tutorials_are_notebooks_in_percent_format():
         assert notebook.cells[0].source.startswith("# ")
 
 
+def test_every_room_has_its_reference():
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    named = {line.split(".")[1] for line in text.splitlines() if line.startswith("::: slams_jax.")}
+    rooms = {p.stem for p in (ROOT / "slams_jax").iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert rooms - {"__init__", "__pycache__"} == named
+
+
 def test_formulas_become_mathml():
     content = (
         r'a <span class="arithmatex">\(x &lt; y\)</span> b <div class="arithmatex">\[z^2\]</div>'

@@ -110,7 +110,12 @@ def without_checks(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def rendered(notebook: nbformat.NotebookNode, name: str) -> tuple[str, list[tuple[str, bytes]]]:
     """The Markdown of an executed tutorial, and its pictures by file name."""
     resources = {"unique_key": name, "output_files_dir": f"{name}_files"}
-    body, resources = MarkdownExporter().from_notebook_node(without_checks(notebook), resources)
+    # As text, what is neither text nor a picture: the HTML of Datasets brings styles of its own.
+    kinds = ["image/png", "text/markdown", "text/plain"]
+    settings = Config({"NbConvertBase": {"display_data_priority": kinds}})
+    body, resources = MarkdownExporter(config=settings).from_notebook_node(
+        without_checks(notebook), resources
+    )
     title, _, rest = body.lstrip().partition("\n")
     links = (
         f"*Executed when this site was built. [Download the notebook]({name}.ipynb), "

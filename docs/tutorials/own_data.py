@@ -207,7 +207,7 @@ analysis = assimilate(
 # The analysis itself is a Dataset like those that were read, with the members in front:
 
 # %%
-analysis.temperature
+analysis.drop_attrs()
 
 # %% [markdown]
 # ## What did the observations add?

@@ -70,11 +70,10 @@ print(f"a layer of 260 K between 1000 and 500 hPa is {operator(warm)[0, 4, 6]:.0
 # %% [markdown]
 # ## Test the adjoint
 #
-# Guidance needs products with the derivative of $H$ and with its transpose; jax makes both. For
-# all $dx$ and $y$, $\langle H'(x)\,dx, y\rangle = \langle dx, H'(x)^T y\rangle$ must hold to
-# rounding. That finds what is not differentiable as it was meant (an `argmax`, an integer cast, a
-# `stop_gradient`) only together with a look at the derivative itself: compare it with a finite
-# difference as well.
+# Guidance needs products with the derivative of $H$ and with its transpose; jax makes both. For all
+# $dx$ and $dy$, $\langle H'(x)\,dx, dy\rangle = \langle dx, H'(x)^T dy\rangle$ must hold to
+# rounding. A derivative that is wrong in both (behind an integer cast or a `stop_gradient`) passes
+# this test: compare it with a finite difference as well.
 
 
 # %%
@@ -230,7 +229,9 @@ for axis, (name, (field, cmap)) in zip(axes, pictures.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# East of 14 degrees nothing is observed: there the spread grows to that of the prior.
+# East of 14 degrees nothing is observed: there the spread grows to that of the prior. Elsewhere the
+# thickness tells the mean of the column and not its shape, which is why even the exact analysis of
+# a single level gains no more.
 #
 # ## Worth knowing
 #
