@@ -54,8 +54,8 @@ class Model:
             `std` (channel) of the state; `latent_mean`, `latent_std` (latent channel); `prior`,
             the `PriorCovariance` of what is diffused.
         statistics: climatology and standard deviation of each input field, by name.
-        state_error: standard deviation of the reconstruction D(E(x)) - x, K; zero without
-            autoencoder.
+        state_error: standard deviation of the reconstruction D(E(x)) - x, in the units of each
+            channel; zero without autoencoder, the default.
         increment_error: likewise where the background tells what the autoencoder cannot represent.
         background_error: covariance of background minus truth on the training period and its mean.
         latent_error: likewise of the latent observation z_y - z, from `latent_inputs`, on the
@@ -68,8 +68,12 @@ class Model:
     channels: tuple[Channel, ...]
     arrays: Mapping[str, Any]
     statistics: Mapping[str, Statistics]
-    state_error: Float[np.ndarray, " channel"]
-    increment_error: Float[np.ndarray, " channel"]
+    state_error: Float[np.ndarray, " #channel"] = dataclasses.field(
+        default_factory=lambda: np.zeros(1, np.float32)
+    )
+    increment_error: Float[np.ndarray, " #channel"] = dataclasses.field(
+        default_factory=lambda: np.zeros(1, np.float32)
+    )
     background_error: tuple[Separable, np.ndarray] | None = None
     latent_error: tuple[Separable, np.ndarray] | None = None
     latent_inputs: tuple[str, ...] = ()

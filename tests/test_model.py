@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from small_model import CHANNELS, GRID, STD, tiny_model
 
-from slams_jax import estimate
+from slams_jax import Model, estimate
+from slams_jax.assimilation import background_stream
+from slams_jax.data import unstack_channels
 from slams_jax.errors import InputError
 from slams_jax.model import decode, describe, encode, load_model, residual, trajectory_prior
 from slams_jax.training.checkpoint import Checkpoints
@@ -205,3 +207,22 @@ def test_latent_errors_are_differences_of_codes(model):
 def test_networks_are_static(model):
     assert hash(model.networks) == hash(dataclasses.replace(model.networks))
     assert model.networks.frame_shape == (3, 4, 4)
+
+
+def test_a_model_of_the_state_itself_has_no_error_unless_told():
+    whole = tiny_model(latent=False)
+    names = [f.name for f in dataclasses.fields(whole) if not f.name.endswith("_error")]
+    plain = Model(
+        **{name: getattr(whole, name) for name in names}, background_error=whole.background_error
+    )
+    zeros = np.zeros(len(CHANNELS), np.float32)
+    times = np.arange("2001-01-01", "2001-01-04", dtype="datetime64[D]").astype("datetime64[ns]")
+    background = unstack_channels(
+        states(3)[None], CHANNELS, times, GRID.latitude, GRID.longitude
+    ).isel(member=0)
+    told = dataclasses.replace(plain, state_error=zeros, increment_error=zeros)
+    assert background_stream(plain, background).covariance.nugget == 0.0
+    for a, b in zip(
+        *(jax.tree.leaves(background_stream(m, background)) for m in (plain, told)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -1,6 +1,7 @@
 """Data in: files to datasets of one schema, a memory-mapped cache, statistics and windows."""
 
 from slams_jax.data.archive import build_archive, channels_in
+from slams_jax.data.fields import stack_channels, unstack_channels
 from slams_jax.data.gridded import grid_points
 from slams_jax.data.periods import check_times, period_bounds, select_period, split_periods
 from slams_jax.data.readers import open_dataset
@@ -31,7 +32,9 @@ __all__ = [
     "read_stations",
     "select_period",
     "split_periods",
+    "stack_channels",
     "standardise",
+    "unstack_channels",
     "unstandardise",
     "window_loader",
     "window_starts",

@@ -1,0 +1,280 @@
+# %% [markdown]
+# # Your own data
+#
+# From files in a layout of their own to an analysis: read fields and stations, train a score
+# network on the fields, and draw an ensemble from a background and the stations. Everything is
+# small here (a region of 10 x 14 points, two levels, three years of days), so that it runs in
+# half a minute; put your own files in the place of those that the first cell writes.
+
+# %%
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.ndimage import gaussian_filter
+
+from slams_jax import (
+    CosineSchedule,
+    Grid,
+    Model,
+    Observations,
+    assimilate,
+    open_dataset,
+    read_stations,
+    score,
+)
+from slams_jax.data import channels_in, fit_statistics, stack_channels, standardise, window_loader
+from slams_jax.model import Networks
+from slams_jax.networks import compiler_options
+from slams_jax.observe import fit_prior, fit_separable
+from slams_jax.training import OptimiserConfig, fit
+from slams_jax.verify import metrics
+
+folder = Path(tempfile.mkdtemp())
+
+# %% [markdown]
+# ## Files as they may be
+#
+# A smooth, slowly changing temperature is written as some model might do it: its own names,
+# degrees Celsius, pressures in Pa from the ground upwards, latitudes from north to south,
+# longitudes from 0 to 360, and the order of dimensions that came handy. The forecast, the
+# *background* of the analysis, is wrong by errors that are smooth as well.
+
+# %%
+DAYS, NORTH, EAST = 1100, np.arange(60.0, 37.0, -2.5), np.arange(340.0, 373.0, 2.5) % 360
+time = np.datetime64("2019-01-01") + np.arange(DAYS)
+rng = np.random.default_rng(0)
+
+
+def smooth(size, memory):
+    """Noise of unit variance (time, level, lat, lon), smooth in space, correlated in time."""
+    white = rng.standard_normal((DAYS, 2, NORTH.size, EAST.size))
+    white[:, 1] = 0.6 * white[:, 0] + 0.8 * white[:, 1]
+    noise = gaussian_filter(white, (memory, 0, size, size), mode="reflect")
+    return noise / noise.std()
+
+
+season = np.cos(2 * np.pi * (np.arange(DAYS) - 200) / 365.25)
+mean = np.array([14.0, -20.0])[:, None, None] - 0.6 * (NORTH - 48.0)[:, None]
+truth = mean + 8.0 * season[:, None, None, None] + 5.0 * smooth(3.0, 1.5)
+forecast = truth + 0.5 + 1.5 * smooth(3.0, 0.7) + 0.3 * smooth(0.0, 0.0)
+
+
+def write(name, celsius):
+    dataset = xr.Dataset(
+        {"TEMP": (("day", "plev", "nav_lat", "nav_lon"), celsius, {"units": "degC"})},
+        {
+            "day": ("day", time, {"standard_name": "time"}),
+            "plev": ("plev", [100000.0, 50000.0], {"units": "Pa"}),
+            "nav_lat": ("nav_lat", NORTH, {"units": "degrees_north"}),
+            "nav_lon": ("nav_lon", EAST, {"units": "degrees_east"}),
+        },
+    )
+    dataset.transpose("nav_lon", "nav_lat", "plev", "day").to_netcdf(folder / name)
+
+
+write("analyses.nc", truth)
+write("forecasts.nc", forecast)
+
+# %% [markdown]
+# Stations are a table, one row a value: time, place, altitude in metres, variable and value.
+# Twenty of them stand here at the height of the 1000 hPa level and measure with errors of 0.5 K;
+# one day in ten is missing.
+
+# %%
+rows, columns = rng.integers(0, NORTH.size, 20), rng.integers(0, EAST.size, 20)
+table = pd.concat(
+    pd.DataFrame({
+        "time": time,
+        "station": f"S{k:02d}",
+        "latitude": NORTH[i],
+        "longitude": EAST[j],
+        "altitude": 110.9,
+        "variable": "temperature",
+        "value": truth[:, 0, i, j] + 0.5 * rng.standard_normal(DAYS),
+    }).sample(frac=0.9, random_state=k)
+    for k, (i, j) in enumerate(zip(rows, columns, strict=True))
+)  # fmt: skip
+table.sort_values("time").to_csv(folder / "stations.csv", index=False)
+table.head(3)
+
+# %% [markdown]
+# ## Read them
+#
+# `open_dataset` brings any CF file into one layout: dimensions (time, level, latitude,
+# longitude), all ascending, hPa, K and float32. Names that it does not know are told to it. It
+# reads lazily, so a file may be larger than the memory.
+
+# %%
+PAST, LATER = ("2019-01-01", "2021-11-30"), ("2021-12-08", "2021-12-17")
+names = {"temperature": "TEMP"}
+past = open_dataset(folder / "analyses.nc", variables=names, period=PAST)
+past
+
+# %% [markdown]
+# What a network trains on are arrays (time, lat, lon, channel), standardised by a climatology
+# with a yearly cycle that is fitted to the training period alone.
+
+# %%
+grid = Grid.of(past.latitude.values, past.longitude.values)
+channels = channels_in(past)
+array = stack_channels(past, channels)
+statistics = fit_statistics(array, past.time.values, weights=grid.area_weights(), harmonics=1)
+states = standardise(array, statistics, past.time.values)
+print(grid.shape, [str(c) for c in channels], states.std().round(2))
+
+# %% [markdown]
+# ## Train a few steps
+#
+# With fields this small there is no need for an autoencoder: the state itself is diffused. The
+# edges of a region are no poles and no seam; `grid.padding` knows.
+
+# %%
+networks = Networks(
+    CosineSchedule(),
+    score.ScoreConfig(
+        window=3, channels=len(channels), widths=(24,), blocks=1, padding=grid.padding
+    ),
+    autoencoder=None,
+    shape=grid.shape,
+)
+
+
+def loss_fn(params, model_state, key, batch):
+    loss, info = score.loss(networks.score, networks.schedule, params, key, batch["state"])
+    return loss, (model_state, info)
+
+
+trained = fit(
+    folder / "score",
+    loss_fn,
+    lambda key: (score.init(networks.score, key, grid.shape), {}),
+    window_loader({"state": states}, length=3, batch_size=16, seed=0, times=past.time.values),
+    optimiser=OptimiserConfig(steps=600, learning_rate=2e-3, warmup_steps=20),
+    seed=0,
+    compiler_options=compiler_options(),  # what makes convolutions fast on this machine
+)
+
+# %% [markdown]
+# A `Model` is the network and all that belongs to it. The errors of the background are estimated
+# from what it was wrong by in the past: they are smooth, and a covariance that ignored it would
+# count one error many times.
+
+# %%
+earlier = open_dataset(folder / "forecasts.nc", variables=names, period=PAST)
+model = Model(
+    networks,
+    grid,
+    channels,
+    arrays={
+        "score": jax.device_get(trained.ema),
+        "std": jnp.asarray(statistics.std),
+        "prior": fit_prior(states),
+    },
+    statistics={"state": statistics},
+    background_error=fit_separable(stack_channels(earlier, channels) - array, rank=30),
+)
+
+# %% [markdown]
+# ## Assimilate
+#
+# Ten days in the weeks after the training period. The last four stations are withheld, to see
+# whether the analysis is right where nothing was observed.
+
+# %%
+background = open_dataset(folder / "forecasts.nc", variables=names, period=LATER)
+stations = read_stations(folder / "stations.csv", units="degC", period=LATER)
+used, withheld = stations.isel(station=slice(16)), stations.isel(station=slice(16, None))
+
+# %% tags=["warns"]
+analysis = assimilate(
+    model,
+    background,
+    [Observations("stations", used, "points", error=0.5)],
+    members=16,
+    key=jax.random.key(0),
+)
+
+# %% [markdown]
+# The library says where fit or spread of the analysis contradict the errors that it was given.
+# Here it is right: the network was trained for seconds, and its own errors keep the analysis from
+# fitting as well as it could. `analysis.attrs["diagnostics"]` has the numbers of every stream.
+# The analysis itself is a Dataset like those that were read, with the members in front:
+
+# %%
+analysis.drop_attrs()
+
+# %% [markdown]
+# ## What did the observations add?
+
+# %%
+reference = open_dataset(folder / "analyses.nc", variables=names, period=LATER)
+true = stack_channels(reference, channels)
+members = np.stack([stack_channels(analysis.isel(member=i), channels) for i in range(16)])
+weights = grid.area_weights()
+rmse = {
+    name: metrics.rmse(field, true, weights)
+    for name, field in (
+        ("background", stack_channels(background, channels)),
+        ("analysis", members.mean(axis=0)),
+    )
+}
+spread = metrics.spread(members, weights=weights)
+for k, channel in enumerate(channels):
+    errors = ", ".join(f"{name} {values[k]:.2f} K" for name, values in rmse.items())
+    print(f"{channel}: RMSE of {errors}; spread {spread[k]:.2f} K")
+
+# %%
+at = {
+    name: xr.DataArray(withheld[name].values, dims="station") for name in ("latitude", "longitude")
+}
+for name, field in (("background", background), ("analysis", analysis.mean("member"))):
+    near = field.temperature.sel(level=1000).sel(at, method="nearest")
+    misfit = near.values - withheld.temperature.values
+    print(f"{name}: RMS misfit at the withheld stations {np.sqrt(np.nanmean(misfit**2)):.2f} K")
+
+# %% tags=["check"]
+assert rmse["analysis"][0] < 0.92 * rmse["background"][0], rmse
+assert rmse["analysis"][1] < 0.6 * rmse["background"][1], rmse
+assert 0.5 < np.mean(spread / rmse["analysis"]) < 1.5
+
+# %% [markdown]
+# 500 hPa is not observed at all: what it gains comes through the errors of the background, which
+# are correlated between the levels, and through the prior.
+
+# %%
+day = analysis.time.values[5]
+fields = {
+    "background - truth": background.temperature - reference.temperature,
+    "analysis - truth": analysis.temperature.mean("member") - reference.temperature,
+    "spread": analysis.temperature.std("member"),
+}
+figure, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True, layout="constrained")
+for axis, (name, field) in zip(axes, fields.items(), strict=True):
+    low, cmap = (0.0, "viridis") if name == "spread" else (-4.0, "RdBu_r")
+    field.sel(time=day, level=1000).plot(
+        ax=axis, vmin=low, vmax=2.0 if name == "spread" else 4.0, cmap=cmap,
+        cbar_kwargs={"label": "K", "orientation": "horizontal"},
+    )  # fmt: skip
+    axis.plot(used.longitude, used.latitude, "k^", markersize=4)
+    axis.set(title=name, xlabel="", ylabel="")
+plt.show()
+
+# %% [markdown]
+# ## The same by commands
+#
+# With data that take hours to train on, use the commands: they keep a cache of the fields,
+# checkpoint, resume, evaluate, and leave a model that `load_model` reads. Copy
+# `configs/latent.py` to `mine.py`, set in it `data.root` to the folder, `data.state`,
+# `data.background`, `data.variables`, `data.levels` and `data.periods`, and
+#
+# ```sh
+# python -m experiments.train      --config=mine.py
+# python -m experiments.assimilate --config=mine.py --output=analysis.nc
+# python -m experiments.evaluate   --config=mine.py --analysis=analysis.nc
+# ```
