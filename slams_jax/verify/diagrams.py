@@ -1,6 +1,6 @@
 """Figures of reliability, scale and significance; the looks are those of `plots`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from slams_jax.verify.figures import (
     new_figure,
     pressure_axis,
 )
+from slams_jax.verify.maps import degrees_north
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 Profile = Float[np.ndarray, " level"]
-DASHES = {"truth": "-", "power": "-", "error": "-", "spread": "--"}
+DEPTH = 1e-5  # of the largest power, below which a model's cut-off is all that shows
+DASHES = {"power": "-", "error": "-", "spread": "--"}
 
 
 def score_differences(
@@ -132,9 +134,7 @@ def binned_spread(
         limit = 1.05 * largest or 1.0
         axis.plot([0, limit], [0, limit], color="k", lw=0.8, zorder=1)
         axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
-        label_axis(axis, name, "", "")
-    figure.supxlabel(f"Spread ({units}); on the line where it tells the error", fontsize=FONT)
-    figure.supylabel(f"RMSE of the mean ({units})", fontsize=FONT)
+        label_axis(axis, name, f"Spread ({units})", f"RMSE ({units})" if panel == 0 else "")
     legend_below(figure, axes[0])
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
@@ -170,9 +170,7 @@ def reliability_diagram(
             axis.scatter(probability, frequency[:, panel], 8 + 150 * share[:, panel],
                          color=style["color"], alpha=0.45, linewidths=0)  # fmt: skip
         axis.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
-        label_axis(axis, name, "", "")
-    figure.supxlabel("Probability that the ensemble gives the event", fontsize=FONT)
-    figure.supylabel("Frequency of the event", fontsize=FONT)
+        label_axis(axis, name, "Forecast probability", "Frequency" if panel == 0 else "")
     legend_below(figure, axes[0])
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
@@ -215,8 +213,13 @@ def spectra(
         for axis in axes[:, panel]:
             axis.set_xscale("log")
             axis.set_yscale("log")
+            axis.xaxis.set_major_formatter("{x:g}")
         label_axis(axes[0, panel], name, "", f"Power ({units}²)" if panel == 0 else "")
         label_axis(axes[1, panel], "", xlabel, f"Error, spread ({units}²)" if panel == 0 else "")
+    for row in axes:
+        values = np.concatenate([line.get_ydata() for axis in row for line in axis.lines])
+        top = float(np.nanmax(values, initial=1e-30))
+        row[0].set_ylim(max(DEPTH * top, float(np.nanmin(values, initial=top)) / 2), 2 * top)
     _legend_of_all(figure, axes.ravel())
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
@@ -252,20 +255,22 @@ def zonal_sections(
     scale: dict[str, Any] = {"cmap": "magma_r", "vmin": 0.0, "vmax": largest}
     if diverging:
         scale = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    image = None
+    images = []
     for index, (axis, (name, section)) in enumerate(zip(axes, sections.items(), strict=True)):
-        image = axis.pcolormesh(
-            np.asarray(latitude),
-            levels,
-            np.ma.masked_invalid(section.T),
-            shading="nearest",
-            **scale,
+        images.append(
+            axis.pcolormesh(
+                np.asarray(latitude),
+                levels,
+                np.ma.masked_invalid(section.T),
+                shading="nearest",
+                **scale,
+            )
         )
         label_axis(axis, name, "Latitude", "Pressure (hPa)" if index == 0 else "")
         axis.grid(visible=False)
-        axis.xaxis.set_major_formatter("{x:g}°")
+        axis.xaxis.set_major_formatter(lambda value, _: degrees_north(value))
         pressure_axis(axis, levels)
-    bar = figure.colorbar(image, ax=axes.tolist(), aspect=25, pad=0.01)
+    bar = figure.colorbar(images[0], ax=axes.tolist(), aspect=25, pad=0.01)
     bar.set_label(label, fontsize=FONT - 1)
     bar.ax.tick_params(labelsize=FONT - 2)
     figure.suptitle(title, fontsize=FONT + 2)
@@ -283,7 +288,7 @@ def _panels(number: int) -> tuple[Any, Any]:
     return figure, axes[:number]
 
 
-def _legend_of_all(figure: Any, axes: Sequence[Any]) -> None:
+def _legend_of_all(figure: Any, axes: Iterable[Any]) -> None:
     """One legend under all panels, of everything that any of them shows."""
     found: dict[str, Any] = {}
     for axis in axes:

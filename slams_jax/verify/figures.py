@@ -70,7 +70,7 @@ def label_axis(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
     axis.set_title(title, fontsize=FONT)
     axis.set_xlabel(xlabel, fontsize=FONT)
     axis.set_ylabel(ylabel, fontsize=FONT)
-    axis.tick_params(labelsize=FONT - 1)
+    axis.tick_params(which="both", labelsize=FONT - 1)
     axis.grid(color=GREY, lw=0.5, zorder=0)
     axis.set_axisbelow(True)
 

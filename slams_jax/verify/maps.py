@@ -125,7 +125,7 @@ def error_maps(
     if not errors:
         raise InputError("no errors to draw: give at least one map")
     _check_shapes(grid, **errors)
-    figure = new_figure(2.83 * max(len(errors), 2), _map_height(grid) + 1.25)
+    figure = new_figure(2.83 * max(len(errors), 2), _map_height(grid) + 1.5)
     axes = np.atleast_1d(figure.subplots(1, len(errors), sharex=True, sharey=True))
     limit = max(float(np.nanmax(np.abs(e), initial=1e-6)) for e in errors.values())
     image = None
@@ -135,7 +135,9 @@ def error_maps(
         image = _draw(axis, grid, error, text, cmap="RdBu_r", vmin=-limit, vmax=limit)
         if coastlines:
             draw_coastlines(axis)
-    _colorbar(figure, image, axes.tolist(), f"Error ({units})")
+    bar = figure.colorbar(image, ax=axes.tolist(), location="bottom", aspect=45, shrink=0.6)
+    bar.set_label(f"Error ({units})", fontsize=FONT - 1)
+    bar.ax.tick_params(labelsize=FONT - 2)
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
 
