@@ -69,8 +69,9 @@ def _profiles(
             "differences", figures.score_differences(levels, differences, units="%"), "scores",
             f"Differences of RMSE and CRPS of the analysis from {_and(list(near))} by level, with "
             "confidence intervals.",
-            f"Analysis less reference, in per cent of the reference, with {scores['significance']['confidence']:.0%} intervals of "
-            "a paired block bootstrap over time: left of zero the analysis is better.",
+            "Analysis less reference, in per cent of the reference, with "
+            f"{scores['significance']['confidence']:.0%} intervals of a paired block bootstrap "
+            "over time: left of zero the analysis is better.",
         )  # fmt: skip
 
 

@@ -75,6 +75,15 @@ def _at_stations(systems: dict[str, np.ndarray], withheld: list[Withheld]) -> di
     return summary.station_scores(values, forecasts)
 
 
+def _rows(model: Model, columns: list[list[Any]]) -> list[list[Any]]:
+    """A row for each channel; of one variable its level alone says which."""
+    single = len({c.variable for c in model.channels}) == 1
+    names = [
+        f"{c.level:g} hPa" if single and c.level is not None else str(c) for c in model.channels
+    ]
+    return [[name, *values] for name, *values in zip(names, *columns, strict=True)]
+
+
 def names_of(scores: dict[str, Any]) -> list[str]:
     """The systems that were scored, the analysis last."""
     return [n for n in SYSTEMS if n in scores]
@@ -91,13 +100,10 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
         columns += [scores[n][key] for n in ensembles]
     header += ["bias", "W1", "reconstruction"]
     columns += [scores["analysis"][k] for k in ("bias", "w1")] + [scores["reconstruction_rmse"]]
-    rows: list[list[Any]] = [
-        [str(channel), *values]
-        for channel, *values in zip(model.channels, *columns, strict=True)
-    ]  # fmt: skip
+    rows = _rows(model, columns)
     if "stations" in scores:
         stations = scores["stations"]
-        label = f"{stations['analysis']['count']} values at withheld stations"
+        label = f"withheld stations ({stations['analysis']['count']} values)"
         values = [stations[n]["rmse"] for n in names]
         rows.append([label, *values, *[None] * (len(header) - 1 - len(names))])
     return Table(
@@ -137,7 +143,7 @@ def parts_table(model: Model, scores: dict[str, Any]) -> Table:
     columns += [scores[n]["crps_parts"][kind] for kind in kinds for n in names]
     return Table(
         "Parts of the CRPS", header,
-        [[str(c), *values] for c, *values in zip(model.channels, *columns, strict=True)],
+        _rows(model, columns),
         "CRPS = reliability − resolution + uncertainty (Hersbach 2000), of departures from the "
         "climatology; reliability is better small, resolution large.",
     )  # fmt: skip
@@ -149,11 +155,11 @@ def significance_table(model: Model, scores: dict[str, Any]) -> Table:
     header, columns = ["Level"], []
     for name, of in found["against"].items():
         header += [f"from {LABELS[name]}", "low", "high", "p"]
-        columns += [of["rmse"][k] for k in ("difference", "low", "high", "p_value")]
-    rows = [[str(c), *values] for c, *values in zip(model.channels, *columns, strict=True)]
+        columns += [of["rmse"][k] for k in ("difference", "low", "high")]
+        columns.append([f"{p:.4f}" for p in of["rmse"]["p_value"]])
     blocks = {of["rmse"]["block"] for of in found["against"].values()}
     return Table(
-        "RMSE of the analysis less that of each reference", header, rows,
+        "RMSE of the analysis less that of each reference", header, _rows(model, columns),
         f"Negative: the analysis is better. {found['confidence']:.0%} intervals and two-sided "
         f"p-values of a paired block bootstrap over time, {found['samples']} samples, blocks of "
         f"{' or '.join(map(str, sorted(blocks)))} times.",

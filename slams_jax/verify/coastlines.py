@@ -28,10 +28,16 @@ def draw_coastlines(axis: Any) -> None:
     """Draw the coasts on a map in degrees, whichever 360 degrees of longitude it shows."""
     west, east = axis.get_xlim()
     south, north = axis.get_ylim()
-    for line in coastlines():
-        for shift in (-360.0, 0.0, 360.0):
-            longitude = line[:, 0] + shift
-            if longitude.max() >= west and longitude.min() <= east:
-                axis.plot(longitude, line[:, 1], color="0.25", lw=0.5, zorder=2.5)
+    gap = np.full((1, 2), np.nan)  # lifts the pen between two lines
+    shown = [
+        moved
+        for shift in (-360.0, 0.0, 360.0)
+        for line in coastlines()
+        if (moved := line + np.array([shift, 0.0]))[:, 0].max() >= west
+        and moved[:, 0].min() <= east
+    ]
+    if shown:
+        points = np.concatenate([part for line in shown for part in (line, gap)])
+        axis.plot(*points.T, color="0.25", lw=0.5, zorder=2.5)
     axis.set_xlim(west, east)
     axis.set_ylim(south, north)

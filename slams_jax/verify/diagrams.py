@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from slams_jax.errors import InputError
 from slams_jax.verify.figures import (
@@ -178,7 +178,7 @@ def reliability_diagram(
 
 def spectra(
     names: Sequence[str],
-    wavenumber: Float[np.ndarray, " wavenumber"],
+    wavenumber: Shaped[np.ndarray, " wavenumber"],
     curves: Mapping[str, Mapping[str, Float[np.ndarray, "wavenumber panel"]]],
     *,
     xlabel: str = "Zonal wavenumber",
@@ -281,7 +281,7 @@ def _panels(number: int) -> tuple[Any, Any]:
     """A row of panels, four at most beside each other."""
     columns = min(number, 4)
     rows = -(-number // columns)
-    figure = new_figure(max(2.1 * columns, 3.4) + 0.3, 2.1 * rows + 0.9)
+    figure = new_figure(max(2.1 * columns, 3.4) + 0.3, 2.1 * rows + 0.65)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[number:]:
         axis.set_axis_off()

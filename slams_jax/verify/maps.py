@@ -125,17 +125,18 @@ def error_maps(
     if not errors:
         raise InputError("no errors to draw: give at least one map")
     _check_shapes(grid, **errors)
-    figure = new_figure(2.83 * max(len(errors), 2), _map_height(grid) + 1.5)
+    figure = new_figure(2.83 * max(len(errors), 2), _map_height(grid) + 1.35)
     axes = np.atleast_1d(figure.subplots(1, len(errors), sharex=True, sharey=True))
     limit = max(float(np.nanmax(np.abs(e), initial=1e-6)) for e in errors.values())
-    image = None
+    images = []
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         size = _rmse(grid, error, np.zeros_like(error))
         text = f"{name}, RMSE {size:.2f} {units}"
-        image = _draw(axis, grid, error, text, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        images.append(_draw(axis, grid, error, text, **scale))
         if coastlines:
             draw_coastlines(axis)
-    bar = figure.colorbar(image, ax=axes.tolist(), location="bottom", aspect=45, shrink=0.6)
+    bar = figure.colorbar(images[0], ax=axes.tolist(), location="bottom", aspect=45, shrink=0.6)
     bar.set_label(f"Error ({units})", fontsize=FONT - 1)
     bar.ax.tick_params(labelsize=FONT - 2)
     figure.suptitle(title, fontsize=FONT + 2)

@@ -107,8 +107,7 @@ def cell(value: Cell) -> str:
         return ""
     if not isinstance(value, float):
         return str(value)
-    small = 0.0 < abs(value) < 5e-4  # of which three places would leave nothing
-    return f"{value:.1g}" if small else f"{value:.3f}"
+    return f"{round(value, 3) + 0.0:.3f}"  # no minus before a zero
 
 
 def is_number(value: Cell) -> bool:
