@@ -40,7 +40,12 @@ def page(
     table = lambda *captions: [t for t in tables if t.caption in captions]
     sections = [
         Section("Summary", summary(scores), [headline(scores)]),
-        Section("Scores", (), table("Scores by level", "Scores by region"), topics("scores")),
+        Section(
+            "Scores",
+            (),
+            table("Scores by level", "Scores by region", "Whole profiles"),
+            topics("scores"),
+        ),
         Section("Significance", (), table("RMSE of the analysis less that of each reference")),
         Section("Maps and sections", (), (), topics("maps")),
         Section("Spread and reliability", (), table("Parts of the CRPS"), topics("spread")),

@@ -100,16 +100,16 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
         columns += [scores[n][key] for n in ensembles]
     header += ["bias", "W1", "reconstruction"]
     columns += [scores["analysis"][k] for k in ("bias", "w1")] + [scores["reconstruction_rmse"]]
-    rows = _rows(model, columns)
+    rows, note = _rows(model, columns), ""
     if "stations" in scores:
         stations = scores["stations"]
-        label = f"withheld stations ({stations['analysis']['count']} values)"
+        note = f" At the stations there were {stations['analysis']['count']} values."
         values = [stations[n]["rmse"] for n in names]
-        rows.append([label, *values, *[None] * (len(header) - 1 - len(names))])
+        rows.append(["withheld stations", *values, *[None] * (len(header) - 1 - len(names))])
     return Table(
         "Scores by level", header, rows,
         "RMSE of the ensemble mean and fair CRPS, in the units of the variable; bias and W1 of the "
-        "analysis, W1 and the autoencoder's reconstruction in standard deviations of the climate.",
+        "analysis, W1 and the autoencoder's reconstruction in standard deviations of the climate." + note,
     )  # fmt: skip
 
 
@@ -146,6 +146,18 @@ def parts_table(model: Model, scores: dict[str, Any]) -> Table:
         _rows(model, columns),
         "CRPS = reliability − resolution + uncertainty (Hersbach 2000), of departures from the "
         "climatology; reliability is better small, resolution large.",
+    )  # fmt: skip
+
+
+def profile_table(scores: dict[str, Any]) -> Table:
+    """Scores of whole profiles, all channels at once."""
+    names = [n for n in names_of(scores) if "energy_score" in scores[n]]
+    return Table(
+        "Whole profiles", ["Ensemble", "energy score", "energy distance"],
+        [[LABELS[n], scores[n]["energy_score"], scores[n]["energy_distance"]] for n in names],
+        "Of the channels together, in standard deviations of the climate: the energy score is the "
+        "CRPS of a profile, the energy distance is between all profiles of the ensemble and all "
+        "true ones, wherever they are.",
     )  # fmt: skip
 
 
@@ -186,7 +198,8 @@ def stream_table(scores: dict[str, Any]) -> Table:
 
 def tables(model: Model, scores: dict[str, Any]) -> list[Table]:
     """All tables, the scores by level first; of significance where there were enough times."""
-    found = [score_table(model, scores), region_table(model, scores), parts_table(model, scores)]
+    found = [score_table(model, scores), region_table(model, scores)]
+    found += [profile_table(scores), parts_table(model, scores)]
     if scores["significance"]["against"]:
         found.append(significance_table(model, scores))
     return [*found, stream_table(scores)] if scores["streams"] else found

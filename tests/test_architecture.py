@@ -37,9 +37,14 @@ OWNERS = {
     "flax": {"networks", "autoencoder", "score"},
     "dinosaur": {"dynamics"},
     "matplotlib": {"verify"},
+    "jinja2": {"verify.report"},
     **{never: set() for never in ("ml_collections", "configs", "experiments", "tests")},
 }
-EXTRAS = {"dinosaur", "matplotlib"}  # not installed with the library: imported where needed only
+EXTRAS = {
+    "dinosaur",
+    "matplotlib",
+    "jinja2",
+}  # not installed with the library: imported where needed only
 
 
 def module_name(path):
