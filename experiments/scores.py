@@ -109,7 +109,7 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
     return Table(
         "Scores by level", header, rows,
         "RMSE of the ensemble mean and fair CRPS, in the units of the variable; bias and W1 of the "
-        "analysis, W1 and the autoencoder's reconstruction in standard deviations of the climate." + note,
+        f"analysis, W1 and the autoencoder's reconstruction in standard deviations.{note}",
     )  # fmt: skip
 
 
