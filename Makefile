@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.demo
 	$(BIN)/python -m experiments.train --config=configs/demo.py
 	$(BIN)/python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
-	$(BIN)/python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc
+	$(BIN)/python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc \
+		--report=runs/demo/report.html
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments.inputs import STATE, Inputs
 from experiments.observations import frames_of
-from experiments.references import optimal_interpolation_of
+from experiments.references import climate_of, optimal_interpolation_of
 from experiments.settings import Settings
 from slams_jax.assimilation import assimilate
 from slams_jax.data.fields import stack_channels, stack_members, unstack_channels
@@ -128,8 +128,9 @@ def baseline_rows(subject: Subject, setting: Setting, name: str) -> Row:
         background = stack_channels(subject.data.background(frames), subject.model.channels)
         return _field_scores(subject, background[None], frames)
     observations = _observations(subject, setting, frames)
+    climate = climate_of(subject.model, subject.data, frames)
     members = optimal_interpolation_of(
-        subject.settings, subject.model, subject.data, frames, [observations]
+        subject.settings, subject.model, subject.data, frames, [observations], climate
     )
     return _field_scores(subject, members, frames)
 

@@ -34,15 +34,17 @@ def write(dataset: xr.Dataset, path: Path, scratch: Path | None = None) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a text file under a temporary name, then rename.
+def write_text(text: str, path: Path, *, parents: bool = False) -> None:
+    """Write a text file under a temporary name, then rename; with `parents` make its folder first.
 
     Raises:
         InputError: a path that cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,22 +1,49 @@
-"""The pictures of an evaluation."""
+"""The pictures of an evaluation, and what is said of each where it cannot be seen."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from experiments.diagrams import diagrams
 from experiments.inputs import STATE, Inputs
 from experiments.observations import Withheld
+from experiments.scores import LABELS
 from experiments.settings import Settings
 from slams_jax.data.observations import Observations
 from slams_jax.model import AUTOENCODER, SCORE
 from slams_jax.schema import VARIABLES, Channel
 from slams_jax.training import read_metrics
 from slams_jax.verify import plots
-from slams_jax.verify.maps import Observed, analysis_maps
+from slams_jax.verify.diagrams import zonal_sections
+from slams_jax.verify.figures import STYLES
+from slams_jax.verify.maps import Observed, analysis_maps, error_maps
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 MAP_LEVELS = (850.0, 500.0, 50.0)  # hPa, those nearest to which are drawn
 STATIONS = 11  # drawn one by one at most, beside all of them together
+
+
+class Drawn(NamedTuple):
+    """A picture in the work directory.
+
+    Attributes:
+        path: of the PNG file.
+        topic: "maps", "scores", "spread", "spectra", "stations" or "training".
+        alt: what it shows, for those who do not see it.
+        caption: how it is read.
+    """
+
+    path: Path
+    topic: str
+    alt: str
+    caption: str
+
+
+Made = tuple[str, "matplotlib.figure.Figure", str, str, str]  # stem, figure, topic, alt, caption
 
 
 def draw(
@@ -28,111 +55,142 @@ def draw(
     observations: list[Observations],
     withheld: list[Withheld],
     scores: dict[str, Any],
-) -> None:
-    """Maps, profiles, rank histograms, spread and skill, stations, training: into the workdir."""
+    coastlines: bool,
+) -> list[Drawn]:
+    """Write all pictures of an evaluation into the work directory, one open at a time."""
     folder = Path(settings.workdir)
     channels = data.archive.fields[STATE].channels
+
+    def made() -> Iterator[Made]:
+        if channels[0].level is not None:
+            if "background" in systems:
+                yield from _maps(data, frames, truth, systems, observations, coastlines)
+            yield from _sections(data, truth, systems)
+            yield from diagrams(channels, scores, periodic=data.archive.grid.periodic)
+            if withheld:
+                yield _stations([n for w in withheld for n in w.names], scores["stations"])
+        yield from _training(folder)
+
+    found = []
+    for name, figure, topic, alt, caption in made():
+        path = plots.save(figure, folder / f"{name}.png")
+        found.append(Drawn(path, topic, alt, caption))
+    return found
+
+
+def _training(folder: Path) -> Iterator[Made]:
     for stage in (AUTOENCODER, SCORE):
         records = read_metrics(folder / stage / "metrics.jsonl")
         if records:
-            plots.save(
-                plots.training_curves(records, title=stage), folder / f"{stage}_training.png"
+            yield (
+                f"{stage}_training",
+                plots.training_curves(records, title=stage),
+                "training",
+                f"Losses of the {stage} against the training step, on a logarithmic scale.",
+                f"Training of the {stage}: losses of batches, and of the validation period.",
             )
-    if channels[0].level is None:
-        return
-    _profiles(folder, channels, scores)
-    if "background" in systems:
-        _maps(folder, data, frames, truth, systems, observations)
-    if withheld:
-        names = [n for w in withheld for n in w.names]
-        _stations(folder, names, scores["stations"])
 
 
-def _stations(folder: Path, names: list[str], stations: dict[str, Any]) -> None:
+def _stations(names: list[str], stations: dict[str, Any]) -> Made:
     about = stations["analysis"]
-    plots.save(
-        plots.station_scores(
-            ["all", *names[:STATIONS]],
-            {
-                name: np.array([s["rmse"], *s["station_rmse"][:STATIONS]])
-                for name, s in stations.items()
-            },
-            counts=[about["count"], *about["station_count"][:STATIONS]],
-            title=f"{len(names)} withheld stations",
-        ),
-        folder / "stations.png",
+    figure = plots.station_scores(
+        ["all", *names[:STATIONS]],
+        {
+            name: np.array([s["rmse"], *s["station_rmse"][:STATIONS]])
+            for name, s in stations.items()
+        },
+        counts=[about["count"], *about["station_count"][:STATIONS]],
+        title=f"{len(names)} withheld stations",
     )
-
-
-def _profiles(folder: Path, channels: tuple[Channel, ...], scores: dict[str, Any]) -> None:
-    variable = channels[0].variable
-    index = [i for i, c in enumerate(channels) if c.variable == variable]
-    units = VARIABLES[variable].units
-    levels = np.array([channels[i].level for i in index], np.float64)
-    pick = lambda name, score: np.array(scores[name][score])[index]
-    names = [n for n in ("background", "climatology", "oi", "analysis") if n in scores]
-    plots.save(
-        plots.profiles(
-            levels,
-            {
-                label: {name: pick(name, label.lower()) for name in names}
-                for label in ("RMSE", "CRPS", "Bias")
-            },
-            spread=pick("analysis", "spread"),
-            units=units,
-        ),
-        folder / "profiles.png",
-    )
-    plots.save(
-        plots.spread_skill(
-            levels,
-            rmse=pick("analysis", "rmse"),
-            spread=pick("analysis", "spread"),
-            ratio=pick("analysis", "spread_skill"),
-            units=units,
-        ),
-        folder / "spread_skill.png",
-    )
-    some = index[:: max(1, len(index) // 4)][:4]
-    plots.save(
-        plots.rank_histograms(
-            np.array([scores["analysis"]["rank_histogram"][i] for i in some]),
-            [str(channels[i]) for i in some],
-        ),
-        folder / "rank_histogram.png",
-    )
+    sizes = ", ".join(f"{LABELS[n]} {s['rmse']:.2f}" for n, s in stations.items())
+    return (
+        "stations", figure, "stations",
+        f"Bars of RMSE at withheld stations; over all of them: {sizes}.",
+        "RMSE against reports that the analysis has not seen; observation error is part of it.",
+    )  # fmt: skip
 
 
 def _maps(
-    folder: Path,
     data: Inputs,
     frames: np.ndarray,
     truth: np.ndarray,
     systems: dict[str, np.ndarray],
     observations: list[Observations],
-) -> None:
+    coastlines: bool,
+) -> Iterator[Made]:
     channels = data.archive.fields[STATE].channels
     middle = len(frames) // 2
     variable = channels[0].variable
+    known, grid = VARIABLES[variable], data.archive.grid
     time: np.datetime64 = data.archive.times[frames][middle]
     levels = [c.level for c in channels if c.variable == variable and c.level is not None]
-    for wanted in MAP_LEVELS:
-        level = min(levels, key=lambda v: abs(np.log(v / wanted)))
+    nearest = [min(levels, key=lambda v: abs(np.log(v / wanted))) for wanted in MAP_LEVELS]
+    for level in dict.fromkeys(nearest):
         i = channels.index(Channel(variable, level))
-        members = systems["analysis"][:, middle, :, :, i]
+        at = {name: members[:, middle, :, :, i] for name, members in systems.items()}
+        title = f"{known.long_name} {level:g} hPa, {str(time)[:10]}"
         figure = analysis_maps(
-            data.archive.grid,
+            grid,
             truth=truth[middle, :, :, i],
-            background=systems["background"][0, middle, :, :, i],
-            analysis=members.mean(axis=0),
-            spread=members.std(axis=0, ddof=1),
+            background=at["background"][0],
+            analysis=at["analysis"].mean(axis=0),
+            spread=at["analysis"].std(axis=0, ddof=1),
             observations=[
                 seen for o in observations if (seen := _seen(o, variable, level, time)) is not None
             ],
-            title=f"{VARIABLES[variable].long_name} {level:g} hPa, {str(time)[:10]}",
-            units=VARIABLES[variable].units,
+            title=title,
+            units=known.units,
+            coastlines=coastlines,
         )
-        plots.save(figure, folder / f"maps_{level:g}hPa.png")
+        yield (
+            f"maps_{level:g}hPa", figure, "maps",
+            f"Six maps of {title}: truth, background, observations, analysis mean, its error and "
+            "its spread.",
+            f"{title}. Truth, background, analysis and observations share one scale of colours; "
+            "dots are where the level is observed directly.",
+        )  # fmt: skip
+        errors = {
+            STYLES[name]["label"]: at[name].mean(axis=0) - truth[middle, :, :, i]
+            for name in ("background", "oi", "analysis")
+            if name in at
+        }
+        figure = error_maps(grid, errors, title=title, units=known.units, coastlines=coastlines)
+        yield (
+            f"errors_{level:g}hPa", figure, "maps",
+            f"Maps of the errors of {', '.join(errors)}: {title}.",
+            f"{title}. Errors of the means on one scale, red where too warm.",
+        )  # fmt: skip
+
+
+def _sections(
+    data: Inputs, truth: np.ndarray, systems: dict[str, np.ndarray]
+) -> Iterator[Made]:  # fmt: skip
+    """Zonal means of what is wrong on average and of the size of the error."""
+    field, grid = data.archive.fields[STATE], data.archive.grid
+    variable = field.channels[0].variable
+    index = [i for i, c in enumerate(field.channels) if c.variable == variable]
+    levels = np.array([field.channels[i].level for i in index], np.float64)
+    if len(levels) < 2 or grid.shape[0] < 2:
+        return
+    units = VARIABLES[variable].units
+    errors = {
+        STYLES[name]["label"]: (systems[name].mean(axis=0) - truth)[..., index]
+        for name in ("background", "oi", "analysis")
+        if name in systems
+    }
+    for name, diverging, label, value, caption in (
+        ("zonal_rmse", False, f"RMSE ({units})", lambda e: np.sqrt(np.mean(e**2, axis=(0, 2))),
+         "Root mean square error of the means over time and longitude."),
+        ("zonal_bias", True, f"Bias ({units})", lambda e: np.mean(e, axis=(0, 2)),
+         "Mean error over time and longitude, red where too warm."),
+    ):  # fmt: skip
+        sections = {system: value(error) for system, error in errors.items()}
+        yield (
+            name, zonal_sections(grid.latitude, levels, sections, diverging=diverging, label=label),
+            "maps",
+            f"Sections of latitude and pressure of the {label} of {', '.join(sections)}.",
+            caption,
+        )  # fmt: skip
 
 
 def _seen(

@@ -13,7 +13,10 @@ LIBRARY = "slams_jax"
 # The layer of a room or file; a file's own entry goes before that of its room.
 LAYERS = {
     "errors": 0, "aliases": 0, "grid": 0, "schema": 0, "mesh": 0, "lock": 1,
-    "diffusion.schedule": 1, "networks": 1, "observe": 1, "dynamics": 1, "verify.metrics": 1,
+    "diffusion.schedule": 1, "networks": 1, "observe": 1, "dynamics": 1,
+    "verify.points": 1, "verify.deterministic": 1, "verify.probabilistic": 1, "verify.regions": 1,
+    "verify.reliability": 1, "verify.distances": 1, "verify.spectra": 1, "verify.significance": 1,
+    "verify.metrics": 1,
     "data": 2, "autoencoder": 2, "score": 2, "diffusion.guidance": 2, "baselines": 2,
     "diffusion": 3, "training": 3, "verify": 3,
     "model": 4, "estimate": 4, "presets": 4, "diagnostics": 4, "inflation": 4, "assimilation": 4,
@@ -34,9 +37,14 @@ OWNERS = {
     "flax": {"networks", "autoencoder", "score"},
     "dinosaur": {"dynamics"},
     "matplotlib": {"verify"},
+    "jinja2": {"verify.report"},
     **{never: set() for never in ("ml_collections", "configs", "experiments", "tests")},
 }
-EXTRAS = {"dinosaur", "matplotlib"}  # not installed with the library: imported where needed only
+EXTRAS = {
+    "dinosaur",
+    "matplotlib",
+    "jinja2",
+}  # not installed with the library: imported where needed only
 
 
 def module_name(path):

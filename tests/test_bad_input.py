@@ -46,6 +46,7 @@ def place(tmp_path_factory):
     )
     (folder / "broken.py").write_text("def get_config(:\n")
     (folder / "afile").write_text("x")
+    (folder / "folder.html").mkdir()
     return folder
 
 
@@ -238,6 +239,18 @@ EVALUATE = {
     "missing analysis": ("--analysis={place}/gone.nc", r"cannot read the analysis .*gone\.nc"),
     "missing store": ("--analysis={place}/gone.zarr", r"cannot read the analysis .*gone\.zarr"),
     "torn analysis": ("--analysis={place}/world/torn.nc", r"cannot read the analysis .*torn\.nc"),
+    "a report that is no page": (
+        "--analysis={place}/gone.nc --report={place}/report.pdf",
+        r"report\.pdf must end in \.html",
+    ),
+    "a report where a folder is": (
+        "--analysis={place}/gone.nc --report={place}/folder.html",
+        r"folder\.html is a folder",
+    ),
+    "a report below a file": (
+        "--analysis={place}/gone.nc --report={place}/config.py/report.html",
+        r"is in a folder that cannot be written: .*config\.py",
+    ),
     "no analysis at all": (
         "--analysis={place}/world/background.nc",
         "background.nc is no analysis, it lacks 'member'",
@@ -281,8 +294,12 @@ def test_an_analysis_of_other_times_or_another_grid(place, capsys):
         other = dataset.load().expand_dims(member=[0])
     other.attrs = dict.fromkeys(
         ("evaluations", "derivative_evaluations", "seconds", "peak_memory_bytes"), 1
-    )
+    ) | {"diagnostics": "[]"}
+    alone, other = other, xr.concat([other, other.assign_coords(member=[1])], "member")
     cases = {
+        "alone.nc": (alone, "has 1 members, the scores of an ensemble need 2 at least"),
+        "none.nc": (alone.isel(member=[]), "has 0 members"),
+        "unsaid.nc": (other.drop_attrs(), "is no analysis, it lacks 'evaluations'"),
         "other_times.nc": (other, "is an analysis of 80 times from 2001-01-01.* asks for 5"),
         "other_grid.nc": (other.isel(latitude=slice(4)), "on another grid"),
     }

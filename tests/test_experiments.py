@@ -26,6 +26,7 @@ from small_world import (
     write_config,
     write_world,
 )
+from test_report import check_page
 
 from experiments import assimilate, evaluate, files, inputs, observations, train
 from experiments.settings import read
@@ -62,8 +63,15 @@ def analysis(config, file):
 
 
 @pytest.fixture(scope="module")
-def scores(config, file, analysis):
-    assert run_command(evaluate.main, f"--config={file}", f"--analysis={analysis}") == 0
+def report(file):
+    return file.parent / "reports" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def scores(config, file, analysis, report):
+    """Of an evaluation that draws coastlines and writes a report too."""
+    arguments = (f"--config={file}", f"--analysis={analysis}", f"--report={report}")
+    assert run_command(evaluate.main, *arguments) == 0
     return json.loads((Path(config.workdir) / "metrics.json").read_text())
 
 
@@ -311,6 +319,79 @@ def test_scores_are_complete(scores):
     assert all(math.isfinite(n) for n in numbers(scores))
 
 
+def test_scores_of_reliability_scale_region_and_significance(scores):
+    for system in ("oi", "analysis"):
+        found = scores[system]
+        parts = {name: np.array(values) for name, values in found["crps_parts"].items()}
+        np.testing.assert_allclose(
+            parts["reliability"] - parts["resolution"] + parts["uncertainty"], parts["crps"],
+            rtol=1e-4,
+        )  # fmt: skip
+        assert found["energy_score"] > 0
+        assert 0 < found["energy_distance"] < 2
+        assert np.shape(found["spread_skill_bins"]["rmse"]) == (len(LEVELS), 10)
+        total = np.sqrt(np.sum(scores["spectra"][system]["error"], axis=1))
+        np.testing.assert_allclose(total, found["rmse"], rtol=1e-4)
+        assert np.shape(scores["events"][system]["frequency"]) == (len(LEVELS), 4)
+    assert scores["spectra"]["wavenumber"] == list(range(len(LONGITUDE) // 2 + 1))
+    assert list(scores["regions"]) == [
+        "globe", "northern extratropics", "tropics", "southern extratropics"
+    ]  # fmt: skip
+    assert scores["regions"]["globe"]["oi"]["rmse"] == scores["oi"]["rmse"]
+    against = scores["significance"]["against"]
+    assert list(against) == ["background", "climatology", "oi"]
+    for name, of in against.items():
+        difference = np.subtract(scores["analysis"]["crps"], scores[name]["crps"])
+        np.testing.assert_allclose(of["crps"]["difference"], difference, rtol=1e-3, atol=1e-5)
+    assert [s["name"] for s in scores["streams"]] == ["olr", "sounder", "stations", "background"]
+
+
+def test_the_report_holds_everything(config, file, analysis, report, scores):
+    assert [p.name for p in report.parent.iterdir()] == ["report.html"]
+    page = check_page(report.read_text(encoding="utf-8"))
+    pictures = [p for p in Path(config.workdir).iterdir() if p.suffix == ".png"]
+    assert len(page.named("img")) == len(pictures) >= 19
+    shown = " ".join(page.text)
+    for part in (
+        "Analysis of temperature, 2001-03-05 to 2001-03-09",
+        "olr, sounder and stations",
+        f"{scores['oi']['rmse'][0]:.3f}",
+        "tropics",
+        "paired block bootstrap",
+        f"--analysis={analysis}",
+        '"workdir"',
+        "diffrax",
+    ):
+        assert part in shown, part
+    rows = len(page.named("tr"))
+    assert rows > 6 * len(LEVELS)
+
+
+def test_weatherbench_can_read_an_analysis(analysis):
+    """The names, dimensions and units of WeatherBench 2, and what its reader does with them.
+
+    WeatherBench-X is in no package index: these are the steps of its `PredictionsFromXarray` with
+    `rename_dimensions={"time": "init_time", "member": "number"}`, and of `TargetsFromXarray`.
+    """
+    dataset = xr.open_dataset(analysis)  # no engine given, as there
+    with dataset:
+        forecast = dataset.rename({"time": "init_time", "member": "number"})
+        chunk = forecast[["temperature"]].sel(init_time=dataset["time"].values[1:3], level=[300])
+        assert chunk["temperature"].dims == (
+            "number", "init_time", "level", "latitude", "longitude"
+        )  # fmt: skip
+        assert chunk["temperature"].shape == (3, 2, 1, len(LATITUDE), len(LONGITUDE))
+        valid = dataset.rename({"time": "valid_time"}).sel(valid_time=dataset["time"].values[:2])
+        assert valid.sizes["valid_time"] == 2
+        assert "prediction_timedelta" not in dataset.coords  # which would make it a forecast
+        assert dataset["time"].dtype.kind == "M"
+        assert dataset["temperature"].attrs["units"] == "K"
+        assert dataset["level"].attrs["units"] == "hPa"
+        longitude = dataset["longitude"].values
+        assert longitude.min() >= 0
+        assert longitude.max() < 360
+
+
 def test_scores_of_the_background_are_those_of_the_files(scores):
     truth, background = (field[63:68] for field in world_arrays())
     assert str(times()[63])[:10] == "2001-03-05"
@@ -337,7 +418,9 @@ def test_pictures_and_table_are_there(config, scores):
     found = {p.name for p in Path(config.workdir).iterdir()}
     expected = {"autoencoder_training.png", "score_training.png", "profiles.png",
                 "spread_skill.png", "rank_histogram.png", "stations.png", "maps_1000hPa.png",
-                "maps_300hPa.png", "maps_20hPa.png", "metrics.json", "table.md"}  # fmt: skip
+                "maps_300hPa.png", "maps_20hPa.png", "errors_1000hPa.png", "zonal_rmse.png",
+                "zonal_bias.png", "differences.png", "spread_regions.png", "spread_bins.png",
+                "reliability.png", "spectra.png", "metrics.json", "table.md"}  # fmt: skip
     assert expected <= found
     assert not [name for name in found if name.endswith(".part")]
     for name in expected:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.verify import metrics
+from slams_jax.verify import metrics, points
 
 GRID = Grid.of(np.linspace(-75, 75, 6).tolist(), np.arange(0.0, 360.0, 40.0).tolist())
 DIMS = ("time", "lat", "lon", "channel")
@@ -281,4 +281,4 @@ def test_bad_input_is_named(call, message):
 def test_shapes_must_agree():
     # Past the type check of the tests, which would stop it first.
     with pytest.raises(InputError, match="must be equal"):
-        metrics._error(np.zeros((1, 3, 2)), np.zeros((5, 3, 2)))
+        points.error_of(np.zeros((1, 3, 2)), np.zeros((5, 3, 2)))

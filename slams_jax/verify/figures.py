@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from slams_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 DPI = 120
 FONT = 9  # points; a figure 8.5 inches wide fills the column of a README
 GREY = "0.78"
+
+# Okabe and Ito's colours, which the colour-blind tell apart, each with its own marker.
+STYLES: dict[str, dict[str, Any]] = {
+    "climatology": {"color": "#999999", "marker": "D", "label": "Climatology"},
+    "background": {"color": "#E69F00", "marker": "s", "label": "Background"},
+    "oi": {"color": "#0072B2", "marker": "^", "label": "OI"},
+    "analysis": {"color": "#D55E00", "marker": "o", "label": "Analysis"},
+}
+SPARE = (("#009E73", "v"), ("#CC79A7", "P"), ("#56B4E9", "X"), ("#000000", "*"))
 
 
 def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
@@ -59,7 +70,7 @@ def label_axis(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
     axis.set_title(title, fontsize=FONT)
     axis.set_xlabel(xlabel, fontsize=FONT)
     axis.set_ylabel(ylabel, fontsize=FONT)
-    axis.tick_params(labelsize=FONT - 1)
+    axis.tick_params(which="both", labelsize=FONT - 1)
     axis.grid(color=GREY, lw=0.5, zorder=0)
     axis.set_axisbelow(True)
 
@@ -69,3 +80,27 @@ def legend_below(figure: Any, axis: Any) -> None:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5),
                   fontsize=FONT - 1, frameon=False)  # fmt: skip
+
+
+def look(system: str, position: int) -> dict[str, Any]:
+    """Colour, marker and label of a system; the same in every figure for those it knows."""
+    if system in STYLES:
+        return dict(STYLES[system])
+    color, marker = SPARE[position % len(SPARE)]
+    return {"color": color, "marker": marker, "label": system}
+
+
+def pressure_axis(axis: Any, levels: np.ndarray) -> None:
+    """Logarithmic, the ground at the bottom, a tick at every level and a label where it fits."""
+    axis.set_yscale("log")
+    bottom, top = float(np.max(levels)), float(np.min(levels))
+    margin = max(0.03 * np.log(bottom / top), 0.02)
+    axis.set_ylim(bottom * np.exp(margin), top / np.exp(margin))
+    height = np.log(bottom / top) + 2 * margin
+    shown: list[float] = []
+    for level in sorted((float(v) for v in levels), reverse=True):
+        if not shown or np.log(shown[-1] / level) > 0.03 * height:
+            shown.append(level)
+    axis.set_yticks([float(v) for v in levels], minor=False)
+    axis.set_yticklabels([f"{v:g}" if float(v) in shown else "" for v in levels])
+    axis.minorticks_off()

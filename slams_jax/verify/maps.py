@@ -3,7 +3,7 @@
 Cells of the grid are drawn as cells, without interpolation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.verify import metrics
+from slams_jax.verify.coastlines import draw_coastlines
 from slams_jax.verify.figures import FONT, new_figure
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def analysis_maps(
     observations: Sequence[Observed] = (),
     title: str = "",
     units: str = "K",
+    coastlines: bool = False,
 ) -> "matplotlib.figure.Figure":
     """Six maps of one level and time: what was true, known before, observed, and analysed.
 
@@ -62,18 +64,12 @@ def analysis_maps(
             small dots where they lie on the maps of error and spread).
         title: over the figure, e.g. "Temperature 850 hPa, 12 March 2004".
         units: of all arrays.
+        coastlines: draw those of the Earth.
 
     Raises:
         InputError: a map of another shape than the grid, or no matplotlib.
     """
-    for name, field in (
-        ("truth", truth),
-        ("background", background),
-        ("analysis", analysis),
-        ("spread", spread),
-    ):
-        if field.shape != grid.shape:
-            raise InputError(f"{name} has shape {field.shape}, its grid {grid.shape}")
+    _check_shapes(grid, truth=truth, background=background, analysis=analysis, spread=spread)
     height = _map_height(grid)
     figure = new_figure(8.5, 2 * height + 1.75)
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
@@ -99,8 +95,58 @@ def analysis_maps(
     _colorbar(figure, image, axes[1, 2], f"Spread ({units})")
     for axis in axes[1, 1:]:
         _mark_points(axis, grid, observations)
+    if coastlines:
+        for axis in axes.ravel():
+            draw_coastlines(axis)
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
+
+
+def error_maps(
+    grid: Grid,
+    errors: Mapping[str, Map],
+    *,
+    title: str = "",
+    units: str = "K",
+    coastlines: bool = False,
+) -> "matplotlib.figure.Figure":
+    """Errors of several systems at one level and time beside each other, on one scale about zero.
+
+    Args:
+        grid: the grid of the maps, global or regional.
+        errors: name of the system -> its value less the truth (lat, lon), in `units`.
+        title: over the figure.
+        units: of all arrays.
+        coastlines: draw those of the Earth.
+
+    Raises:
+        InputError: no map, one of another shape than the grid, or no matplotlib.
+    """
+    if not errors:
+        raise InputError("no errors to draw: give at least one map")
+    _check_shapes(grid, **errors)
+    figure = new_figure(2.83 * max(len(errors), 2), _map_height(grid) + 1.35)
+    axes = np.atleast_1d(figure.subplots(1, len(errors), sharex=True, sharey=True))
+    limit = max(float(np.nanmax(np.abs(e), initial=1e-6)) for e in errors.values())
+    images = []
+    for axis, (name, error) in zip(axes, errors.items(), strict=True):
+        size = _rmse(grid, error, np.zeros_like(error))
+        text = f"{name}, RMSE {size:.2f} {units}"
+        scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+        images.append(_draw(axis, grid, error, text, **scale))
+        if coastlines:
+            draw_coastlines(axis)
+    bar = figure.colorbar(images[0], ax=axes.tolist(), location="bottom", aspect=45, shrink=0.6)
+    bar.set_label(f"Error ({units})", fontsize=FONT - 1)
+    bar.ax.tick_params(labelsize=FONT - 2)
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
+def _check_shapes(grid: Grid, **fields: Map) -> None:
+    for name, field in fields.items():
+        if field.shape != grid.shape:
+            raise InputError(f"{name} has shape {field.shape}, its grid {grid.shape}")
 
 
 def degrees_east(longitude: float) -> str:

@@ -13,7 +13,17 @@ import scipy.stats
 from jaxtyping import Float, Shaped
 
 from slams_jax.errors import InputError
-from slams_jax.verify.figures import FONT, label_axis, legend_below, new_figure, save
+from slams_jax.verify.figures import (
+    FONT,
+    SPARE,
+    STYLES,
+    label_axis,
+    legend_below,
+    look,
+    new_figure,
+    pressure_axis,
+    save,
+)
 from slams_jax.verify.maps import Observed, analysis_maps
 
 if TYPE_CHECKING:
@@ -29,15 +39,6 @@ __all__ = [
     "station_scores",
     "training_curves",
 ]
-
-# Okabe and Ito's colours, which the colour-blind tell apart, each with its own marker.
-STYLES: dict[str, dict[str, Any]] = {
-    "climatology": {"color": "#999999", "marker": "D", "label": "Climatology"},
-    "background": {"color": "#E69F00", "marker": "s", "label": "Background"},
-    "oi": {"color": "#0072B2", "marker": "^", "label": "OI"},
-    "analysis": {"color": "#D55E00", "marker": "o", "label": "Analysis"},
-}
-SPARE = (("#009E73", "v"), ("#CC79A7", "P"), ("#56B4E9", "X"), ("#000000", "*"))
 
 Profile = Float[np.ndarray, " level"]
 
@@ -69,17 +70,17 @@ def profiles(
     axes = np.atleast_1d(figure.subplots(1, len(scores), sharey=True))
     for index, (axis, (name, systems)) in enumerate(zip(axes, scores.items(), strict=True)):
         for position, (system, values) in enumerate(systems.items()):
-            axis.plot(values, levels, lw=1.5, ms=4.5, **_look(system, position))
+            axis.plot(values, levels, lw=1.5, ms=4.5, **look(system, position))
         if spread is not None and index == 0:
-            look = _look("analysis", 0) | {"label": "Spread of the analysis", "marker": "none"}
-            axis.plot(spread, levels, ls="--", lw=1.5, **look)
+            style = look("analysis", 0) | {"label": "Spread of the analysis", "marker": "none"}
+            axis.plot(spread, levels, ls="--", lw=1.5, **style)
         values = np.concatenate([np.ravel(v) for v in systems.values()])
         if np.nanmin(values, initial=0.0) < 0:
             axis.axvline(0.0, color="k", lw=0.8, zorder=1)
         else:
             axis.set_xlim(left=0.0)
         label_axis(axis, name, f"{name} ({units})", "Pressure (hPa)" if index == 0 else "")
-        _pressure_axis(axis, levels)
+        pressure_axis(axis, levels)
     legend_below(figure, axes[0])
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
@@ -162,18 +163,18 @@ def spread_skill(
     """
     figure = new_figure(6.0, 4.8)
     left, right = figure.subplots(1, 2, sharey=True)
-    look = _look("analysis", 0)
-    left.plot(rmse, levels, lw=1.5, ms=4.5, **(look | {"label": "RMSE of the mean"}))
-    left.plot(spread, levels, lw=1.5, ls="--", **(look | {"label": "Spread", "marker": "none"}))
+    style = look("analysis", 0)
+    left.plot(rmse, levels, lw=1.5, ms=4.5, **(style | {"label": "RMSE of the mean"}))
+    left.plot(spread, levels, lw=1.5, ls="--", **(style | {"label": "Spread", "marker": "none"}))
     left.set_xlim(left=0.0)
     label_axis(left, "Spread and error", units, "Pressure (hPa)")
-    right.plot(ratio, levels, lw=1.5, ms=4.5, **look)
+    right.plot(ratio, levels, lw=1.5, ms=4.5, **style)
     right.axvline(1.0, color="k", lw=1.0, zorder=1)
     reach = max(0.5, 1.1 * float(np.nanmax(np.abs(ratio - 1.0), initial=0.0)))
     right.set_xlim(max(0.0, 1.0 - reach), 1.0 + reach)
     label_axis(right, "Spread / RMSE", "overconfident  < 1 <  underconfident", "")
     for axis in (left, right):
-        _pressure_axis(axis, levels)
+        pressure_axis(axis, levels)
     legend_below(figure, left)
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
@@ -212,9 +213,9 @@ def station_scores(
     axis = figure.subplots()
     width = 0.8 / max(len(scores), 1)
     for position, (system, values) in enumerate(scores.items()):
-        look = _look(system, position)
+        style = look(system, position)
         place = np.arange(len(names)) + (position - (len(scores) - 1) / 2) * width
-        bars = axis.bar(place, values, width * 0.92, color=look["color"], label=look["label"])
+        bars = axis.bar(place, values, width * 0.92, color=style["color"], label=style["label"])
         if len(names) * len(scores) <= 20:
             axis.bar_label(bars, fmt="%.2f", fontsize=FONT - 2, padding=1)
     axis.set_xticks(np.arange(len(names)), labels)
@@ -268,31 +269,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
 
 
-def _look(system: str, position: int) -> dict[str, Any]:
-    """Colour, marker and label of a system; the same in every figure for those it knows."""
-    if system in STYLES:
-        return dict(STYLES[system])
-    color, marker = SPARE[position % len(SPARE)]
-    return {"color": color, "marker": marker, "label": system}
-
-
 def _colours(number: int) -> list[tuple[str, str]]:
     known = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
     palette = [*known, *SPARE]
     return [palette[index % len(palette)] for index in range(number)]
-
-
-def _pressure_axis(axis: Any, levels: np.ndarray) -> None:
-    """Logarithmic, the ground at the bottom, a tick at every level and a label where it fits."""
-    axis.set_yscale("log")
-    bottom, top = float(np.max(levels)), float(np.min(levels))
-    margin = max(0.03 * np.log(bottom / top), 0.02)
-    axis.set_ylim(bottom * np.exp(margin), top / np.exp(margin))
-    height = np.log(bottom / top) + 2 * margin
-    shown: list[float] = []
-    for level in sorted((float(v) for v in levels), reverse=True):
-        if not shown or np.log(shown[-1] / level) > 0.03 * height:
-            shown.append(level)
-    axis.set_yticks([float(v) for v in levels], minor=False)
-    axis.set_yticklabels([f"{v:g}" if float(v) in shown else "" for v in levels])
-    axis.minorticks_off()

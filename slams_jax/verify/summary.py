@@ -1,14 +1,20 @@
-"""All scores of an evaluation as one plain dictionary, ready to be written as JSON."""
+"""All scores of an evaluation as one plain dictionary, ready to be written as JSON.
 
+docs/verification.md says what each is and where it stands in the dictionary.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.verify import metrics
+from slams_jax.verify.significance import FEWEST, SAMPLES
 
 Ensemble = Float[np.ndarray, "member time lat lon channel"]
 
@@ -42,23 +48,174 @@ def ensemble_scores(
     members: Ensemble,
     weights: Float[np.ndarray, "lat lon"],
     std: Float[np.ndarray, " channel"],
+    climate: Float[np.ndarray, "time lat lon channel"],
 ) -> dict[str, Any]:
-    """What only an ensemble has: spread, spread-skill ratio, rank histogram, W1 per channel.
+    """What only an ensemble has: spread, ranks, the parts of its CRPS, distances to the truth.
 
     Args:
         key: breaks ties of ranks.
         truth: physical units.
         members: likewise.
         weights: areas.
-        std: climatological standard deviations: W1 is of values divided by them, as in SLAMS.
+        std: climatological standard deviations: W1 is of values divided by them, as in SLAMS, and
+            the energy score and distance are of profiles divided by them.
+        climate: climatology at the times of the truth; the parts of the CRPS and the energy
+            distance are of departures from it.
     """
     counts = metrics.rank_histogram(key, members, truth)
+    spread, error = metrics.binned_spread_skill(members, truth, weights)
+    parts = metrics.crps_decomposition(members - climate, truth - climate, weights)
     return {
         "spread": _list(metrics.spread(members, truth, weights)),
         "spread_skill": _list(metrics.spread_skill(members, truth, weights)),
+        "spread_skill_bins": {"spread": _nested(spread.T), "rmse": _nested(error.T)},
         "rank_histogram": np.asarray(counts).tolist(),
+        "crps_parts": {name: _list(part) for name, part in parts._asdict().items()},
         "w1": _list(metrics.wasserstein(members / std, truth / std)),
+        "energy_score": float(metrics.energy_score(members / std, truth / std, weights)),
+        "energy_distance": metrics.energy_distance(
+            (members - climate) / std, (truth - climate) / std
+        ),
     }
+
+
+def regional_scores(
+    truth: Float[np.ndarray, "time lat lon channel"],
+    systems: Mapping[str, Ensemble],
+    weights: Float[np.ndarray, "lat lon"],
+    regions: Mapping[str, Bool[np.ndarray, "lat lon"]],
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """`field_scores` in each region, and spread and its ratio to the error where there are members.
+
+    Args:
+        truth: physical units, NaN where unknown.
+        systems: ensembles by name.
+        weights: areas.
+        regions: masks by name, of `metrics.regions_of`.
+    """
+    found = {}
+    for region, mask in regions.items():
+        area = weights * mask
+        found[region] = field_scores(truth, systems, area)
+        for name, members in systems.items():
+            if len(members) > 1:
+                found[region][name] |= {
+                    "spread": _list(metrics.spread(members, truth, area)),
+                    "spread_skill": _list(metrics.spread_skill(members, truth, area)),
+                }
+    return found
+
+
+def spectral_scores(
+    truth: Float[np.ndarray, "time lat lon channel"],
+    systems: Mapping[str, Ensemble],
+    weights: Float[np.ndarray, "lat lon"],
+    climate: Float[np.ndarray, "time lat lon channel"],
+    *,
+    periodic: bool,
+) -> dict[str, Any]:
+    """Zonal spectra of departures from the climate, of errors of the mean, and of spread.
+
+    Args:
+        truth: physical units, NaN where unknown.
+        systems: ensembles by name.
+        weights: areas.
+        climate: climatology at the times of the truth.
+        periodic: whether the grid goes around the globe.
+
+    Returns:
+        `wavenumber`; `truth` and each system with `power` (the mean of the spectra of its members),
+        the systems with `error` too and ensembles with `spread`, each (channel, wavenumber). The
+        spread has the factor (M + 1)/M with which it equals the error of a calibrated ensemble.
+    """
+    spectrum = lambda x: metrics.zonal_spectrum(x, weights, periodic=periodic)
+    power = spectrum(truth - climate)
+    found: dict[str, Any] = {
+        "wavenumber": list(range(len(power))),
+        "truth": {"power": _nested(power.T)},
+    }
+    for name, members in systems.items():
+        mean, size = members.mean(axis=0), len(members)
+        found[name] = {
+            "power": _nested(spectrum(members - climate).T),
+            "error": _nested(spectrum(mean - truth).T),
+        }
+        if size > 1:
+            spread = spectrum(members - mean) * (size + 1) / (size - 1)
+            found[name]["spread"] = _nested(spread.T)
+    return found
+
+
+def event_reliability(
+    truth: Float[np.ndarray, "time lat lon channel"],
+    systems: Mapping[str, Ensemble],
+    weights: Float[np.ndarray, "lat lon"],
+    threshold: Float[np.ndarray, "time lat lon channel"],
+) -> dict[str, dict[str, Any]]:
+    """Reliability curve of each ensemble for the event that the truth is above a threshold.
+
+    Returns:
+        For each ensemble of more than one member `probability` (M + 1,), `frequency` and `share`
+        (channel, M + 1).
+    """
+    found = {}
+    for name, members in systems.items():
+        if len(members) > 1:
+            curve = metrics.reliability_curve(members, truth, threshold, weights)
+            found[name] = {
+                "probability": _list(curve.probability),
+                "frequency": _nested(np.asarray(curve.frequency).T),
+                "share": _nested(np.asarray(curve.share).T),
+            }
+    return found
+
+
+def significance(
+    truth: Float[np.ndarray, "time lat lon channel"],
+    systems: Mapping[str, Ensemble],
+    weights: Float[np.ndarray, "lat lon"],
+    *,
+    of: str = "analysis",
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Differences of RMSE and CRPS of one system less every other, with intervals and p-values.
+
+    Times with a score missing are left out; with fewer than four times left there is no `against`.
+
+    Args:
+        truth: physical units, NaN where unknown.
+        systems: ensembles by name.
+        weights: areas.
+        of: the system that is held against the others.
+        confidence: of the intervals.
+
+    Returns:
+        `confidence`, `samples`, and `against`: reference -> "rmse" or "crps" -> `difference`,
+        `low`, `high`, `p_value` (channel,) and `block`, the length in times.
+    """
+    square = lambda x, y: jnp.square(metrics.rmse(x.mean(axis=0), y, weights))
+    crps = lambda x, y: metrics.crps(x, y, weights)
+    found: dict[str, Any] = {"confidence": confidence, "samples": SAMPLES, "against": {}}
+    for name, score, root in (("rmse", square, True), ("crps", crps, False)):
+        each = {
+            system: np.asarray(jax.vmap(score, in_axes=(1, 0))(members, truth), np.float64)
+            for system, members in systems.items()
+        }
+        for reference in (r for r in systems if r != of):
+            keep = np.isfinite(each[of] + each[reference]).all(axis=1)
+            if keep.sum() < FEWEST:
+                continue
+            value = metrics.paired_difference(
+                each[of][keep], each[reference][keep], root=root, confidence=confidence
+            )
+            found["against"].setdefault(reference, {})[name] = {
+                "difference": _list(value.value),
+                "low": _list(value.low),
+                "high": _list(value.high),
+                "p_value": _list(value.p_value),
+                "block": value.block,
+            }
+    return found
 
 
 def station_scores(
@@ -80,5 +237,18 @@ def station_scores(
     return result
 
 
-def _list(values: jax.Array | Sequence[float]) -> list[float]:
+def without_nan(value: Any) -> Any:
+    """The same nested dictionaries and lists with None for what is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _nested(values: np.ndarray) -> list[list[float]]:
+    return [_list(row) for row in values]
+
+
+def _list(values: jax.Array | np.ndarray | Sequence[float]) -> list[float]:
     return [float(v) for v in np.asarray(values)]

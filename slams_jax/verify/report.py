@@ -1,0 +1,123 @@
+"""One HTML file that holds a whole report: text, pictures and tables, and nothing from elsewhere.
+
+`render` is pure. The page is `report.html` beside this file, filled in by Jinja2 (of the extra
+`plot`) with everything escaped; a content security policy in it lets a browser load nothing but
+what the file itself holds.
+"""
+
+import base64
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from slams_jax.errors import InputError
+
+TEMPLATE = Path(__file__).with_name("report.html")
+Cell = str | int | float | None
+
+
+class Table(NamedTuple):
+    """A table whose rows can be sorted; `None` and NaN are empty cells, floats have three places.
+
+    Attributes:
+        caption: what it shows.
+        header: one word or two a column; the first column names the row.
+        rows: cells, as many as the header has.
+        note: below it, e.g. units.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+
+class Picture(NamedTuple):
+    """A PNG image, `alt` what somebody who does not see it needs to know, and its caption."""
+
+    png: bytes
+    alt: str
+    caption: str
+
+
+class Listing(NamedTuple):
+    """Lines of code or configuration, folded under their title."""
+
+    title: str
+    text: str
+
+
+class Section(NamedTuple):
+    """Heading, paragraphs, and what belongs to it, in this order."""
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    listings: Sequence[Listing] = ()
+
+
+class Report(NamedTuple):
+    """A page: its title, what was done as pairs of name and value, and the sections."""
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section]
+
+
+def render(report: Report) -> str:
+    """The report as one HTML document.
+
+    Raises:
+        InputError: a table whose rows and header differ in length, or no Jinja2.
+    """
+    for table in (t for s in report.sections for t in s.tables):
+        for row in table.rows:
+            if len(row) != len(table.header):
+                raise InputError(
+                    f"a row of the table {table.caption!r} has {len(row)} cells, "
+                    f"its header {len(table.header)}"
+                )
+    try:
+        jinja2 = importlib.import_module("jinja2")
+    except ImportError as error:
+        raise InputError(
+            "reports need Jinja2: install it with `pip install 'slams-jax[plot]'`"
+        ) from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"cell": cell, "number": is_number, "png": _data_url}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report)
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, without caption and note."""
+    lines = ["| " + " | ".join(table.header) + " |", "|---" * len(table.header) + "|"]
+    lines += ["| " + " | ".join(cell(c) for c in row) + " |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def cell(value: Cell) -> str:
+    """A cell as it is written."""
+    if value is None or (isinstance(value, float) and not np.isfinite(value)):
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{round(value, 3) + 0.0:.3f}"  # no minus before a zero
+
+
+def is_number(value: Cell) -> bool:
+    """Whether a cell is set as a number, to the right; "+1.5" is one too."""
+    try:
+        float("nan" if value is None else value)
+    except ValueError:
+        return False
+    return True
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
