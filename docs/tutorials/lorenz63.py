@@ -215,8 +215,8 @@ axes[-1].set_xlabel("time")
 plt.show()
 
 # %% [markdown]
-# On this truth the mean of the ensemble is about as good as it can be; its spread is larger than the
-# exact one. Two things are behind that. The network is small and was trained for half a minute:
+# On this truth the mean of the ensemble is about as good as it can be; its spread is larger than
+# the exact one. Two things are behind that. The network is small and was trained for half a minute:
 # its error is uncertainty that the ensemble shows and the exact posterior does not have. And
 # guidance takes what is unknown of $x_0$ given $x_t$ as Gaussian.
 # [Calibration](../calibration.md) measures both on problems with known posteriors.
