@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from slams_jax.verify.figures import label_axis, legend_below, new_figure, save
+from slams_jax.verify.significance import FEWEST, paired_difference
 
 Row = dict[str, Any]
 Axis = tuple[str, str, str]  # start of the names of its settings, what varies, label
@@ -38,6 +39,14 @@ def tables(rows: Sequence[Row]) -> str:
             crps = lambda r: r["scaled_crps"]
             parts += ["### corrected: CRPS / climatological std", "", _table(mine, crps), ""]
             parts += ["### corrected: spread/skill", "", _table(mine, _ratio, best=False), ""]
+            parts += [
+                "### corrected: RMSE / climatological std, less that of OI",
+                "",
+                "With the half width of its 95 % interval by a paired block bootstrap over times.",
+                "",
+                _differences(mine),
+                "",
+            ]
     return "\n".join(parts)
 
 
@@ -61,6 +70,25 @@ def _table(rows: Sequence[Row], score, *, best: bool = True) -> str:
             value = values.get((model, setting))
             text = "" if value is None else f"{value:.3f}"
             cells.append(f"**{text}**" if best and value == lowest[setting] else text)
+        lines.append("| " + " | ".join([model, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _differences(rows: Sequence[Row], reference: str = "OI") -> str:
+    """Differences from a reference on the same times; bold where they are not chance."""
+    settings = list(dict.fromkeys(r["name"] for r in rows))
+    errors = {(r["model"], r["name"]): np.array(r["mse_of_times"])[:, None] for r in rows}
+    lines = ["| model | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|"]
+    for model in dict.fromkeys(r["model"] for r in rows if r["model"] != reference):
+        cells = []
+        for setting in settings:
+            pair = [errors.get((m, setting)) for m in (model, reference)]
+            if pair[0] is None or pair[1] is None or len(pair[0]) < FEWEST:
+                cells.append("")
+                continue
+            found = paired_difference(pair[0], pair[1], root=True)
+            text = f"{found.value[0]:+.3f} ± {found.high[0] - found.value[0]:.3f}"
+            cells.append(f"**{text}**" if found.low[0] * found.high[0] > 0 else text)
         lines.append("| " + " | ".join([model, *cells]) + " |")
     return "\n".join(lines)
 

@@ -164,6 +164,22 @@ def test_the_best_of_each_setting_is_marked():
     assert "| pixel | 0.200 |" in text
 
 
+def test_differences_from_optimal_interpolation_are_paired():
+    hard = 1.0 + np.random.default_rng(0).random(20)  # times that are hard for every model
+
+    def row(model, factor):
+        mean_squares = list(factor * hard)
+        return {
+            "protocol": "corrected", "model": model, "name": "noise 1", "levels": [500.0],
+            "scaled_rmse": 1.0, "scaled_crps": 1.0, "mse_of_times": mean_squares,
+        }  # fmt: skip
+
+    text = ablation_report.tables([row("OI", 1.0), row("latent", 0.81), row("same", 1.0)])
+    expected = -0.1 * np.sqrt(hard.mean())
+    assert f"| latent | **{expected:+.3f}" in text
+    assert "| same | +0.000 ± 0.000 |" in text
+
+
 def test_factors_that_the_latents_cannot_have_are_left_out(found):
     latent = subject(found, "latent + both")
     fits = lambda f: latent.fits(
