@@ -34,9 +34,15 @@ OWNERS = {
     "flax": {"networks", "autoencoder", "score"},
     "dinosaur": {"dynamics"},
     "matplotlib": {"verify"},
+    **{name: {"data"} for name in ("aiohttp", "cfgrib", "fsspec", "zarr")},
     **{never: set() for never in ("ml_collections", "configs", "experiments", "tests")},
 }
-EXTRAS = {"dinosaur", "matplotlib"}  # not installed with the library: imported where needed only
+EXTRAS = {
+    "aiohttp",
+    "cfgrib",
+    "dinosaur",
+    "matplotlib",
+}  # not installed with the library: imported where needed only
 
 
 def module_name(path):

@@ -10,7 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from slams_jax.data.units import to_float32
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, RunError
 
 
 class Piece(NamedTuple):
@@ -98,7 +98,9 @@ class LazyField(LazyArray):
         try:
             # Transposed after reading: a lazy transpose would read point by point.
             values = piece.variable.isel(box).values
-        except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        except (InputError, RunError):
+            raise
+        except (OSError, RuntimeError, ValueError, IndexError, KeyError, EOFError) as error:
             raise InputError(
                 f"{piece.source}: cannot be read ({_first_line(error)}): fetch or write it again"
             ) from error
