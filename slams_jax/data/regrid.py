@@ -98,6 +98,7 @@ def regrid(
     method: str = "",
     known: float | int = 0.5,
     name: str = "field",
+    whole: bool = False,
 ) -> xr.Dataset:
     """`dataset` on another grid, computed where it is indexed.
 
@@ -107,6 +108,7 @@ def regrid(
         method: "conservative", "bilinear" or "nearest"; "" chooses by the variable.
         known: a cell is missing when less than this share of it is known, in (0, 1].
         name: what to call the field in errors.
+        whole: whether every cell of `grid` must be covered.
 
     Returns:
         The Dataset on `grid`; itself where it is there already.
@@ -130,6 +132,11 @@ def regrid(
             raise InputError(
                 f"{name}: its grid ({_extent(own)}) does not overlap the one asked for "
                 f"({_extent(grid)}): choose data of the same domain"
+            )
+        if whole and (coverage(w) < known - 1e-9).any():
+            raise InputError(
+                f"field {name!r} lies on another grid ({_extent(own)}) than the common one "
+                f"({_extent(grid)}) and does not cover it: choose a grid inside its domain"
             )
     return computed(
         dataset,

@@ -74,29 +74,29 @@ def analysis_maps(
     ):
         if field.shape != grid.shape:
             raise InputError(f"{name} has shape {field.shape}, its grid {grid.shape}")
-    height = _map_height(grid)
+    height = map_height(grid)
     figure = new_figure(8.5, 2 * height + 1.75)
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     scale = _limits(truth, background, analysis)
     state = {"cmap": "viridis", "vmin": scale[0], "vmax": scale[1]}
-    _draw(axes[0, 0], grid, truth, "Truth", **state)
+    draw_map(axes[0, 0], grid, truth, "Truth", **state)
     name = f"Background, RMSE {_rmse(grid, background, truth):.2f} {units}"
-    _draw(axes[0, 1], grid, background, name, **state)
+    draw_map(axes[0, 1], grid, background, name, **state)
     _draw_observations(axes[0, 2], grid, observations, **state)
 
     name = f"Analysis mean, RMSE {_rmse(grid, analysis, truth):.2f} {units}"
-    image = _draw(axes[1, 0], grid, analysis, name, **state)
+    image = draw_map(axes[1, 0], grid, analysis, name, **state)
     extend = _extend(observations, scale)
-    _colorbar(figure, image, axes[1, 0], f"State and observations ({units})", extend)
+    colour_bar(figure, image, axes[1, 0], f"State and observations ({units})", extend)
     error = analysis - truth
     limit = float(np.nanmax(np.abs(error), initial=1e-6))
     name = "Analysis error, mean − truth"
-    image = _draw(axes[1, 1], grid, error, name, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    _colorbar(figure, image, axes[1, 1], f"Error ({units})")
+    image = draw_map(axes[1, 1], grid, error, name, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    colour_bar(figure, image, axes[1, 1], f"Error ({units})")
     limit = float(np.nanmax(spread, initial=1e-6))
     name = f"Spread, on average {_rmse(grid, spread, np.zeros_like(spread)):.2f} {units}"
-    image = _draw(axes[1, 2], grid, spread, name, cmap="magma_r", vmin=0.0, vmax=limit)
-    _colorbar(figure, image, axes[1, 2], f"Spread ({units})")
+    image = draw_map(axes[1, 2], grid, spread, name, cmap="magma_r", vmin=0.0, vmax=limit)
+    colour_bar(figure, image, axes[1, 2], f"Spread ({units})")
     for axis in axes[1, 1:]:
         _mark_points(axis, grid, observations)
     figure.suptitle(title, fontsize=FONT + 2)
@@ -156,7 +156,7 @@ def _extend(observations: Sequence[Observed], scale: tuple[float, float]) -> str
     return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
 
 
-def _draw(axis: Any, grid: Grid, field: np.ndarray, title: str, **scale: Any) -> Any:
+def draw_map(axis: Any, grid: Grid, field: np.ndarray, title: str, **scale: Any) -> Any:
     """A map of cells with its frame; returns the image."""
     longitude, latitude = _cells(grid)
     axis.set_aspect(_aspect(grid))
@@ -177,7 +177,7 @@ def _draw_observations(
 ) -> None:
     number = sum(int(np.isfinite(o.values).sum()) for o in observations)
     title = f"Observations, {number} values" if number else "Observations: none"
-    _draw(axis, grid, np.full(grid.shape, np.nan), title, **scale)
+    draw_map(axis, grid, np.full(grid.shape, np.nan), title, **scale)
     for observed in observations:
         if np.ndim(observed.values) == 2:
             own = Grid.of(*([float(v) for v in axis] for axis in observed[:2]))
@@ -209,13 +209,14 @@ def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return longitude, _edges(np.asarray(grid.latitude), -90.0, 90.0)
 
 
-def _map_height(grid: Grid) -> float:
+def map_height(grid: Grid) -> float:
     """Height in inches of one map of three side by side."""
     longitude, latitude = _cells(grid)
     return float(np.clip(2.5 * np.ptp(latitude) / np.ptp(longitude) * _aspect(grid), 0.8, 4.0))
 
 
-def _colorbar(figure: Any, image: Any, axis: Any, label: str, extend: str = "neither") -> None:
+def colour_bar(figure: Any, image: Any, axis: Any, label: str, extend: str = "neither") -> None:
+    """A colour bar below a map, labelled."""
     bar = figure.colorbar(image, ax=axis, location="bottom", extend=extend, aspect=25)
     bar.set_label(label, fontsize=FONT - 1)
     bar.ax.tick_params(labelsize=FONT - 2)
