@@ -9,6 +9,7 @@ same command goes on where it was killed; see docs/data.md.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from absl import flags, logging
 
 from experiments import cli, inputs
 from experiments.files import write_text
-from experiments.inputs import STATE, Inputs
+from experiments.inputs import BACKGROUND, STATE, Inputs
 from experiments.settings import CONFIG, read
 from slams_jax.data.store import Field
 from slams_jax.data.survey import Survey, sample, survey
@@ -66,7 +67,8 @@ def summarise(data: Inputs, surveys: dict[str, Survey]) -> dict[str, Any]:
     archive = data.archive
     times = archive.times
     fields = {}
-    for name, field in archive.fields.items():
+    for name in _ordered(archive.fields):
+        field = archive.fields[name]
         numbers = surveys[name]
         fields[name] = data.described.get(name, {}) | {
             "units": _units(field, data.described.get(name, {})),
@@ -84,7 +86,10 @@ def summarise(data: Inputs, surveys: dict[str, Survey]) -> dict[str, Any]:
         "bytes": sum(int(f.array.nbytes) for f in archive.fields.values()),
         "grid": list(archive.grid.shape),
         "times": [str(times[0])[:16], str(times[-1])[:16], int(times.size)],
-        "periods": {n: int(s.stop - s.start) for n, s in data.spans.items()},
+        "periods": {
+            n: int(s.stop - s.start)
+            for n, s in sorted(data.spans.items(), key=lambda i: i[1].start)
+        },
         "fields": fields,
     }
 
@@ -135,7 +140,8 @@ def _picture(data: Inputs, surveys: dict[str, Survey]):
     archive = data.archive
     middle = len(archive.times) // 2
     shown = []
-    for name, field in archive.fields.items():
+    for name in _ordered(archive.fields):
+        field = archive.fields[name]
         channel = len(field.channels) // 2
         shown.append(
             Shown(
@@ -151,6 +157,12 @@ def _picture(data: Inputs, surveys: dict[str, Survey]):
         )
     count = len(archive.fields[STATE].array)
     return overview(archive.grid, archive.times, shown, title=f"Training set, {count} times")
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """The state, the background, then the modalities."""
+    first = (STATE, BACKGROUND)
+    return sorted(names, key=lambda n: (first.index(n) if n in first else len(first), n))
 
 
 def _label(field: Field, index: int) -> str:

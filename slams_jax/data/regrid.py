@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
+from scipy import sparse
 
 from slams_jax.data.lazy import LazyArray, computed, first_axis_blocks
 from slams_jax.errors import InputError
@@ -194,28 +195,38 @@ def coverage(weights: Weights) -> np.ndarray:
 def apply(weights: Weights, values: np.ndarray, known: float | int) -> np.ndarray:
     """Values (..., lat, lon) on the target grid, float32; NaN where too little is known."""
     mask = np.isfinite(values)
-    field = np.where(mask, values, 0.0).astype(np.float64)
-    share = mask.astype(np.float64)
+    whole = bool(mask.all())
+    field = (values if whole else np.where(mask, values, 0.0)).astype(np.float64)
+    # One mask stands for all where nothing is missing.
+    share = np.ones(values.shape[-2:]) if whole else mask.astype(np.float64)
     if weights.poles:
-        field, share = _with_poles(field, share)
-    field = weights.latitude @ field @ weights.longitude.T
-    share = weights.latitude @ share @ weights.longitude.T
+        field, share = _with_poles(field), _with_poles(share)
+    rows, columns = (sparse.csr_array(w) for w in weights[:2])
+    field = _along(rows, _along(columns, field, -1), -2)
+    share = _along(rows, _along(columns, share, -1), -2)
+    share = np.where(share >= (known - 1e-9) * weights.share, share, 0.0)
     result = np.full(field.shape, np.nan)
-    enough = share >= (known - 1e-9) * weights.share
-    np.divide(field, share, out=result, where=enough & (share > 0))
+    np.divide(field, share, out=result, where=np.broadcast_to(share > 0, field.shape))
     return result.astype(np.float32)
 
 
-def _with_poles(field: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """With the zonal mean of what is known of the first and last row beyond them."""
-    parts, shares = [field], [share]
-    for end, place in ((slice(0, 1), 0), (slice(-1, None), 2)):
-        known = share[..., end, :].mean(axis=-1, keepdims=True)
-        mean = field[..., end, :].mean(axis=-1, keepdims=True)
-        # As the rows: zero where nothing is known, and weighed by how much is.
-        parts.insert(place, np.broadcast_to(mean, field[..., end, :].shape))
-        shares.insert(place, np.broadcast_to(known, field[..., end, :].shape))
-    return np.concatenate(parts, axis=-2), np.concatenate(shares, axis=-2)
+def _along(weights: sparse.csr_array, values: np.ndarray, axis: int) -> np.ndarray:
+    """Weighted sums (target) along one axis (source); few of the weights are not zero."""
+    moved = np.moveaxis(values, axis, 0)
+    sums = weights @ np.ascontiguousarray(moved).reshape(len(moved), -1)
+    return np.moveaxis(sums.reshape(-1, *moved.shape[1:]), 0, axis)
+
+
+def _with_poles(values: np.ndarray) -> np.ndarray:
+    """With the zonal means of the first and last row beyond them; of a field or its mask.
+
+    Of a field that is 0 where it is missing the mean is weighed by how much is known, as its mask.
+    """
+    ends = [
+        np.broadcast_to(row.mean(axis=-1, keepdims=True), row.shape)
+        for row in (values[..., :1, :], values[..., -1:, :])
+    ]
+    return np.concatenate([ends[0], values, ends[1]], axis=-2)
 
 
 class _Regridded(LazyArray):
