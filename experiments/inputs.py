@@ -8,25 +8,20 @@ import numpy as np
 import xarray as xr
 
 from experiments.distributed import writer_first
+from experiments.fields import BACKGROUND, STATE, Described, located, open_fields
 from experiments.generate import nature_run
-from experiments.settings import DataSettings, FieldSettings, Settings
+from experiments.settings import Settings
 from slams_jax.data import (
     Archive,
     Statistics,
     build_archive,
     fit_statistics,
-    grid_points,
-    open_dataset,
-    read_stations,
     split_periods,
     standardise,
 )
 from slams_jax.data.fields import unstack_channels
+from slams_jax.data.remote import is_url
 from slams_jax.errors import InputError
-from slams_jax.grid import Grid
-from slams_jax.schema import LATITUDE, LONGITUDE, TIME
-
-STATE, BACKGROUND = "state", "background"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +34,14 @@ class Inputs:
         spans: the slice of the time axis of each period.
         statistics: climatology and standard deviation of each field, from the training period;
             the background has those of the state.
+        described: of each field, where it is from and how it came onto the grid and times.
     """
 
-    root: Path
+    root: Path | str
     archive: Archive
     spans: dict[str, slice]
     statistics: dict[str, Statistics]
+    described: dict[str, Described] = dataclasses.field(default_factory=dict)
 
     def frames(self, period: str) -> np.ndarray:
         """Indices of the times of a period."""
@@ -88,16 +85,24 @@ class Inputs:
         }
 
 
-def data_root(settings: Settings) -> Path:
-    """The folder of the data: as configured, or of the nature run, generated if need be."""
-    if settings.data.root:
-        root = Path(settings.data.root).expanduser()
-        if not root.is_dir():
-            raise InputError(f"data.root {root} is not a folder: set --config.data.root")
+def data_root(settings: Settings) -> Path | str:
+    """The folder (or URL) of the data: as configured, or of the nature run, generated if need be.
+
+    It may be empty where the state says by itself where it is.
+    """
+    root = settings.data.root
+    if is_url(root):
         return root
-    if settings.nature is None:
-        raise InputError("data.root is empty and there is no nature run: set --config.data.root")
-    return nature_run(settings.nature)
+    if root:
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"data.root {folder} is not a folder: set --config.data.root")
+        return folder
+    if settings.nature is not None:
+        return nature_run(settings.nature)
+    if all(is_url(p) or Path(p).is_absolute() for p in located("", settings.data.state.path)):
+        return Path()
+    raise InputError("data.root is empty and there is no nature run: set --config.data.root")
 
 
 def load(settings: Settings) -> Inputs:
@@ -112,14 +117,7 @@ def load(settings: Settings) -> Inputs:
 
 def _load(settings: Settings) -> Inputs:
     root, data = data_root(settings), settings.data
-    state = open_dataset(root / data.state, variables=data.variables, levels=data.levels or None)
-    grid = Grid.of(state[LATITUDE].values, state[LONGITUDE].values)
-    times = np.asarray(state[TIME])
-    fields = {STATE: state}
-    if data.background:
-        fields[BACKGROUND] = _background(root, data, state)
-    for name, modality in data.modalities.items():
-        fields[name] = _modality(root, modality, grid, times)
+    fields, described = open_fields(root, data)
     _check_latent_inputs(settings, fields)
     archive = build_archive(data.cache, _key(settings), fields)
     spans = split_periods(archive.times, data.periods)
@@ -128,7 +126,7 @@ def _load(settings: Settings) -> Inputs:
         name: fit_statistics(
             field.array[train],
             archive.times[train],
-            weights=grid.area_weights(),
+            weights=archive.grid.area_weights(),
             harmonics=data.harmonics,
             per_point=data.per_point,
         )
@@ -137,32 +135,7 @@ def _load(settings: Settings) -> Inputs:
     }
     if BACKGROUND in archive.fields:
         statistics[BACKGROUND] = statistics[STATE]
-    return Inputs(root, archive, spans, statistics)
-
-
-def open_stations(root: Path, settings: FieldSettings | Any) -> xr.Dataset:
-    """Station data (time, station) of a modality or a stream."""
-    return read_stations(
-        root / settings.path,
-        stations=root / settings.metadata if settings.metadata else None,
-        variable=settings.variable,
-        units=settings.units or "degC",
-    )
-
-
-def _background(root: Path, data: DataSettings, state: xr.Dataset) -> xr.Dataset:
-    if data.background == "previous":
-        # Persistence: what was the state one time earlier; the first time has none.
-        return state.shift({TIME: 1})
-    return open_dataset(
-        root / data.background, variables=data.variables, levels=data.levels or None
-    )
-
-
-def _modality(root: Path, modality: FieldSettings, grid: Grid, times: np.ndarray) -> xr.Dataset:
-    if modality.stations:
-        return grid_points(open_stations(root, modality), grid, times, modality.variable)
-    return open_dataset(root / modality.path, variables=(modality.variable,))
+    return Inputs(root, archive, spans, statistics, described)
 
 
 def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> None:
@@ -180,5 +153,7 @@ def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> N
 
 def _key(settings: Settings) -> dict[str, Any]:
     """What of the configuration decides the selected data, beside the files themselves."""
+    data = settings.raw["data"]
     chosen = ("state", "background", "variables", "levels", "modalities")
-    return {name: settings.raw["data"].get(name) for name in chosen}
+    later = ("grid", "period", "hours")  # what is not set leaves earlier archives as they are
+    return {name: data.get(name) for name in chosen} | {n: data[n] for n in later if data.get(n)}

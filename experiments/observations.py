@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import xarray as xr
 
-from experiments.inputs import STATE, Inputs, open_stations
+from experiments.fields import located, open_stations
+from experiments.inputs import STATE, Inputs
 from experiments.settings import Settings, StreamSettings
 from slams_jax.data import open_dataset
 from slams_jax.data.fields import unstack_channels
@@ -146,7 +147,7 @@ def _withheld(
 
 
 def _gridded(data: Inputs, name: str, stream: StreamSettings) -> Observations:
-    values = open_dataset(data.root / stream.path, variables=(stream.variable,))
+    values = open_dataset(located(data.root, stream.path), variables=(stream.variable,))
     channels = data.archive.fields[STATE].channels
     operator, kind = None, stream.kind
     if stream.kind in ("sounder", "olr"):

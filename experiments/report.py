@@ -74,7 +74,10 @@ def facts(
     if settings.nature is not None:
         source = f"nature run of {settings.nature['system'].replace('_', '-').title()}"
     levels = [f"{v:g}" for v in scores["levels"] if v is not None]
-    background = settings.data.background if settings.assimilation.background else "none"
+    background = "none"
+    if settings.assimilation.background and settings.data.background is not None:
+        path = settings.data.background.path
+        background = path if isinstance(path, str) else ", ".join(path)
     sampler, guidance = settings.sampler, settings.guidance
     return [
         ("Data", source),

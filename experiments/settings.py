@@ -20,21 +20,38 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file.", lock
 
 @dataclasses.dataclass(frozen=True)
 class FieldSettings:
-    """A modality: where it is and what of it is read.
+    """State, background or a modality: where it is and how it comes onto the common grid and times.
+
+    In a configuration a state or background that is nothing but a path is written as that path.
 
     Attributes:
-        path: file, relative to the data's root.
-        variable: its name in the library's vocabulary.
+        path: file, store, glob pattern, URL, or a tuple of these; relative to the data's root.
+        variable: of a modality, its name in the library's vocabulary.
         stations: whether it is station data, put on the cells of the grid for the encoder.
         metadata: for station tables without positions, the file that has them.
-        units: of station tables.
+        units: of station tables, and of gridded files that do not say theirs.
+        method: onto another grid "conservative", "bilinear" or "nearest"; "" by the variable.
+        known: a cell, or a mean over time, is missing when less than this share of it is known.
+        matching: of times: "exact", "nearest", or the "mean" or "sum" of the interval that ends.
+        hours: tolerance of "nearest", length of the interval; 0 for half of, and the whole of, the
+            state's step.
+        shift: hours by which its times are late: 24 for days that are dated by their beginning.
+        transform: of a modality, before it is standardised: "log1p", or "" for none.
+        scale: of the transform, in the library's units: log(1 + x / scale).
     """
 
-    path: str
-    variable: str
+    path: str | tuple[str, ...]
+    variable: str = ""
     stations: bool = False
     metadata: str = ""
     units: str = ""
+    method: str = ""
+    known: float = 0.5
+    matching: str = "exact"
+    hours: float = 0.0
+    shift: float = 0.0
+    transform: str = ""
+    scale: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,24 +60,32 @@ class DataSettings:
 
     Attributes:
         root: folder of the files; empty for the nature run of the configuration.
-        state: file of the truth, relative to `root`.
-        background: file of the background; "previous" for the state one time earlier; "" for none.
+        state: the truth.
+        background: the background; of path "previous" for the state one time earlier; None for no
+            background.
         variables: of the state.
         levels: of the state, hPa; empty for variables without levels.
         modalities: what the encoder sees beside the background, by name.
         periods: "train", "validation", "test" -> (first date, last date).
+        grid: of all fields: empty for the state's own, a spacing in degrees, (rows, columns), or a
+            file that has it.
+        period: first and last date of the state's times that are taken; empty for all.
+        hours: hours of the day of the state's times that are taken; empty for all.
         harmonics: of the yearly cycle taken off; 0 takes the mean.
         per_point: one climatology for each grid point, not one for each channel.
         cache: folder of the memory-mapped selection.
     """
 
     root: str
-    state: str
-    background: str
+    state: FieldSettings
+    background: FieldSettings | None
     variables: tuple[str, ...]
     levels: tuple[float, ...]
     modalities: Mapping[str, FieldSettings]
     periods: Mapping[str, tuple[str, str]]
+    grid: str | float | tuple[int, int] = ""
+    period: tuple[str, ...] = ()
+    hours: tuple[int, ...] = ()
     harmonics: int = 0
     per_point: bool = True
     cache: str = "cache"
@@ -71,6 +96,19 @@ class DataSettings:
             raise InputError(f"data.periods lacks {sorted(missing)}: give (first, last) dates")
         if self.harmonics < 0:
             raise InputError(f"data.harmonics must be 0 or more, got {self.harmonics}")
+        if not set(self.hours) <= set(range(24)):
+            raise InputError(f"data.hours must be hours of the day, 0 to 23, got {self.hours}")
+        if len(self.period) not in (0, 2):
+            raise InputError(f"data.period must be (first, last) or (), got {self.period}")
+        for name, field in (("state", self.state), ("background", self.background)):
+            if field is not None and (field.transform or field.stations):
+                raise InputError(
+                    f"data.{name}: transforms and stations are for modalities, analyses come out "
+                    "in physical units on the grid: leave them out"
+                )
+        for name, field in self.modalities.items():
+            if not field.variable:
+                raise InputError(f"data.modalities.{name} lacks 'variable': set it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +272,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         needed |= {"autoencoder_training"}
     _all(raw, needed, "the configuration")
     data = dict(_group(raw["data"], "data"))
+    derived = {n: _field(data.pop(n), f"data.{n}") for n in ("state", "background") if n in data}
     modalities = {
         name: build(FieldSettings, values, f"data.modalities.{name}")
         for name, values in _group(data.pop("modalities", {}), "data.modalities").items()
@@ -246,7 +285,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     return Settings(
         seed=raw["seed"],
         workdir=raw["workdir"],
-        data=build(DataSettings, data, "data", modalities=modalities),
+        data=build(DataSettings, data, "data", modalities=modalities, **derived),
         nature=raw.get("nature"),
         schedule=build(CosineSchedule, raw.get("schedule", {}), "schedule"),
         autoencoder=raw.get("autoencoder"),
@@ -291,6 +330,13 @@ def plain(config: Any) -> Any:
     if isinstance(config, ConfigDict | Mapping):
         return {key: plain(value) for key, value in config.items()}
     return tuple(plain(v) for v in config) if isinstance(config, list | tuple) else config
+
+
+def _field(value: Any, where: str) -> FieldSettings | None:
+    """A state or background, which may be written as its path alone; a background "" is none."""
+    if isinstance(value, Mapping):
+        return build(FieldSettings, value, where)
+    return None if value == "" and where == "data.background" else FieldSettings(value)
 
 
 def _training(values: Mapping[str, Any], where: str) -> Training:

@@ -85,21 +85,38 @@ class Grid:
         # Continuing over the pole needs the opposite meridian to be a meridian of the grid.
         return "sphere" if reaches_poles and self.shape[1] % 2 == 0 else "channel"
 
-    def area_weights(self) -> np.ndarray:
-        """Area of each cell over the mean area, float32 (lat, lon), mean one.
+    def latitude_edges(self) -> np.ndarray:
+        """Edges of the cells of the rows, degrees north (lat + 1,).
 
-        The cell of a row reaches half-way to its neighbours (to the pole at the ends of a grid
-        that reaches it), so that its area is proportional to a difference of sines of latitude.
+        A cell reaches half-way to its neighbours, and to the pole at the ends of a grid that
+        reaches it.
         """
         lat = np.asarray(self.latitude, dtype=np.float64)
-        if lat.size == 1:
-            return np.ones(self.shape, dtype=np.float32)
         middle = (lat[1:] + lat[:-1]) / 2
         first = max(-90.0, lat[0] - (middle[0] - lat[0]))
         last = min(90.0, lat[-1] + (lat[-1] - middle[-1]))
         if self.padding == "sphere":
             first, last = -90.0, 90.0
-        edges = np.sin(np.deg2rad(np.concatenate([[first], middle, [last]])))
-        weights = np.diff(edges)
+        return np.concatenate([[first], middle, [last]])
+
+    def longitude_edges(self) -> np.ndarray:
+        """Edges of the cells of the columns, degrees east (lon + 1,), a full circle at most."""
+        lon = np.asarray(self.longitude, dtype=np.float64)
+        middle = (lon[1:] + lon[:-1]) / 2
+        if self.periodic:
+            seam = (lon[0] + lon[-1] - 360.0) / 2
+            return np.concatenate([[seam], middle, [seam + 360.0]])
+        first, last = 2 * lon[0] - middle[0], 2 * lon[-1] - middle[-1]
+        beyond = max(0.0, last - first - 360.0) / 2
+        return np.concatenate([[first + beyond], middle, [last - beyond]])
+
+    def area_weights(self) -> np.ndarray:
+        """Area of each cell over the mean area, float32 (lat, lon), mean one.
+
+        The area of a cell is proportional to the difference of the sines of its edges.
+        """
+        if len(self.latitude) == 1:
+            return np.ones(self.shape, dtype=np.float32)
+        weights = np.diff(np.sin(np.deg2rad(self.latitude_edges())))
         weights = weights / weights.mean()
         return np.broadcast_to(weights[:, None], self.shape).astype(np.float32)

@@ -38,9 +38,12 @@ OWNERS = {
     "dinosaur": {"dynamics"},
     "matplotlib": {"verify"},
     "jinja2": {"verify.report"},
+    **{name: {"data"} for name in ("aiohttp", "cfgrib", "fsspec", "zarr")},
     **{never: set() for never in ("ml_collections", "configs", "experiments", "tests")},
 }
 EXTRAS = {
+    "aiohttp",
+    "cfgrib",
     "dinosaur",
     "matplotlib",
     "jinja2",

@@ -1,6 +1,8 @@
 import json
 import logging
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from slams_jax.data import (
     split_periods,
     store,
 )
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
 from slams_jax.schema import Channel, channels_of
 
@@ -156,44 +158,148 @@ def test_a_damaged_one_does_not_count_and_is_written_anew(damage, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_nothing_half_written_is_left_or_taken(tmp_path, monkeypatch):
-    real = store._write_field
+def stopping(monkeypatch, error, after=0):
+    """The writer is stopped in the field after the state, or after some blocks in all."""
+    real, count = store._block, []
 
-    def stop_at_second(path, *arguments):
-        if path.stem == "background":
-            raise KeyboardInterrupt
-        return real(path, *arguments)
+    def stop(dataset, *arguments):
+        count.append(dataset)
+        if len(count) > after:
+            raise error
+        return real(dataset, *arguments)
 
-    monkeypatch.setattr(store, "_write_field", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(store, "_block", stop)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_nothing_is_left_of_input_that_cannot_be_read(after, tmp_path, monkeypatch):
+    stopping(monkeypatch, InputError("torn"), after)
+    with pytest.raises(InputError, match="torn"):
         build_archive(tmp_path, {}, fields())
     assert list(tmp_path.iterdir()) == []
 
 
-KILLED = """
-import os, sys
+def blocks_of_two(monkeypatch):
+    monkeypatch.setattr(store, "_CHUNK_BYTES", 2 * values(gridded(1))[0].nbytes)
+
+
+def written(path):
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RunError("gone")])
+def test_a_stopped_writer_is_gone_on_with(error, tmp_path, monkeypatch):
+    blocks_of_two(monkeypatch)
+    whole = written(build_archive(tmp_path / "a", {}, fields(11)).path)
+    with monkeypatch.context() as patch:
+        stopping(patch, error, after=4)
+        with pytest.raises(type(error)):
+            build_archive(tmp_path / "b", {}, fields(11))
+    (draft,) = (tmp_path / "b").iterdir()
+    assert open_archive(draft) is None
+    real, count = store._block, []
+    monkeypatch.setattr(store, "_block", lambda *a: count.append(1) or real(*a))
+    archive = build_archive(tmp_path / "b", {}, fields(11))
+    assert len(count) == 8  # of twelve
+    assert written(archive.path) == whole
+    assert list((tmp_path / "b").iterdir()) == [archive.path]
+
+
+def flip_block(draft):
+    file = draft / "state.npy"
+    data = bytearray(file.read_bytes())
+    data[-values(gridded(1))[0].nbytes] ^= 1  # in the second of its two blocks
+    file.write_bytes(bytes(data))
+
+
+def tear_journal(draft):
+    file = draft / "journal.jsonl"
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def cut_file(draft):
+    file = draft / "state.npy"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (flip_block, 11),
+        (tear_journal, 11),
+        (cut_file, 11),
+        (lambda draft: (draft / "journal.jsonl").write_text("[]"), 12),
+        (lambda draft: (draft / "state.npy").write_bytes(b"text"), 12),
+        (lambda draft: (draft / "state.npy").unlink(), 12),
+    ],
+)
+def test_what_is_damaged_of_a_draft_is_written_again(damage, again, tmp_path, monkeypatch):
+    blocks_of_two(monkeypatch)
+    whole = written(build_archive(tmp_path / "a", {}, fields(11)).path)
+    with monkeypatch.context() as patch:
+        stopping(patch, KeyboardInterrupt(), after=2)
+        with pytest.raises(KeyboardInterrupt):
+            build_archive(tmp_path / "b", {}, fields(11))
+    damage(next((tmp_path / "b").iterdir()))
+    real, count = store._block, []
+    monkeypatch.setattr(store, "_block", lambda *a: count.append(1) or real(*a))
+    archive = build_archive(tmp_path / "b", {}, fields(11))
+    assert len(count) == again
+    assert written(archive.path) == whole
+
+
+def test_drafts_of_other_archives_are_kept_for_a_week(tmp_path, monkeypatch):
+    old, new, alive = (
+        tmp_path / f".{socket.gethostname()}-{pid}-{name}.abcd1234.part"
+        for pid, name in ((2**22 + 1, "a"), (2**22 + 1, "b"), (1, "c"))
+    )
+    for path in (old, new, alive):
+        path.mkdir()
+        (path / "state.npy").write_bytes(b"some")
+    for path in (old, alive):
+        for part in (path / "state.npy", path):
+            os.utime(part, (0, 0))
+    build_archive(tmp_path, {}, fields())
+    assert not old.exists()
+    assert new.exists()
+    assert alive.exists()
+
+
+SLOW = """
+import sys, time
 sys.path.insert(0, {tests!r})
 import test_archive
 from slams_jax.data import build_archive, store
-real = store._write_field
-def die(path, *arguments):
-    real(path, *arguments)
-    os._exit(9)
-store._write_field = die
-build_archive({root!r}, {{}}, test_archive.fields())
+real = store._block
+def slow(*arguments):
+    time.sleep(0.1)
+    return real(*arguments)
+store._block = slow
+store._CHUNK_BYTES = 2 * test_archive.values(test_archive.gridded(1))[0].nbytes
+build_archive({root!r}, {{}}, test_archive.fields(40))
 """
 
 
-def test_a_killed_writer_leaves_nothing_that_counts(tmp_path):
-    script = KILLED.format(tests=os.path.dirname(__file__), root=str(tmp_path))
-    process = subprocess.run([sys.executable, "-c", script], timeout=300)
-    assert process.returncode == 9
-    drafts = list(tmp_path.iterdir())
-    assert len(drafts) == 1
-    assert drafts[0].name.endswith(".part")
-    archive = build_archive(tmp_path, {}, fields())
-    np.testing.assert_array_equal(archive.fields["state"].array, values(fields()["state"]))
-    assert list(tmp_path.iterdir()) == [archive.path]
+def test_a_writer_that_is_killed_is_gone_on_with(tmp_path, monkeypatch):
+    blocks_of_two(monkeypatch)
+    whole = written(build_archive(tmp_path / "a", {}, fields(40)).path)
+    script = SLOW.format(tests=os.path.dirname(__file__), root=str(tmp_path / "b"))
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        lines = [len(p.read_bytes().splitlines()) for p in tmp_path.glob("b/.*.part/*.jsonl")]
+        if lines and max(lines) >= 17:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.02)
+    assert process.wait() == -signal.SIGKILL
+    (draft,) = (tmp_path / "b").iterdir()
+    assert len((draft / "journal.jsonl").read_bytes().splitlines()) >= 17
+    real, count = store._block, []
+    monkeypatch.setattr(store, "_block", lambda *a: count.append(1) or real(*a))
+    archive = build_archive(tmp_path / "b", {}, fields(40))
+    assert len(count) <= 40 - 17
+    assert written(archive.path) == whole
+    assert list((tmp_path / "b").iterdir()) == [archive.path]
 
 
 def test_the_faster_of_two_writers_is_taken(tmp_path, monkeypatch):

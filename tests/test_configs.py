@@ -28,7 +28,7 @@ from slams_jax.schema import Channel, channels_of
 from slams_jax.training import read_metrics, restore_model
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RUNS = ("demo", "iberia", "latent", "lorenz63", "pixel", "slams_reference")
+RUNS = ("demo", "iberia", "latent", "lorenz63", "pixel", "prepare_era5", "slams_reference")
 NATURE = ("held_suarez", "nature_lorenz63")
 
 

@@ -3,7 +3,8 @@
 A cache is a directory `<root>/<digest>` with `index.json` and one `<field>.npy` of float32
 (time, lat, lon, channel) each. The digest covers the caller's key, the channels, and the
 coordinates and source files of the datasets, so that a cache is used again only for the same data.
-It is written under another name and renamed when complete: a cache is whole or it is not there.
+It is written under another name and renamed when complete: a cache is whole or it is not there. A
+writer that was stopped is gone on with by the next one (`store`).
 """
 
 import hashlib

@@ -1,11 +1,11 @@
 """Which variable of an open file is meant by a name of the library."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import xarray as xr
 
+from slams_jax.data.files import Location
 from slams_jax.data.units import canonical_name
 from slams_jax.errors import InputError
 from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, VARIABLES
@@ -14,7 +14,7 @@ from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, VARIABLES
 class SourceFile(NamedTuple):
     """An open file and the part (`coordinates.role_of`) that each dimension plays."""
 
-    path: Path
+    path: Location
     dataset: xr.Dataset
     roles: dict[Hashable, str | None]
 

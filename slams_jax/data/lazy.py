@@ -1,7 +1,7 @@
 """A variable of one or several files as one array that is read only where it is indexed."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from slams_jax.data.units import to_float32
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, RunError
 
 
 class Piece(NamedTuple):
@@ -98,7 +98,9 @@ class LazyField(LazyArray):
         try:
             # Transposed after reading: a lazy transpose would read point by point.
             values = piece.variable.isel(box).values
-        except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        except (InputError, RunError):
+            raise
+        except (OSError, RuntimeError, ValueError, IndexError, KeyError, EOFError) as error:
             raise InputError(
                 f"{piece.source}: cannot be read ({_first_line(error)}): fetch or write it again"
             ) from error
@@ -125,3 +127,38 @@ def _first_line(error: BaseException) -> str:
 def lazy_variable(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, Any]):
     """An xarray Variable that reads `array` only when its values are asked for."""
     return xr.Variable(tuple(dims), indexing.LazilyIndexedArray(array), dict(attrs))
+
+
+def computed(
+    dataset: xr.Dataset,
+    array_of: Callable[[xr.DataArray], LazyArray],
+    axes: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """`dataset` with each variable computed from itself, when its values are asked for.
+
+    Args:
+        dataset: what is computed from, read lazily.
+        array_of: from a variable to the array of the result, on the same dimensions.
+        axes: coordinates that are others in the result, by dimension.
+        attrs: attributes of the variables that are others in the result.
+    """
+    coordinates: dict[Hashable, Any] = {d: dataset[d] for d in dataset.dims if d in dataset.coords}
+    for dim, values in (axes or {}).items():
+        coordinates[dim] = xr.Variable((dim,), values, dataset[dim].attrs)
+    variables = {
+        name: lazy_variable(
+            array_of(array), [str(d) for d in array.dims], {**array.attrs, **(attrs or {})}
+        )
+        for name, array in dataset.data_vars.items()
+    }
+    result = xr.Dataset(variables, coordinates, dataset.attrs)
+    result.set_close(dataset.close)
+    return result
+
+
+def first_axis_blocks(indices: np.ndarray, bytes_each: int, limit: int = 2**26) -> Iterator[slice]:
+    """Slices of `indices` whose items together hold no more than `limit` bytes, one at least."""
+    step = max(1, limit // max(1, bytes_each))
+    for start in range(0, indices.size, step):
+        yield slice(start, start + step)

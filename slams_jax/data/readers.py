@@ -1,4 +1,4 @@
-"""Gridded data of any CF NetCDF file or Zarr store, in the library's one schema.
+"""Gridded data of any CF NetCDF or GRIB file or Zarr store, in the library's one schema.
 
 The schema: dimensions (time, level, latitude, longitude), level in hPa and ascending, latitude
 ascending, longitude ascending in one piece, float32, the units of `schema.VARIABLES`, NaN where a
@@ -13,8 +13,9 @@ import numpy as np
 import xarray as xr
 
 from slams_jax.data import coordinates as coords
+from slams_jax.data import daily
 from slams_jax.data.catalogue import SourceFile, resolve
-from slams_jax.data.files import PathLike, expand_paths, fingerprint, open_file
+from slams_jax.data.files import Location, PathLike, expand_paths, fingerprint, open_file
 from slams_jax.data.lazy import LazyField, Piece, lazy_variable
 from slams_jax.data.periods import check_times, select_period
 from slams_jax.data.units import check_plausible, conversion
@@ -45,16 +46,20 @@ def open_dataset(
     variables: Mapping[str, str] | Sequence[str] | None = None,
     levels: Sequence[float | int] | None = None,
     period: Sequence[Any] | None = None,
+    units: str = "",
 ) -> xr.Dataset:
     """Open gridded data lazily, whatever the file calls and orders things.
 
     Args:
-        path: a NetCDF file, a Zarr store, a glob pattern, or a list of these. Files with the same
-            variables are joined in time; files with different variables must share their times.
+        path: a NetCDF or GRIB file, a Zarr store, a glob pattern, a URL (of a store, read in place,
+            or of a file, fetched), or a list of these. Files with the same variables are joined in
+            time; files with different variables must share their times. A file without times is
+            dated by YYYYMMDD in its name.
         variables: library names (or aliases of them, such as `T`), or a mapping from library name
             to the name in the file; None takes all that lie on a latitude-longitude grid.
         levels: pressures in hPa to take, exactly; None takes all.
         period: (start, end), both inclusive, such as ("1961", "1988-12-31"); None takes all times.
+        units: of the variables whose file does not say them; empty takes the library's.
 
     Returns:
         A Dataset with dimensions (time, level, latitude, longitude) for variables on pressure
@@ -66,20 +71,26 @@ def open_dataset(
     Raises:
         InputError: unreadable files, variables, levels or times that are not there, unknown units,
             or grids that are not rectangular in latitude and longitude.
+        RunError: a server that does not answer.
     """
     wanted_levels = _checked_levels(levels)
     paths = expand_paths(path)
     opened: list[SourceFile] = []
     try:
-        for p in paths:
-            dataset = open_file(p)
-            roles = {d: coords.role_of(d, dataset.variables.get(d)) for d in dataset.dims}
-            opened.append(SourceFile(p, dataset, roles))
-        names = resolve(opened, variables)
-        joined = {
-            name: _join([_part(f, name, key, wanted_levels) for f, key in found], name, period)
-            for name, found in names.items()
-        }
+        first, series = daily.split_series(paths)
+        for p in first:
+            file = _opened(p)
+            opened.append(file)
+            times = [file.dataset.sizes[d] for d, role in file.roles.items() if role == TIME]
+            if max(times, default=1) > 1:  # no series of one time each
+                opened += [_opened(other) for other in series.pop(p, [])]
+        joined = {}
+        for name, found in resolve(opened, variables).items():
+            parts = []
+            for file, key in found:
+                part = _part(file, name, key, wanted_levels, units)
+                parts += [part, *_series(part, file, key, series.get(file.path, []))]
+            joined[name] = _join(parts, name, period)
         dataset = _assemble(joined, wanted_levels)
     except BaseException:
         _close(opened)
@@ -87,6 +98,12 @@ def open_dataset(
     dataset.attrs = {"Conventions": "CF-1.11", "source_digest": fingerprint(paths)}
     dataset.set_close(functools.partial(_close, opened))
     return dataset
+
+
+def _opened(path: Location) -> SourceFile:
+    dataset = open_file(path)
+    roles = {d: coords.role_of(d, dataset.variables.get(d)) for d in dataset.dims}
+    return SourceFile(path, dataset, roles)
 
 
 def _close(files: list[SourceFile]) -> None:
@@ -106,15 +123,12 @@ def _checked_levels(levels: Sequence[float | int] | None) -> tuple[float, ...] |
 # --- one variable of one file ------------------------------------------------------------------
 
 
-def _part(file: SourceFile, name: str, key: Hashable, levels: tuple[float, ...] | None) -> _Part:
+def _part(
+    file: SourceFile, name: str, key: Hashable, levels: tuple[float, ...] | None, units: str
+) -> _Part:
     """The values and normalised coordinates of variable `key` of one file."""
     source = f"{file.path}: {key}"
-    variable = file.dataset.variables[key]
-    for dim in variable.dims:
-        # A level that is no pressure, alone, is a remark: "at 2 m".
-        alone = file.roles[dim] == LEVEL and variable.sizes[dim] == 1
-        if alone and coords.pressures(dim, file.coordinate(dim)) is None:
-            variable = variable.isel({dim: 0})
+    variable = _without_remarks(file, file.dataset.variables[key])
     roles = {d: file.roles[d] or str(d) for d in variable.dims}
     if len(set(roles.values())) < len(roles):
         raise InputError(f"{source}: two of its dimensions {tuple(roles)} mean the same")
@@ -132,11 +146,26 @@ def _part(file: SourceFile, name: str, key: Hashable, levels: tuple[float, ...] 
         positions[TIME], axes[TIME] = np.zeros(1, dtype=int), _scalar_time(file, source)
     extras = [d for d in axes if d not in _ORDER]
     order = [*_ORDER[:3], *extras, *_ORDER[3:]]
-    scale, offset = conversion(name, variable.attrs.get("units"), source=str(file.path))
-    renamed = variable.copy(deep=False)
-    renamed.dims = tuple(roles[d] for d in variable.dims)
+    written = variable.attrs.get("units") or units
+    scale, offset = conversion(name, written, source=str(file.path))
+    renamed = _in_library_dims(file, variable)
     piece = Piece(source, renamed, positions, scale, offset)
     return _Part(piece, tuple(d for d in order if d in axes), axes)
+
+
+def _without_remarks(file: SourceFile, variable: xr.Variable) -> xr.Variable:
+    for dim in variable.dims:
+        # A level that is no pressure, alone, is a remark: "at 2 m".
+        alone = file.roles[dim] == LEVEL and variable.sizes[dim] == 1
+        if alone and coords.pressures(dim, file.coordinate(dim)) is None:
+            variable = variable.isel({dim: 0})
+    return variable
+
+
+def _in_library_dims(file: SourceFile, variable: xr.Variable) -> xr.Variable:
+    renamed = variable.copy(deep=False)
+    renamed.dims = tuple(file.roles[d] or str(d) for d in variable.dims)
+    return renamed
 
 
 def _axis(
@@ -168,12 +197,30 @@ def _axis(
     return np.arange(size), np.arange(size) if coordinate is None else coordinate.values
 
 
+def _series(part: _Part, file: SourceFile, key: Hashable, rest: list[Location]) -> list[_Part]:
+    """The parts of the other stores of a series, made after that of the first."""
+    if not rest:
+        return []
+    like = daily.template(file.dataset, key, part.axes[TIME][0], file.path)
+    parts = []
+    for path in rest:
+        renamed = _in_library_dims(file, _without_remarks(file, daily.deferred(path, like)))
+        time = np.array([daily.dated(path) + like.hour])
+        piece = part.piece._replace(source=f"{path}: {key}", variable=renamed)
+        parts.append(part._replace(piece=piece, axes={**part.axes, TIME: time}))
+    return parts
+
+
 def _scalar_time(file: SourceFile, source: str) -> np.ndarray:
     """The one time of a file without a time dimension."""
     for name, variable in file.dataset.variables.items():
         if variable.size == 1 and coords.role_of(name, variable) == TIME:
             return coords.decode_times(variable.squeeze(), source=str(file.path))
-    raise InputError(f"{source}: has neither a time dimension nor a time: add one to the file")
+    if (date := daily.date_in_name(file.path)) is not None:
+        return np.array([date])
+    raise InputError(
+        f"{source}: has neither a time dimension nor a time, nor YYYYMMDD in its name: add one"
+    )
 
 
 # --- putting the parts together ----------------------------------------------------------------

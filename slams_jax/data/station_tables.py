@@ -157,28 +157,49 @@ def _tidy(table: Table, name: str, path: Path) -> xr.Dataset:
     station = _column(table, _STATION_NAMES)
     if station is not None:
         series.insert(0, STATION, table[station].astype(str).str.strip().to_numpy())
-    times = _dates(table[_needed(table, TIME, COORDINATE_ALIASES[TIME], path)], path)
+    series.insert(
+        0, TIME, _dates(table[_needed(table, TIME, COORDINATE_ALIASES[TIME], path)], path)
+    )
+    series["value"] = _numbers(table[_needed(table, "value", ("value",), path)], path)
+    if error := _column(table, (ERROR,)):
+        series[ERROR] = _numbers(table[error], path)
+    return to_series(series, name, str(path))
+
+
+def to_series(records: Table, name: str, source: str) -> xr.Dataset:
+    """Records of variable `name` as (time, station), a series for each station and position.
+
+    Args:
+        records: a row for each value, with the columns time, latitude, longitude, altitude or
+            level, value, and optionally station and error.
+        name: of the values.
+        source: what to name in errors.
+
+    Raises:
+        InputError: a value that is there twice.
+    """
+    roles = [LATITUDE, LONGITUDE, *(r for r in VERTICAL if r in records)]
+    places = records[[c for c in (STATION, *roles) if c in records]]
+    times = records[TIME].to_numpy("datetime64[ns]")
     unique_times, row = np.unique(times, return_inverse=True)
-    grouped = series.groupby(list(series.columns), sort=False)
-    column = grouped.ngroup().to_numpy()
-    positions = series.drop_duplicates().reset_index(drop=True)
+    column = places.groupby(list(places.columns), sort=False).ngroup().to_numpy()
+    positions = places.drop_duplicates().reset_index(drop=True)
     pairs = row * len(positions) + column
     if np.unique(pairs).size < pairs.size:
         again = pd.Series(pairs).duplicated().to_numpy()
-        where = series[again].iloc[0].to_dict()
+        where = places[again].iloc[0].to_dict()
         raise InputError(
-            f"{path}: {name} at {where} appears twice at {str(times[again][0])[:16]}: keep it once"
+            f"{source}: {name} at {where} appears twice at {str(times[again][0])[:16]}: keep it "
+            "once"
         )
     coordinates: dict[str, Any] = {TIME: check_times(unique_times), STATION: _labels(positions)}
     coordinates.update({r: ((STATION,), positions[r].to_numpy()) for r in roles})
-    fields = {name: _needed(table, "value", ("value",), path)}
-    if error := _column(table, (ERROR,)):
-        fields[ERROR] = error
     data = {}
-    for field, source in fields.items():
-        values = np.full((unique_times.size, len(positions)), np.nan)
-        values[row, column] = _numbers(table[source], path)
-        data[field] = ((TIME, STATION), values)
+    for field, cells in {name: "value", ERROR: ERROR}.items():
+        if cells in records:
+            values = np.full((unique_times.size, len(positions)), np.nan)
+            values[row, column] = records[cells].to_numpy()
+            data[field] = ((TIME, STATION), values)
     return xr.Dataset(data, coordinates)
 
 

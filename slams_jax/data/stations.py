@@ -1,7 +1,8 @@
 """Point observations: the records of stations as time series.
 
 CSV files come wide or tidy, as `station_tables` describes; NetCDF files have the dimensions
-(time, station) and the coordinates latitude, longitude, and altitude or level.
+(time, station) and the coordinates latitude, longitude, and altitude or level. Radiosondes
+(`soundings`) and surface reports (`metar`) are read as NOAA's MADIS has them, many files at once.
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from slams_jax.data.coordinates import decode_times
-from slams_jax.data.files import PathLike, open_file
+from slams_jax.data.files import PathLike, expand_paths, open_file
+from slams_jax.data.metar import metar_records
 from slams_jax.data.periods import select_period
 from slams_jax.data.readers import COORDINATE_ATTRIBUTES
-from slams_jax.data.station_tables import ERROR, VERTICAL, read_table
+from slams_jax.data.soundings import is_sounding, sounding_records
+from slams_jax.data.station_tables import ERROR, VERTICAL, read_table, to_series
 from slams_jax.data.units import (
     canonical_name,
     check_plausible,
@@ -36,17 +40,17 @@ from slams_jax.schema import (
 
 
 def read_stations(
-    path: PathLike,
+    path: PathLike | Sequence[PathLike],
     *,
     stations: PathLike | None = None,
     variable: str = "temperature",
     units: str = "degC",
     period: Sequence[Any] | None = None,
 ) -> xr.Dataset:
-    """Read station records from CSV (wide or tidy, see the module) or NetCDF.
+    """Read station records from CSV (wide or tidy), NetCDF or Parquet (see the module).
 
     Args:
-        path: the records.
+        path: the records: a file or URL; of radiosondes and METARs also a glob pattern or a list.
         stations: for the wide form, the CSV of station positions.
         variable: library name (or alias) of what the values are; of a tidy file, the rows to take.
         units: units of values and errors in a CSV file; a NetCDF file says its own.
@@ -61,26 +65,61 @@ def read_stations(
         InputError: an unreadable file, missing columns, duplicates, positions off the globe, errors
             that are not positive, or values that cannot be in the given units.
     """
-    path = Path(path).expanduser()
     name = canonical_name(variable)
-    if path.suffix.lower() not in (".nc", ".nc4", ".cdf", ".zarr"):
-        dataset = read_table(path, name, stations)
-        dataset = _convert(dataset, name, units, source=str(path))
+    paths = [Path(p) for p in expand_paths(path)]
+    source = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    kinds = {_kind(p) for p in paths}
+    if (len(paths) > 1 and not kinds <= {"metar", "sounding"}) or len(kinds) > 1:
+        raise InputError(
+            f"{source}: several files at once are read of radiosondes or METARs alone: give one"
+        )
+    kind = kinds.pop()
+    if kind == "table":
+        dataset = _convert(read_table(paths[0], name, stations), name, units, source=source)
+    elif kind == "netcdf":
+        dataset = _read_netcdf(paths[0], name)
     else:
-        if not path.exists():
-            raise InputError(f"{path}: no such file: check the path")
-        dataset = _read_netcdf(path, name)
+        dataset = _read_records(paths, kind, name, source)
     if period is not None:
         dataset = dataset.isel({TIME: select_period(dataset[TIME].values, period)})
-    check_plausible(name, dataset[name].values, source=str(path))
-    _check_positions(dataset, str(path))
+    check_plausible(name, dataset[name].values, source=source)
+    _check_positions(dataset, source)
     if ERROR in dataset and not np.all(
         (dataset[ERROR].values > 0) | np.isnan(dataset[name].values)
     ):
         raise InputError(
-            f"{path}: an error is negative, zero or missing: every value needs one > 0"
+            f"{source}: an error is negative, zero or missing: every value needs one > 0"
         )
     return _finish(dataset, name)
+
+
+def _kind(path: Path) -> str:
+    """What a file of station records is: "table", "netcdf", "sounding" or "metar"."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return "metar"
+    if path.suffix.lower() not in (".nc", ".nc4", ".cdf", ".zarr"):
+        return "table"
+    with open_file(path, what="station records") as file:
+        return "sounding" if is_sounding(file) else "netcdf"
+
+
+def _read_records(paths: list[Path], kind: str, name: str, source: str) -> xr.Dataset:
+    """Reports of several files, as series."""
+    tables, units = [], ""
+    for path in paths:
+        if kind == "metar":
+            table, units = metar_records(path, name)
+        else:
+            with open_file(path) as file:
+                table, units = sounding_records(file, path, name)
+        tables.append(table)
+    records = pd.concat(tables, ignore_index=True)
+    if records.empty:
+        raise InputError(f"{source}: no {name} in it that is neither missing nor out of range")
+    # Files overlap: what is there twice is taken once, the later file's.
+    places = [c for c in records.columns if c != "value"]
+    records = records.drop_duplicates(places, keep="last")
+    return _convert(to_series(records, name, source), name, units, source=source)
 
 
 def _read_netcdf(path: Path, name: str) -> xr.Dataset:

@@ -1,6 +1,12 @@
-"""The files of a cache: written whole or not at all, opened only if intact."""
+"""The files of a cache: written whole or not at all, opened only if intact.
+
+What is not yet whole is a draft, a hidden folder beside it. A writer that is killed, or stopped by
+a server that does not answer, leaves its draft with what is finished of it; the next writer of the
+same archive takes it over and goes on. The result is the same to the bit.
+"""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -16,12 +22,15 @@ import numpy as np
 import xarray as xr
 from absl import logging
 
+from slams_jax.data import journal
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.schema import LATITUDE, LONGITUDE, TIME, Channel
 
 _CHUNK_BYTES = 2**26  # of a field, written at once
 _READ_BYTES = 2**24  # of a file, read at once to check it
+_KEPT = 7 * 86400.0  # s that the draft of another archive is kept for somebody to go on with
+_OWN: set[str] = set()  # names of the drafts that this process is writing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,17 +119,18 @@ def write_archive(
     """
     depth = {name: sum(s.positions.size for s in sources[name]) for name in fields}
     needed = times.size * int(np.prod(grid.shape)) * sum(depth.values()) * 4
-    if shutil.disk_usage(final.parent).free < needed:
-        raise InputError(f"{final.parent}: no room for an archive of {needed / 2**30:.1f} GiB")
     _remove_abandoned(final.parent)
-    draft, damaged = _draft(final.parent), _draft(final.parent)
-    draft.mkdir()
+    draft, damaged = _claimed(final), _draft(final)
+    needed -= sum(part.stat().st_size for part in draft.iterdir())
     try:
+        if shutil.disk_usage(final.parent).free < needed:
+            raise InputError(f"{final.parent}: no room for an archive of {needed / 2**30:.1f} GiB")
         for name, dataset in fields.items():
             shape = (times.size, *grid.shape, depth[name])
             checksum = _write_field(draft / f"{name}.npy", dataset, sources[name], times, shape)
             index["fields"][name]["crc32"] = checksum
         _write_synced(draft / "index.json", json.dumps(index, indent=1).encode())
+        (draft / journal.NAME).unlink(missing_ok=True)
         _sync_directory(draft)
         if final.exists() and open_archive(final) is None:
             os.rename(final, damaged)
@@ -129,15 +139,61 @@ def write_archive(
         except OSError:
             if open_archive(final) is None:  # else another process was faster: its is as good
                 raise
+            shutil.rmtree(draft, ignore_errors=True)
         _sync_directory(final.parent)
+    except (OSError, InputError):  # the disk or the input is to be changed: another archive then
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    except BaseException:
+        if not (draft / journal.NAME).exists():
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
     finally:
-        for leftover in (draft, damaged):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _OWN.discard(draft.name)
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
-def _draft(root: Path) -> Path:
+def _draft(final: Path) -> Path:
     """A new name for what is not yet, or no more, an archive; tells which process it is of."""
-    return root / f".{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    name = f".{socket.gethostname()}-{os.getpid()}-{final.name}.{uuid.uuid4().hex[:8]}.part"
+    return final.parent / name
+
+
+def _claimed(final: Path) -> Path:
+    """A draft of this process: one that nobody writes any more, to go on with, or a new one."""
+    draft = _draft(final)
+    _OWN.add(draft.name)
+    for left in final.parent.glob(f".{socket.gethostname()}-*-{final.name}.*.part"):
+        if _is_abandoned(left):
+            try:
+                os.rename(left, draft)  # of two processes that try, one succeeds
+            except OSError:
+                continue
+            logging.info("archive %s: gone on with", final)
+            return draft
+    draft.mkdir()
+    return draft
+
+
+def _is_abandoned(draft: Path) -> bool:
+    """Whether no process of this machine writes a draft any more."""
+    owner = draft.name.rsplit("-", 2)[1]
+    if not owner.isdigit() or not Path("/proc").is_dir():
+        return False
+    if int(owner) == os.getpid():
+        return draft.name not in _OWN
+    return not Path(f"/proc/{owner}").exists()
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove drafts that nobody writes any more and nobody went on with for a week."""
+    for draft in root.glob(f".{socket.gethostname()}-*.part"):
+        try:
+            newest = max(p.stat().st_mtime for p in (draft, *draft.iterdir()))
+        except OSError:
+            continue  # somebody else has just removed it
+        if _is_abandoned(draft) and time.time() - newest > _KEPT:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_field(
@@ -147,27 +203,42 @@ def _write_field(
     times: np.ndarray,
     shape: tuple[int, ...],
 ) -> int:
-    """Write one field in blocks of times; returns the checksum of its values."""
+    """Write one field in blocks of times, after those that are there; returns its checksum."""
     own = dataset[TIME].values.astype("datetime64[ns]")
     rows = np.minimum(np.searchsorted(own, times), own.size - 1)
     rows = np.where(own[rows] == times, rows, -1)
-    step = max(1, _CHUNK_BYTES // (4 * int(np.prod(shape[1:]))))
-    checksum, started, told = 0, time.monotonic(), time.monotonic()
-    with path.open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, times.size, step):
+    row_bytes = 4 * int(np.prod(shape[1:]))
+    step = max(1, _CHUNK_BYTES // row_bytes)
+    header = _header(shape)
+    first, checksum = journal.finished(path.parent, path.stem, header, row_bytes)
+    started, told = time.monotonic(), time.monotonic()
+    with path.open("r+b" if first else "wb") as file:
+        file.write(header)
+        file.truncate(len(header) + first * row_bytes)
+        file.seek(0, os.SEEK_END)
+        for start in range(first, times.size, step):
             block = _block(dataset, sources, rows[start : start + step], shape[1:])
             checksum = zlib.crc32(block.data, checksum)
             file.write(block.data)
+            file.flush()
+            os.fsync(file.fileno())
+            stop = start + len(block)
+            journal.record(path.parent, path.stem, start, stop, zlib.crc32(block.data))
             if time.monotonic() - told > 10.0:
                 told = time.monotonic()
-                done = (start + step) / times.size
+                done = (stop - first) / (times.size - first)
                 left = (told - started) * (1 - done) / done
-                logging.info("archive: %s %d %%, %.0f s left", path.stem, 100 * done, left)
-        file.flush()
-        os.fsync(file.fileno())
+                percent = 100 * stop / times.size
+                logging.info("archive: %s %d %%, %.0f s left", path.stem, percent, left)
     return checksum
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What a `.npy` file of this shape begins with."""
+    buffer = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
 
 
 def _block(
@@ -215,11 +286,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_abandoned(root: Path) -> None:
-    """Remove drafts of processes of this machine that are no more."""
-    for draft in root.glob(f".{socket.gethostname()}-*.part"):
-        owner = draft.name.rsplit("-", 2)[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").is_dir():
-            shutil.rmtree(draft, ignore_errors=True)

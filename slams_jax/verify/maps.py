@@ -70,29 +70,29 @@ def analysis_maps(
         InputError: a map of another shape than the grid, or no matplotlib.
     """
     _check_shapes(grid, truth=truth, background=background, analysis=analysis, spread=spread)
-    height = _map_height(grid)
+    height = map_height(grid)
     figure = new_figure(8.5, 2 * height + 1.75)
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     scale = _limits(truth, background, analysis)
     state = {"cmap": "viridis", "vmin": scale[0], "vmax": scale[1]}
-    _draw(axes[0, 0], grid, truth, "Truth", **state)
+    draw_map(axes[0, 0], grid, truth, "Truth", **state)
     name = f"Background, RMSE {_rmse(grid, background, truth):.2f} {units}"
-    _draw(axes[0, 1], grid, background, name, **state)
+    draw_map(axes[0, 1], grid, background, name, **state)
     _draw_observations(axes[0, 2], grid, observations, **state)
 
     name = f"Analysis mean, RMSE {_rmse(grid, analysis, truth):.2f} {units}"
-    image = _draw(axes[1, 0], grid, analysis, name, **state)
+    image = draw_map(axes[1, 0], grid, analysis, name, **state)
     extend = _extend(observations, scale)
-    _colorbar(figure, image, axes[1, 0], f"State and observations ({units})", extend)
+    colour_bar(figure, image, axes[1, 0], f"State and observations ({units})", extend)
     error = analysis - truth
     limit = float(np.nanmax(np.abs(error), initial=1e-6))
     name = "Analysis error, mean − truth"
-    image = _draw(axes[1, 1], grid, error, name, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    _colorbar(figure, image, axes[1, 1], f"Error ({units})")
+    image = draw_map(axes[1, 1], grid, error, name, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    colour_bar(figure, image, axes[1, 1], f"Error ({units})")
     limit = float(np.nanmax(spread, initial=1e-6))
     name = f"Spread, on average {_rmse(grid, spread, np.zeros_like(spread)):.2f} {units}"
-    image = _draw(axes[1, 2], grid, spread, name, cmap="magma_r", vmin=0.0, vmax=limit)
-    _colorbar(figure, image, axes[1, 2], f"Spread ({units})")
+    image = draw_map(axes[1, 2], grid, spread, name, cmap="magma_r", vmin=0.0, vmax=limit)
+    colour_bar(figure, image, axes[1, 2], f"Spread ({units})")
     for axis in axes[1, 1:]:
         _mark_points(axis, grid, observations)
     if coastlines:
@@ -125,7 +125,7 @@ def error_maps(
     if not errors:
         raise InputError("no errors to draw: give at least one map")
     _check_shapes(grid, **errors)
-    figure = new_figure(2.83 * max(len(errors), 2), _map_height(grid) + 1.35)
+    figure = new_figure(2.83 * max(len(errors), 2), map_height(grid) + 1.35)
     axes = np.atleast_1d(figure.subplots(1, len(errors), sharex=True, sharey=True))
     limit = max(float(np.nanmax(np.abs(e), initial=1e-6)) for e in errors.values())
     images = []
@@ -133,7 +133,7 @@ def error_maps(
         size = _rmse(grid, error, np.zeros_like(error))
         text = f"{name}, RMSE {size:.2f} {units}"
         scale = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-        images.append(_draw(axis, grid, error, text, **scale))
+        images.append(draw_map(axis, grid, error, text, **scale))
         if coastlines:
             draw_coastlines(axis)
     bar = figure.colorbar(images[0], ax=axes.tolist(), location="bottom", aspect=45, shrink=0.6)
@@ -202,7 +202,7 @@ def _extend(observations: Sequence[Observed], scale: tuple[float, float]) -> str
     return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
 
 
-def _draw(axis: Any, grid: Grid, field: np.ndarray, title: str, **scale: Any) -> Any:
+def draw_map(axis: Any, grid: Grid, field: np.ndarray, title: str, **scale: Any) -> Any:
     """A map of cells with its frame; returns the image."""
     longitude, latitude = _cells(grid)
     axis.set_aspect(_aspect(grid))
@@ -223,7 +223,7 @@ def _draw_observations(
 ) -> None:
     number = sum(int(np.isfinite(o.values).sum()) for o in observations)
     title = f"Observations, {number} values" if number else "Observations: none"
-    _draw(axis, grid, np.full(grid.shape, np.nan), title, **scale)
+    draw_map(axis, grid, np.full(grid.shape, np.nan), title, **scale)
     for observed in observations:
         if np.ndim(observed.values) == 2:
             own = Grid.of(*([float(v) for v in axis] for axis in observed[:2]))
@@ -255,13 +255,14 @@ def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return longitude, _edges(np.asarray(grid.latitude), -90.0, 90.0)
 
 
-def _map_height(grid: Grid) -> float:
+def map_height(grid: Grid) -> float:
     """Height in inches of one map of three side by side."""
     longitude, latitude = _cells(grid)
     return float(np.clip(2.5 * np.ptp(latitude) / np.ptp(longitude) * _aspect(grid), 0.8, 4.0))
 
 
-def _colorbar(figure: Any, image: Any, axis: Any, label: str, extend: str = "neither") -> None:
+def colour_bar(figure: Any, image: Any, axis: Any, label: str, extend: str = "neither") -> None:
+    """A colour bar below a map, labelled."""
     bar = figure.colorbar(image, ax=axis, location="bottom", extend=extend, aspect=25)
     bar.set_label(label, fontsize=FONT - 1)
     bar.ax.tick_params(labelsize=FONT - 2)

@@ -1,0 +1,189 @@
+"""Turn the sources of a configuration into one training set, and say what it holds.
+
+    python -m experiments.prepare --config=configs/prepare_era5.py [--output=FOLDER]
+
+Opens state, background and modalities wherever they are, brings them onto one grid and the times of
+the state, and writes the memory-mapped archive that `experiments.train` uses. Into the archive's
+folder, or into --output, go `summary.md`, `summary.json` and `overview.png` (with matplotlib). The
+same command goes on where it was killed; see docs/data.md.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+
+from experiments import cli, inputs
+from experiments.files import write_text
+from experiments.inputs import BACKGROUND, STATE, Inputs
+from experiments.settings import CONFIG, read
+from slams_jax.data.store import Field
+from slams_jax.data.survey import Survey, sample, survey
+from slams_jax.data.windows import read_rows
+from slams_jax.errors import InputError
+from slams_jax.schema import VARIABLES
+from slams_jax.verify import plots
+from slams_jax.verify.overview import Shown, overview
+
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the summary.", allow_override=True)
+
+
+def main() -> None:
+    """Prepare what the flags say."""
+    prepare(inputs.load(read(CONFIG.value)), OUTPUT.value)
+
+
+def prepare(data: Inputs, output: str | None = None) -> dict[str, Any]:
+    """Write summary and picture of a training set; returns the summary.
+
+    Raises:
+        InputError: a folder that cannot be written.
+    """
+    folder = Path(output) if output else data.archive.path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written ({error.strerror})") from None
+    weights = data.archive.grid.area_weights()
+    surveys = {name: survey(field, weights) for name, field in data.archive.fields.items()}
+    summary = summarise(data, surveys)
+    write_text(json.dumps(summary, indent=1) + "\n", folder / "summary.json")
+    text = as_text(summary)
+    write_text(text, folder / "summary.md")
+    print(text)
+    try:
+        plots.save(_picture(data, surveys), folder / "overview.png")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+    logging.info("summary and overview.png are in %s", folder)
+    return summary
+
+
+def summarise(data: Inputs, surveys: dict[str, Survey]) -> dict[str, Any]:
+    """What the archive holds, as plain numbers."""
+    archive = data.archive
+    times = archive.times
+    fields = {}
+    for name in _ordered(archive.fields):
+        field = archive.fields[name]
+        numbers = surveys[name]
+        fields[name] = data.described.get(name, {}) | {
+            "units": _units(field, data.described.get(name, {})),
+            "channels": [
+                {
+                    "name": _label(field, i),
+                    **{k: _plain(getattr(numbers, k)[i]) for k in
+                       ("missing", "minimum", "mean", "maximum", "std")},
+                }
+                for i in range(len(field.channels))
+            ],
+        }  # fmt: skip
+    return {
+        "archive": str(archive.path),
+        "bytes": sum(int(f.array.nbytes) for f in archive.fields.values()),
+        "grid": list(archive.grid.shape),
+        "times": [str(times[0])[:16], str(times[-1])[:16], int(times.size)],
+        "periods": {
+            n: int(s.stop - s.start)
+            for n, s in sorted(data.spans.items(), key=lambda i: i[1].start)
+        },
+        "fields": fields,
+    }
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """The summary as Markdown."""
+    first, last, count = summary["times"]
+    lat, lon = summary["grid"]
+    periods = ", ".join(f"{n} {v}" for n, v in summary["periods"].items())
+    lines = [
+        "# Training set",
+        "",
+        f"{count} times, {first} to {last} ({periods}), on {lat} x {lon} points, "
+        f"{summary['bytes'] / 2**20:.1f} MiB in `{summary['archive']}`.",
+        "",
+        "| field | source | grid before | times before | regridding | matching | transform |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, field in summary["fields"].items():
+        before = field.get("grid_before", "")
+        before = before if isinstance(before, str) else " x ".join(map(str, before))
+        times = "{} to {}, {}".format(*field["source_times"]) if "source_times" in field else ""
+        shift = f", {field['shift_hours']:+g} h" if field.get("shift_hours") else ""
+        lines.append(
+            f"| {name} | `{field.get('source', '')}` | {before} | {times} "
+            f"| {field.get('method') or 'none'} | {field.get('matching', '')}{shift} "
+            f"| {field.get('transform') or 'none'} |"
+        )
+    lines += [
+        "",
+        "| field | channel | units | missing | minimum | mean | maximum | std |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, field in summary["fields"].items():
+        for channel in field["channels"]:
+            numbers = " | ".join(
+                "none" if channel[k] is None else f"{channel[k]:.4g}"
+                for k in ("minimum", "mean", "maximum", "std")
+            )
+            lines.append(
+                f"| {name} | {channel['name']} | {field['units']} | {channel['missing']:.1%} "
+                f"| {numbers} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _picture(data: Inputs, surveys: dict[str, Survey]):
+    archive = data.archive
+    middle = len(archive.times) // 2
+    shown = []
+    for name in _ordered(archive.fields):
+        field = archive.fields[name]
+        channel = len(field.channels) // 2
+        shown.append(
+            Shown(
+                name,
+                _label(field, channel),
+                _units(field, data.described.get(name, {})),
+                read_rows(field.array, middle, middle + 1)[0, ..., channel],
+                str(archive.times[middle])[:16],
+                surveys[name].mean_map[..., channel],
+                sample(field, channel),
+                surveys[name].missing_over_time,
+            )
+        )
+    count = len(archive.fields[STATE].array)
+    return overview(archive.grid, archive.times, shown, title=f"Training set, {count} times")
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """The state, the background, then the modalities."""
+    first = (STATE, BACKGROUND)
+    return sorted(names, key=lambda n: (first.index(n) if n in first else len(first), n))
+
+
+def _label(field: Field, index: int) -> str:
+    channel = field.channels[index]
+    alike = [i for i, c in enumerate(field.channels) if c == channel]
+    number = f" {alike.index(index) + 1}" if len(alike) > 1 else ""
+    known = VARIABLES.get(channel.variable)
+    name = known.long_name if known else channel.variable
+    return name + number + ("" if channel.level is None else f" {channel.level:g} hPa")
+
+
+def _units(field: Field, described: dict[str, Any]) -> str:
+    """Of its first variable, or what a transform makes of them."""
+    known = VARIABLES.get(field.channels[0].variable)
+    units = known.units if known else "?"
+    return f"{described['transform']}, x in {units}" if described.get("transform") else units
+
+
+def _plain(value: np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,249 @@
+"""Data behind a URL: Zarr stores read in place, files fetched once, both with patience.
+
+Any scheme that fsspec knows serves (`https`, `gs`, `s3`, `memory`, ...); credentials and other
+options of a file system are fsspec's own (`~/.config/fsspec`, `FSSPEC_S3_ANON=true`). A request
+that fails or gives no answer for `TIMEOUT` seconds is repeated up to `ATTEMPTS` times, with pauses
+that double; then the run ends with one line.
+
+To Zarr a chunk that is not there is a chunk of fill values, so that a store that is taken away
+while it is read would turn into missing values without a word. Each time a chunk is absent, the
+store's own metadata are therefore asked for again.
+"""
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from absl import logging
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, WrapperStore
+
+from slams_jax.errors import InputError, RunError
+
+TIMEOUT = 60.0  # s without an answer
+ATTEMPTS = 5
+PAUSE = 1.0  # s before the second attempt
+STORE_FILES = ("zarr.json", ".zmetadata", ".zgroup")
+_FILES = (".nc", ".nc4", ".cdf", ".grib", ".grib1", ".grib2", ".grb", ".grb2", ".parquet", ".csv")
+_FRESH = 5.0  # s for which a store that was seen counts as there
+
+T = TypeVar("T")
+
+
+def is_url(path: object) -> bool:
+    """Whether `path` is text with a scheme, such as `gs://bucket/store.zarr`."""
+    return isinstance(path, str) and "://" in path
+
+
+def expand_url(url: str) -> list[str]:
+    """The URLs that a pattern (`*`) matches, or the URL itself.
+
+    Raises:
+        InputError: an unknown scheme, a missing package, or a pattern that matches nothing.
+        RunError: the server does not answer.
+    """
+    if "*" not in url:
+        _file_system(url)
+        return [url]
+    system, path = _file_system(url)
+    found = _patiently(lambda: sorted(system.glob(path)), url)
+    if not found:
+        raise InputError(f"{url}: matches no file: check the pattern")
+    return [system.unstrip_protocol(str(p)) for p in found]
+
+
+def is_file(url: str) -> bool:
+    """Whether a URL names a file to fetch, by its suffix; else it is a Zarr store."""
+    return url.rstrip("/").lower().endswith(_FILES)
+
+
+def open_store(url: str) -> Store:
+    """A Zarr store at a URL, for reading, that repeats what fails.
+
+    Raises:
+        InputError: an unknown scheme or a missing package.
+    """
+    _file_system(url)
+    options = {} if _is_http(url) else {"skip_instance_cache": True}
+    return PatientStore(FsspecStore.from_url(url, storage_options=options, read_only=True), url)
+
+
+def fetch(url: str) -> Path:
+    """A copy of the file at a URL in the user's cache folder, whole or not there, fetched once.
+
+    Raises:
+        InputError: an unknown scheme, a missing package, no such file, or no room.
+        RunError: the server does not answer.
+    """
+    system, path = _file_system(url)
+    about = _patiently(lambda: system.info(path), url)
+    seen = [str(about.get(k)) for k in ("size", "ETag", "etag", "mtime", "LastModified")]
+    digest = hashlib.sha256("\n".join([url, *seen]).encode()).hexdigest()[:16]
+    folder = _cache() / digest
+    target = folder / url.rstrip("/").rsplit("/", 1)[-1].partition("?")[0]
+    if target.exists():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=folder, suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise _no_room(folder, error) from None
+    try:
+        logging.info("%s: fetched into %s", url, folder)
+        _patiently(lambda: _download(system, path, draft, about.get("size")), url)
+        os.replace(draft, target)
+    finally:
+        Path(draft).unlink(missing_ok=True)
+    return target
+
+
+class PatientStore(WrapperStore[Store]):
+    """A store whose reads are repeated, and that notices when it is no longer there."""
+
+    def __init__(self, store: Store, url: str = ""):
+        super().__init__(store)
+        self._url = url
+        self._seen = 0.0
+
+    def _with_store(self, store: Store) -> "PatientStore":
+        return type(self)(store, self._url)
+
+    async def get(self, key, prototype, byte_range=None):
+        """The bytes of a key, or None where there are none though the store is there."""
+        value = await self._ask(lambda: self._store.get(key, prototype, byte_range), key)
+        if value is None and not key.endswith(("zarr.json", ".zarray", ".zattrs", *STORE_FILES)):
+            await self._check(prototype)
+        return value
+
+    async def get_partial_values(self, prototype, key_ranges):
+        """Likewise of several keys."""
+        return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    async def exists(self, key):
+        """Whether there is such a key."""
+        return await self._ask(lambda: self._store.exists(key), key)
+
+    async def _check(self, prototype) -> None:
+        if time.monotonic() - self._seen < _FRESH:
+            return
+        for name in STORE_FILES:
+            if await self._ask(lambda n=name: self._store.get(n, prototype), name) is not None:
+                self._seen = time.monotonic()
+                return
+        raise RunError(f"{self._url}: the store is no longer there: bring it back, start again")
+
+    async def _ask(self, request: Callable[[], Awaitable[T]], key: str) -> T:
+        source = f"{self._url.rstrip('/')}/{key}"
+        for attempt in range(ATTEMPTS):
+            try:
+                return await asyncio.wait_for(request(), TIMEOUT)
+            except Exception as error:  # of as many types as there are file systems
+                pause = _pause(error, attempt, source)
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _patiently(action: Callable[[], T], source: str) -> T:
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except Exception as error:  # likewise
+            pause = _pause(error, attempt, source)
+        time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _pause(error: Exception, attempt: int, source: str) -> float:
+    """Seconds to wait before the next attempt; raises where there is none.
+
+    Raises:
+        InputError: what no patience helps against.
+        RunError: the last attempt.
+    """
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, TimeoutError | asyncio.TimeoutError) or "Timeout" in type(error).__name__:
+        reason = f"no answer for {TIMEOUT:g} s"
+    if isinstance(error, InputError | RunError):
+        raise error
+    if isinstance(error, ImportError):
+        raise _missing(source, error) from None
+    if isinstance(error, FileNotFoundError):
+        raise InputError(f"{source}: no such file or store: check the URL") from None
+    status = getattr(error, "status", None)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        raise InputError(f"{source}: access refused ({reason}): check credentials") from None
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        raise InputError(f"{source}: the request was refused ({reason}): check the URL") from None
+    if attempt + 1 == ATTEMPTS:
+        raise RunError(
+            f"{source}: cannot be read after {ATTEMPTS} attempts ({reason}): check the connection "
+            "and start again"
+        ) from None
+    pause = PAUSE * 2.0**attempt
+    logging.warning("%s: %s: once more in %g s", source, reason, pause)
+    return pause
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, for calls that wait, and the path in it."""
+    options: dict[str, Any] = {}
+    try:
+        if _is_http(url):
+            import aiohttp
+
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+            options = {"client_kwargs": {"timeout": timeout}, "skip_instance_cache": True}
+        return fsspec.url_to_fs(url, **options)
+    except ImportError as error:
+        raise _missing(url, error) from None
+    except ValueError as error:
+        scheme = url.partition("://")[0]
+        raise InputError(
+            f"{url}: cannot be opened as {scheme}:// ({_first_line(error)}): use a path, or a URL "
+            "of https, gs or s3"
+        ) from None
+
+
+def _missing(url: str, error: ImportError) -> InputError:
+    return InputError(
+        f"{url}: needs a package that is not installed ({_first_line(error)}): install it with "
+        "`pip install 'slams-jax[remote]'`"
+    )
+
+
+def _download(system: Any, path: str, draft: str, size: int | None) -> None:
+    # Block size 0 reads a web server's answer as it comes, without asking for ranges of it.
+    options = {"block_size": 0} if _is_http(path) else {}
+    with system.open(path, "rb", **options) as source, open(draft, "wb") as target:
+        while data := source.read(2**22):
+            try:
+                target.write(data)
+            except OSError as error:
+                raise _no_room(draft, error) from None
+    if size is not None and os.path.getsize(draft) != size:
+        raise OSError(f"{os.path.getsize(draft)} of {size} bytes came")
+
+
+def _no_room(path: Path | str, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be written ({error.strerror}): make room, or set XDG_CACHE_HOME"
+    )
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slams_jax" / "files"
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
