@@ -10,7 +10,7 @@ import xarray as xr
 from experiments.distributed import writer_first
 from experiments.fields import BACKGROUND, STATE, Described, located, open_fields
 from experiments.generate import nature_run
-from experiments.settings import Settings
+from experiments.settings import DataSettings, Settings
 from slams_jax.data import (
     Archive,
     Statistics,
@@ -123,14 +123,8 @@ def _load(settings: Settings) -> Inputs:
     spans = split_periods(archive.times, data.periods)
     train = spans["train"]
     statistics = {
-        name: fit_statistics(
-            field.array[train],
-            archive.times[train],
-            weights=archive.grid.area_weights(),
-            harmonics=data.harmonics,
-            per_point=data.per_point,
-        )
-        for name, field in archive.fields.items()
+        name: _statistics(name, archive, train, data)
+        for name in archive.fields
         if name != BACKGROUND
     }
     if BACKGROUND in archive.fields:
@@ -149,6 +143,20 @@ def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> N
             f"assimilation.latent_inputs names {unknown[0]!r}, which is no background or modality "
             f"of the data: choose from {known}"
         )
+
+
+def _statistics(name: str, archive: Archive, train: slice, data: DataSettings) -> Statistics:
+    """Of one field, from the training period; what is wrong with it names the field."""
+    try:
+        return fit_statistics(
+            archive.fields[name].array[train],
+            archive.times[train],
+            weights=archive.grid.area_weights(),
+            harmonics=data.harmonics,
+            per_point=data.per_point,
+        )
+    except InputError as error:
+        raise InputError(f"field {name!r}: {error}") from None
 
 
 def _key(settings: Settings) -> dict[str, Any]:

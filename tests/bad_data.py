@@ -475,6 +475,40 @@ CORPUS += [
 ]
 
 
+def _one_day(value: float):
+    """A value that only one later day has: found when all is read."""
+
+    def change(dataset: xr.Dataset) -> xr.Dataset:
+        dataset["temperature"].values[3, 1, 2, 2] = value
+        return dataset
+
+    return change
+
+
+def _precipitation(value: float) -> xr.Dataset:
+    dataset = state().isel(level=0, drop=True).rename(temperature="total_precipitation")
+    dataset["total_precipitation"].values[:] = value
+    dataset["total_precipitation"].attrs["units"] = "m"
+    return dataset
+
+
+CORPUS += [
+    Bad(VALUES, "one value that cannot be", _archive(_one_day(3.0)), "data from .* outside"),
+    Bad(
+        VALUES, "infinite values",
+        lambda f: opening(_one_day(np.inf)(state()), f), "infinite values",
+    ),
+    Bad(
+        VALUES, "negative precipitation",
+        lambda f: opening(_precipitation(-0.01), f), "signs are wrong",
+    ),
+    Bad(
+        VALUES, "precipitation in mm called m",
+        lambda f: opening(_precipitation(25.0), f), "mm for m",
+    ),
+]  # fmt: skip
+
+
 # --- training sets ------------------------------------------------------------------------------
 SETS = "Training sets"
 shifted = lambda: state(start="2011-01-01")

@@ -104,6 +104,11 @@ class LazyField(LazyArray):
             raise InputError(
                 f"{piece.source}: cannot be read ({_first_line(error)}): fetch or write it again"
             ) from error
+        if np.issubdtype(values.dtype, np.floating) and np.isinf(values).any():
+            raise InputError(
+                f"{piece.source}: holds infinite values: write what is missing as NaN, or declare "
+                "a fill value"
+            )
         present = [d for d in self.dims if d in piece.variable.dims]
         values = values.transpose([piece.variable.dims.index(d) for d in present])
         values = np.expand_dims(

@@ -23,9 +23,10 @@ import xarray as xr
 from absl import logging
 
 from slams_jax.data import journal
+from slams_jax.data.units import check_plausible
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.schema import LATITUDE, LONGITUDE, TIME, Channel
+from slams_jax.schema import LATITUDE, LONGITUDE, TIME, VARIABLES, Channel
 
 _CHUNK_BYTES = 2**26  # of a field, written at once
 _READ_BYTES = 2**24  # of a file, read at once to check it
@@ -257,6 +258,10 @@ def _block(
                 picked = picked.isel({source.dim: source.positions})
                 order = (*order, source.dim)
             values = np.asarray(picked.values, dtype=np.float32)
+            known = VARIABLES.get(source.variable)
+            if known is not None and picked.attrs.get("units") == known.units:  # not transformed
+                first_time = str(picked[TIME].values[0])[:16]
+                check_plausible(source.variable, values, source=f"data from {first_time} on")
             values = values.transpose([picked.dims.index(d) for d in order])
             block[present, ..., first : first + depth] = values.reshape(*values.shape[:3], depth)
         first += depth

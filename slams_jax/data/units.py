@@ -42,6 +42,12 @@ _SPELLINGS = {
 
 # Range of values that the library's units can mean; outside it the units are wrong.
 _PLAUSIBLE = {"K": (100.0, 400.0), "Pa": (2e4, 1.2e5)}
+# Of variables whose sign is known; a little below zero is what packing leaves.
+_PLAUSIBLE_OF = {
+    "total_precipitation": (-1e-4, 10.0),
+    "specific_humidity": (-1e-3, 0.2),
+    "outgoing_longwave_radiation": (-10.0, 700.0),
+}
 
 
 def _reduced(units: str) -> str:
@@ -95,16 +101,21 @@ def check_plausible(variable: str, values: np.ndarray, *, source: str) -> None:
         InputError: a value out of the plausible range, such as Celsius called Kelvin.
     """
     known = VARIABLES.get(variable)
+    if np.isinf(values).any():
+        raise InputError(
+            f"{source}: {variable} is infinite somewhere: write what is missing as NaN"
+        )
     finite = values[np.isfinite(values)]
-    if known is None or known.units not in _PLAUSIBLE or finite.size == 0:
+    bounds = _PLAUSIBLE_OF.get(variable, _PLAUSIBLE.get(known.units) if known else None)
+    if known is None or bounds is None or finite.size == 0:
         return
-    low, high = _PLAUSIBLE[known.units]
+    low, high = bounds
     for extreme in (float(finite.min()), float(finite.max())):
         if not low <= extreme <= high:
             raise InputError(
                 f"{source}: {variable} reaches {extreme:.6g} {known.units}, outside "
-                f"[{low:g}, {high:g}] {known.units}: its units are wrong (Celsius for Kelvin, hPa "
-                "for Pa?) or a missing value is not marked as one"
+                f"[{low:g}, {high:g}] {known.units}: its units or signs are wrong (Celsius for "
+                "Kelvin, hPa for Pa, mm for m?) or a missing value is not marked as one"
             )
 
 
