@@ -323,7 +323,7 @@ def _(folder):
 def _(folder):
     data_samples.write(state(), folder / "a.nc")
     other = state(longitude=(5.0, 65.0, 125.0, 185.0, 245.0, 305.0))
-    data_samples.write(other.rename(temperature="q").drop_attrs(), folder / "b.nc")
+    data_samples.write(other.rename(temperature="z").drop_attrs(), folder / "b.nc")
     return lambda: open_dataset(str(folder / "*.nc"))
 
 

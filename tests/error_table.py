@@ -27,6 +27,10 @@ def plain(message: str, folder: Path) -> str:
     # What other libraries say of a damaged file is theirs to change.
     text = re.sub(r"cannot be read( as \w+)? \(.*\): ", r"cannot be read\1 (…): ", text)
     text = re.sub(r"not a readable CSV file \(.*\): ", "not a readable CSV file (…): ", text)
+    text = re.sub(
+        r"cannot read the analysis (\S+) \(.*\): ", r"cannot read the analysis \1 (…): ", text
+    )
+    text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, of times of files among others
     text = re.sub(r"cannot be written \([^)]*\)", "cannot be written (…)", text)
     return text.replace("|", "\\|")
 
