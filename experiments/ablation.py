@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from experiments.ablation_protocols import (
     PROTOCOLS,
     Setting,
     Subject,
-    baseline_rows,
+    baseline_row,
     settings_of,
 )
 from experiments.files import write_text
@@ -98,6 +98,8 @@ class Ablation:
         for name, low in (("every", 1), ("frames", 1), ("members", 2)):
             if getattr(self, name) < low:
                 raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.noise and not self.coarsening:
+            raise InputError("noise is varied at the smallest coarsening: give coarsening factors")
         if not self.error > 0:
             raise InputError(f"error must be positive, got {self.error}")
 
@@ -116,7 +118,7 @@ def main() -> None:
 def compare(
     raw: Mapping[str, Any], folder: Path, *, protocols: list[str], models: list[str]
 ) -> list[Row]:
-    """Train and try the models; rows are written as they come, drawn at the end and returned.
+    """Train and try the models; each is kept as it comes, all are written, drawn and returned.
 
     Raises:
         InputError: a configuration without `ablation`, unknown models, or a folder in use.
@@ -130,22 +132,27 @@ def compare(
     every = settings_of(
         ablation.coarsening, ablation.noise, ablation.stride, ablation.error, ablation.every
     )
+    rows: list[Row] = []
     with locked(folder):
-        rows = [
-            row
-            for name in chosen
-            for row in _rows_of(name, raw, ablation, every, folder, protocols)
-        ]
+        for name in chosen:
+            rows += _rows_of(name, raw, ablation, every, folder, protocols)
+            _publish(rows, folder)
         if "corrected" in protocols:
             rows += _baselines(chosen[0], raw, ablation, every, folder)
-        write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ablation.json")
-        text = ablation_report.tables(rows)
-        write_text(text, folder / "ablation.md")
-        for protocol in protocols:
-            ablation_report.draw(rows, protocol, folder / f"{protocol}.png")
+        text = _publish(rows, folder)
     print(text)
     logging.info("%d rows in %s", len(rows), folder / "ablation.json")
     return rows
+
+
+def _publish(rows: list[Row], folder: Path) -> str:
+    """Write rows, tables and pictures of what there is so far; returns the tables."""
+    write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ablation.json")
+    text = ablation_report.tables(rows)
+    write_text(text, folder / "ablation.md")
+    for protocol in dict.fromkeys(r["protocol"] for r in rows):
+        ablation_report.draw(rows, protocol, folder / f"{protocol}.png")
+    return text
 
 
 def _read(group: Mapping[str, Any]) -> Ablation:
@@ -226,7 +233,7 @@ def _baselines(
     settings = variant_settings(name, raw, ablation, folder)
     data = inputs.load(settings)
     subject = Subject(settings, data, open_model(settings, data))
-    make = lambda setting, name: lambda: baseline_rows(subject, setting, name)
+    make = lambda setting, name: lambda: baseline_row(subject, setting, name)
     return [
         _kept(folder, settings, "corrected", name, setting, make(setting, name))
         for setting in every
@@ -234,7 +241,14 @@ def _baselines(
     ]
 
 
-def _kept(folder: Path, settings: Settings, protocol: str, model: str, setting: Setting, make):
+def _kept(
+    folder: Path,
+    settings: Settings,
+    protocol: str,
+    model: str,
+    setting: Setting,
+    make: Callable[[], Row],
+) -> Row:
     """The row that an earlier run left, or a new one."""
     about = {"configuration": settings.raw, "setting": dataclasses.asdict(setting)}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

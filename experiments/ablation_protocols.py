@@ -121,7 +121,7 @@ def corrected(subject: Subject, setting: Setting) -> Row:
     return {**_field_scores(subject, members, frames), **about}
 
 
-def baseline_rows(subject: Subject, setting: Setting, name: str) -> Row:
+def baseline_row(subject: Subject, setting: Setting, name: str) -> Row:
     """As `corrected`, of the background alone or of optimal interpolation."""
     frames = frames_of(subject.settings, subject.data)
     if name == "background":

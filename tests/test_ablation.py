@@ -197,6 +197,7 @@ def test_factors_that_the_latents_cannot_have_are_left_out(found):
         ({"models": {"x": {"autoencoder": False, "modalities": ("olr",)}}}, "through an encoder"),
         ({"models": {}}, "models is empty"),
         ({"coarsening": (0,)}, "coarsening must be positive"),
+        ({"coarsening": ()}, "give coarsening factors"),
         ({"members": 1}, "members must be at least 2"),
         ({"factor": 3}, "no field 'factor'"),
     ],
