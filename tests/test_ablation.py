@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_world import small_config, write_world
 
+from configs import ablation as shipped
 from experiments import ablation, ablation_protocols, ablation_report, inputs
 from experiments.models import open_model
 from experiments.settings import plain
@@ -48,6 +49,16 @@ def found(world, tmp_path_factory):
     raw = configuration(world, folder)
     protocols = list(ablation.PROTOCOLS)
     return ablation.compare(raw, folder, protocols=protocols, models=[]), raw, folder
+
+
+def test_the_configuration_is_valid_for_every_model():
+    raw = plain(shipped.get_config())
+    chosen = ablation._read(raw["ablation"])
+    for name in chosen.models:
+        settings = ablation.variant_settings(name, raw, chosen, Path("runs/ablation"))
+        assert settings.workdir.startswith("runs/ablation/models/")
+        assert (settings.autoencoder is None) == (name == "pixel")
+        assert settings.assimilation.latent_inputs == tuple(settings.data.modalities)
 
 
 def test_every_model_meets_every_setting_in_both_protocols(found):

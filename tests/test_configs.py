@@ -71,10 +71,10 @@ def losses(config: ConfigDict, stage: str) -> list[float]:
 
 def test_these_are_all():
     files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__"}
-    assert files == {*RUNS, *NATURE}
+    assert files == {*RUNS, *NATURE, "ablation"}
 
 
-@pytest.mark.parametrize("name", [*RUNS, *NATURE])
+@pytest.mark.parametrize("name", [*RUNS, *NATURE, "ablation"])
 def test_a_configuration_imports_nothing_and_says_how_to_run_it(name):
     text = (CONFIGS / f"{name}.py").read_text()
     syntax = ast.parse(text)

@@ -212,7 +212,7 @@ def bad(world):
         region = state.load().drop_encoding().isel(latitude=slice(2, 8)).expand_dims("time")
     calendar = {"units": "days since 2001-02-26", "calendar": "360_day"}
     files = {
-        "negative": rain.assign(precip=rain.precip - 1e4),
+        "negative": rain.assign(precip=0.0 * rain.precip - 0.05),
         "calendar": rain.assign_coords(time=("time", np.arange(DAYS), calendar)),
         "late": rain.assign_coords(time=rain.time + np.timedelta64(3650, "D")),
         "olr_late": longwave.assign_coords(time=longwave.time + np.timedelta64(3650, "D")),

@@ -122,7 +122,7 @@ def test_bad_wide_files_give_one_line(change, message, tmp_path):
         ("-20,190", "-120,190", {}, "latitude -120"),
         ("10,500,", "10,50000,", {}, "level 50000"),
         ("270.0", "27.0", {}, "Celsius for Kelvin"),
-        ("270.0", "270.0", {"units": "degC"}, "its units are wrong"),
+        ("270.0", "270.0", {"units": "degC"}, "its units or signs are wrong"),
         ("270.0", "270.0", {"units": "mm"}, "has units 'mm'"),
         ("270.0", "270.0", {"variable": "wind"}, "no row of variable 'wind'"),
         ("270.0", "270.0", {"period": ("1999", "2000")}, "none of the times"),
