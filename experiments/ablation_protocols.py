@@ -19,15 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.inputs import STATE, Inputs
-from experiments.observations import frames_of
+from experiments.observations import degrading, frames_of, simulated
 from experiments.references import climate_of, optimal_interpolation_of
 from experiments.settings import Settings
 from slams_jax.assimilation import assimilate
-from slams_jax.data.fields import stack_channels, stack_members, unstack_channels
+from slams_jax.data.fields import stack_channels, stack_members
 from slams_jax.data.observations import Observations, simulate
 from slams_jax.mesh import analysis_mesh
 from slams_jax.model import Model, encode
-from slams_jax.observe import Coarsen, Diagonal, Stream, Stride, make_stream
+from slams_jax.observe import Diagonal, Stream, make_stream
 from slams_jax.verify import metrics
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def released(subject: Subject, setting: Setting) -> Row:
     """W1 of each channel, the mean over the draws."""
     frames = frames_of(subject.settings, subject.data)
     target = _true_latents(subject, frames)
-    operator = _operator(setting, setting.factor // subject.compression)
+    operator = degrading(setting.kind, setting.factor // subject.compression)
     values = simulate(_key(subject), operator, target, setting.error, every=setting.every)
     stream = make_stream(
         "target", values, operator, Diagonal(jnp.full((1,) * 4, setting.error**2)), space="latent"
@@ -145,10 +145,6 @@ def _key(subject: Subject) -> jax.Array:
     return jax.random.fold_in(jax.random.key(subject.settings.seed), 1)
 
 
-def _operator(setting: Setting, factor: int) -> Coarsen | Stride:
-    return Coarsen(factor) if setting.kind == "coarse" else Stride(factor, min(2, factor // 2))
-
-
 def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
     """E(truth, modalities), standardised, or the standardised truth itself."""
     networks, data = subject.model.networks, subject.data
@@ -165,24 +161,11 @@ def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
 
 def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Observations:
     """The true state degraded, in physical units."""
-    data, channels = subject.data, subject.model.channels
-    std = np.asarray(data.statistics[STATE].std, np.float32)
-    operator = _operator(setting, setting.factor)
-    truth = np.asarray(data.archive.fields[STATE].array[frames])
-    error = setting.error * std[None, None, None, :]
-    values = simulate(_key(subject), operator, truth, error, every=setting.every)
-    grid = data.archive.grid
-    offset = operator.offset if isinstance(operator, Stride) else 0
-    lat, lon = (
-        np.asarray(axis).reshape(-1, setting.factor).mean(axis=1)
-        if setting.kind == "coarse"
-        else np.asarray(axis)[offset :: setting.factor]
-        for axis in (grid.latitude, grid.longitude)
-    )
-    dataset = unstack_channels(values[None], channels, data.archive.times[frames], lat, lon)
-    return Observations(
-        setting.name, dataset.isel(member=0), setting.kind, channels[0].variable,
-        setting.error * std,
+    std = np.asarray(subject.data.statistics[STATE].std, np.float32)
+    return simulated(
+        _key(subject), subject.data, frames, setting.name,
+        degrading(setting.kind, setting.factor), setting.error * std,
+        variable=subject.model.channels[0].variable, every=setting.every,
     )  # fmt: skip
 
 

@@ -85,7 +85,13 @@ def open_streams(
             streams.append(_gridded(data, name, stream))
         else:
             key = jax.random.fold_in(jax.random.key(settings.seed), number)
-            streams.append(_simulated(key, data, frames, name, stream))
+            operator = degrading(stream.kind, stream.factor)
+            streams.append(
+                simulated(
+                    key, data, frames, name, operator, stream.error,
+                    variable=stream.variable, every=stream.every,
+                )
+            )  # fmt: skip
     return streams, withheld
 
 
@@ -164,21 +170,35 @@ def _file_error(values: xr.Dataset, name: str, stream: StreamSettings) -> np.nda
     return np.asarray(error, np.float32)
 
 
-def _simulated(
-    key: jax.Array, data: Inputs, frames: np.ndarray, name: str, stream: StreamSettings
+def degrading(kind: str, factor: int) -> Coarsen | Stride:
+    """What a simulated stream shows of a field: block means, or every n-th point."""
+    return Coarsen(factor) if kind == "coarse" else Stride(factor, min(factor // 2, 2))
+
+
+def simulated(
+    key: jax.Array,
+    data: Inputs,
+    frames: np.ndarray,
+    name: str,
+    operator: Coarsen | Stride,
+    error: float | np.ndarray,
+    *,
+    variable: str,
+    every: int = 1,
 ) -> Observations:
-    """Coarse or sparse samplings of the true state, with noise."""
+    """The true state as `operator` shows it, with noise.
+
+    `error` is its standard deviation in physical units, one number or one for each channel.
+    """
     grid, state = data.archive.grid, data.archive.fields[STATE]
-    offset = 0 if stream.kind == "coarse" else min(stream.factor // 2, 2)
-    operator = Coarsen(stream.factor) if stream.kind == "coarse" else Stride(stream.factor, offset)
-    values = simulate(key, operator, state.array[frames], stream.error, every=stream.every)
+    noise = error if np.ndim(error) == 0 else np.asarray(error)[None, None, None, :]
+    values = simulate(key, operator, np.asarray(state.array[frames]), noise, every=every)
     lat, lon = (
-        np.asarray(axis).reshape(-1, stream.factor).mean(axis=1)
-        if stream.kind == "coarse"
-        else np.asarray(axis)[offset :: stream.factor]
+        np.asarray(axis).reshape(-1, operator.factor).mean(axis=1)
+        if isinstance(operator, Coarsen)
+        else np.asarray(axis)[operator.offset :: operator.factor]
         for axis in (grid.latitude, grid.longitude)
     )
-    dataset = unstack_channels(
-        values[None], state.channels, data.archive.times[frames], lat, lon
-    ).isel(member=0)
-    return Observations(name, dataset, stream.kind, stream.variable, stream.error)  # type: ignore[arg-type]
+    dataset = unstack_channels(values[None], state.channels, data.archive.times[frames], lat, lon)
+    kind = "coarse" if isinstance(operator, Coarsen) else "stride"
+    return Observations(name, dataset.isel(member=0), kind, variable, error)
