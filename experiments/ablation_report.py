@@ -123,7 +123,7 @@ def draw(rows: Sequence[Row], protocol: str, path: Path) -> Path:
         title = f"At {start} {hardest:g}"
         label_axis(axes[1, column], title, unit, "Pressure, hPa" if column == 0 else "")
         axes[1, column].set_xlim(left=0)
-        axes[0, column].set_ylim(bottom=0)
+    axes[0, 0].set_ylim(bottom=0)  # once all is drawn: the panels share the axis
     levels = next((r["levels"] for r in mine if r.get("levels")), None)
     if levels is not None and levels[0] is not None:
         axes[1, 0].set_yscale("log")
