@@ -23,6 +23,7 @@ from slams_jax.data import (
     split_periods,
 )
 from slams_jax.data.observations import Observations, to_stream
+from slams_jax.data.transforms import transform
 from slams_jax.grid import Grid
 from slams_jax.observe import Points
 from slams_jax.schema import Channel, channels_of
@@ -174,6 +175,38 @@ def _(folder):
 @bad(FILES, "a file without variables", "holds no variable")
 def _(folder):
     return opening(state().drop_vars("temperature"), folder)
+
+
+@bad(FILES, "a GRIB file of noise", "GRIB|damaged|cannot be read")
+def _(folder):
+    (folder / "era5.grib").write_bytes(b"GRIB" + bytes(range(200)))
+    return lambda: open_dataset(folder / "era5.grib").load()
+
+
+@bad(FILES, "a GRIB file that ends at once", "GRIB|damaged|cannot be read")
+def _(folder):
+    (folder / "era5.grib").write_bytes(b"GRIB\x00\x00\x10\x01")
+    return lambda: open_dataset(folder / "era5.grib").load()
+
+
+@bad(FILES, "a URL of an unknown scheme", "cannot be opened as")
+def _(folder):
+    return lambda: open_dataset("telepathy://era5.zarr")
+
+
+@bad(FILES, "a URL where nothing is", "no such|cannot be read|check the URL")
+def _(folder):
+    return lambda: open_dataset("memory://nothing/era5.nc")
+
+
+@bad(FILES, "a store at a URL where nothing is", "no such|cannot be read|check|damaged")
+def _(folder):
+    return lambda: open_dataset("memory://nothing/era5.zarr")
+
+
+@bad(FILES, "a pattern at a URL that matches nothing", "matches no file")
+def _(folder):
+    return lambda: open_dataset("memory://nothing/*.nc")
 
 
 # --- variables and levels -----------------------------------------------------------------------
@@ -533,6 +566,21 @@ CORPUS += [
         _archive(lambda d: d, **{"olr 2": state}), "must be named by letters",
     ),
 ]  # fmt: skip
+
+
+@bad(SETS, "a logarithm of negative precipitation", "log1p is for values from 0 up")
+def _(folder):
+    return lambda: transform(_precipitation(-5e-5), "log1p", 1e-3, name="cpc").load()
+
+
+@bad(SETS, "a transform that is unknown", "unknown transform")
+def _(folder):
+    return lambda: transform(_precipitation(1.0), "sqrt", name="cpc")
+
+
+@bad(SETS, "a transform of scale zero", "must be positive")
+def _(folder):
+    return lambda: transform(_precipitation(1.0), "log1p", 0.0, name="cpc")
 
 
 @bad(SETS, "no state", "needs the field 'state'")

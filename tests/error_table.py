@@ -26,6 +26,9 @@ def plain(message: str, folder: Path) -> str:
     text = message.replace(f"{folder}/", "").replace(str(folder), ".")
     # What other libraries say of a damaged file is theirs to change.
     text = re.sub(r"cannot be read( as \w+)? \(.*\): ", r"cannot be read\1 (…): ", text)
+    text = re.sub(
+        r"no Zarr store that can be read \(.*\): ", "no Zarr store that can be read (…): ", text
+    )
     text = re.sub(r"not a readable CSV file \(.*\): ", "not a readable CSV file (…): ", text)
     text = re.sub(
         r"cannot read the analysis (\S+) \(.*\): ", r"cannot read the analysis \1 (…): ", text
