@@ -197,6 +197,11 @@ def variant_settings(
     return read(values)
 
 
+def _subject(settings: Settings) -> Subject:
+    data = inputs.load(settings)
+    return Subject(settings, data, open_model(settings, data))
+
+
 def _rows_of(
     name: str,
     raw: Mapping[str, Any],
@@ -209,8 +214,7 @@ def _rows_of(
     settings = variant_settings(name, raw, ablation, folder)
     logging.info("model %s: training", name)
     train(settings)
-    data = inputs.load(settings)
-    subject = Subject(settings, data, open_model(settings, data))
+    subject = _subject(settings)
     total, begun = len(every) * len(protocols), time.monotonic()
     for i, (protocol, setting) in enumerate((p, s) for p in protocols for s in every):
         if not subject.fits(protocol, setting):
@@ -231,8 +235,7 @@ def _baselines(
 ) -> list[Row]:
     """Background and optimal interpolation, with the covariances of one of the models."""
     settings = variant_settings(name, raw, ablation, folder)
-    data = inputs.load(settings)
-    subject = Subject(settings, data, open_model(settings, data))
+    subject = _subject(settings)
     make = lambda setting, name: lambda: baseline_row(subject, setting, name)
     return [
         _kept(folder, settings, "corrected", name, setting, make(setting, name))

@@ -1,12 +1,19 @@
 """Tables and pictures of experiments.ablation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slams_jax.verify.figures import label_axis, legend_below, new_figure, save
+from slams_jax.verify.figures import (
+    label_axis,
+    legend_below,
+    new_figure,
+    palette,
+    pressure_axis,
+    save,
+)
 from slams_jax.verify.significance import FEWEST, paired_difference
 
 Row = dict[str, Any]
@@ -22,10 +29,6 @@ SCORE = {
     "released": (lambda r: float(np.mean(r["w1"])), "W1", lambda r: r["w1"]),
     "corrected": (lambda r: r["scaled_rmse"], "RMSE / climatological std", lambda r: r["rmse"]),
 }
-STYLES = (
-    ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "D"),
-    ("#56B4E9", "X"), ("#000000", "P"),
-)  # fmt: skip
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -54,41 +57,46 @@ def _ratio(row: Row) -> float | None:
     return float(np.mean(row["spread_skill"])) if "spread_skill" in row else None
 
 
-def _table(rows: Sequence[Row], score, *, best: bool = True) -> str:
-    settings = list(dict.fromkeys(r["name"] for r in rows))
-    models = list(dict.fromkeys(r["model"] for r in rows))
+def _table(rows: Sequence[Row], score: Callable[[Row], float | None], *, best: bool = True) -> str:
+    """Scores; the lowest of each setting in bold, where lower is better."""
     values = {(r["model"], r["name"]): score(r) for r in rows}
-    lines = ["| model | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|"]
-    lowest = {
-        s: min(v for (_, n), v in values.items() if n == s and v is not None)
-        for s in settings
-        if any(v is not None for (_, n), v in values.items() if n == s)
-    }
-    for model in models:
-        cells = []
-        for setting in settings:
-            value = values.get((model, setting))
-            text = "" if value is None else f"{value:.3f}"
-            cells.append(f"**{text}**" if best and value == lowest[setting] else text)
-        lines.append("| " + " | ".join([model, *cells]) + " |")
-    return "\n".join(lines)
+
+    def cell(model: str, setting: str) -> tuple[str, bool]:
+        value = values.get((model, setting))
+        if value is None:
+            return "", False
+        others = [v for (_, name), v in values.items() if name == setting and v is not None]
+        return f"{value:.3f}", best and value == min(others)
+
+    return _crossed(rows, list(dict.fromkeys(r["model"] for r in rows)), cell)
 
 
 def _differences(rows: Sequence[Row], reference: str = "OI") -> str:
     """Differences from a reference on the same times; bold where they are not chance."""
-    settings = list(dict.fromkeys(r["name"] for r in rows))
     errors = {(r["model"], r["name"]): np.array(r["mse_of_times"])[:, None] for r in rows}
+
+    def cell(model: str, setting: str) -> tuple[str, bool]:
+        own, other = (errors.get((m, setting)) for m in (model, reference))
+        if own is None or other is None or len(own) < FEWEST:
+            return "", False
+        found = paired_difference(own, other, root=True)
+        text = f"{found.value[0]:+.3f} ± {found.high[0] - found.value[0]:.3f}"
+        return text, bool(found.low[0] * found.high[0] > 0)
+
+    models = list(dict.fromkeys(r["model"] for r in rows if r["model"] != reference))
+    return _crossed(rows, models, cell)
+
+
+def _crossed(
+    rows: Sequence[Row], models: Sequence[str], cell: Callable[[str, str], tuple[str, bool]]
+) -> str:
+    """Settings across, models down; a cell is (text, whether in bold)."""
+    settings = list(dict.fromkeys(r["name"] for r in rows))
     lines = ["| model | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|"]
-    for model in dict.fromkeys(r["model"] for r in rows if r["model"] != reference):
-        cells = []
-        for setting in settings:
-            pair = [errors.get((m, setting)) for m in (model, reference)]
-            if pair[0] is None or pair[1] is None or len(pair[0]) < FEWEST:
-                cells.append("")
-                continue
-            found = paired_difference(pair[0], pair[1], root=True)
-            text = f"{found.value[0]:+.3f} ± {found.high[0] - found.value[0]:.3f}"
-            cells.append(f"**{text}**" if found.low[0] * found.high[0] > 0 else text)
+    for model in models:
+        cells = [
+            f"**{text}**" if bold else text for text, bold in (cell(model, s) for s in settings)
+        ]
         lines.append("| " + " | ".join([model, *cells]) + " |")
     return "\n".join(lines)
 
@@ -105,7 +113,7 @@ def draw(rows: Sequence[Row], protocol: str, path: Path) -> Path:
         if not chosen:
             continue
         hardest = max(r[varied] for r in chosen)
-        for model, (color, marker) in zip(models, STYLES, strict=False):
+        for model, (color, marker) in zip(models, palette(len(models)), strict=True):
             own = sorted((r for r in chosen if r["model"] == model), key=lambda r: r[varied])
             look = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.5, "label": model}
             x = [r[varied] for r in own]
@@ -126,10 +134,6 @@ def draw(rows: Sequence[Row], protocol: str, path: Path) -> Path:
     axes[0, 0].set_ylim(bottom=0)  # once all is drawn: the panels share the axis
     levels = next((r["levels"] for r in mine if r.get("levels")), None)
     if levels is not None and levels[0] is not None:
-        axes[1, 0].set_yscale("log")
-        axes[1, 0].set_ylim(max(levels), min(levels))
-        ticks = [v for v in (1000, 700, 500, 300, 200, 100, 50, 10) if min(levels) <= v]
-        axes[1, 0].set_yticks(ticks, labels=[str(t) for t in ticks])
-        axes[1, 0].minorticks_off()
+        pressure_axis(axes[1, 0], np.array(levels))
     legend_below(figure, axes[0, 0])
     return save(figure, path)

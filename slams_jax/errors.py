@@ -1,6 +1,11 @@
 """The exceptions that tell a user what to change, and how a run ended that did not finish."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class InputError(ValueError):
     """Bad input: its message is one line naming the thing, what was expected, and the way out.
 

@@ -65,6 +65,12 @@ class Grid:
         return len(self.latitude), len(self.longitude)
 
     @property
+    def extent(self) -> str:
+        """Size and domain, in words."""
+        lat, lon = self.latitude, self.longitude
+        return f"{len(lat)} x {len(lon)}, {lat[0]:g} to {lat[-1]:g} N, {lon[0]:g} to {lon[-1]:g} E"
+
+    @property
     def periodic(self) -> bool:
         """Whether the next meridian after the last is the first."""
         lon = np.asarray(self.longitude)

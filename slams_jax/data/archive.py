@@ -117,8 +117,8 @@ def _checked_axes(fields: Mapping[str, xr.Dataset]) -> tuple[Grid, np.ndarray]:
         )
         if not close:
             raise InputError(
-                f"field {name!r} lies on another grid ({_extent(own)}) than the state "
-                f"({_extent(grid)}): interpolate or select it"
+                f"field {name!r} lies on another grid ({own.extent}) than the state "
+                f"({grid.extent}): interpolate or select it"
             )
         if not np.isin(check_times(dataset[TIME].values, name=f"{name} times"), times).any():
             raise InputError(
@@ -126,11 +126,6 @@ def _checked_axes(fields: Mapping[str, xr.Dataset]) -> tuple[Grid, np.ndarray]:
                 f"{str(times[-1])[:16]}): check its dates and hours"
             )
     return grid, times
-
-
-def _extent(grid: Grid) -> str:
-    lat, lon = grid.latitude, grid.longitude
-    return f"{len(lat)} x {len(lon)}, {lat[0]:g} to {lat[-1]:g} N, {lon[0]:g} to {lon[-1]:g} E"
 
 
 def _extra_dimension(name: str, variable: xr.DataArray) -> str | None:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from slams_jax.data import remote
 from slams_jax.data.grib import open_grib
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import InputError, RunError, first_line
 
 PathLike = str | os.PathLike[str]
 Location = Path | str  # a file or store here, or the URL of a store
@@ -117,7 +117,7 @@ def open_file(
         except (InputError, RunError):
             raise
         except Exception as error:  # the backends raise a dozen types on damaged files
-            dataset, reason = None, (str(error).strip() or type(error).__name__).splitlines()[0]
+            dataset, reason = None, first_line(error)
         if dataset is None:
             gc.collect()  # closes what the backend left open, while its warnings are not heard
     if dataset is None:

@@ -10,7 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from slams_jax.data.units import to_float32
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import InputError, RunError, first_line
 
 
 class Piece(NamedTuple):
@@ -102,7 +102,7 @@ class LazyField(LazyArray):
             raise
         except (OSError, RuntimeError, ValueError, IndexError, KeyError, EOFError) as error:
             raise InputError(
-                f"{piece.source}: cannot be read ({_first_line(error)}): fetch or write it again"
+                f"{piece.source}: cannot be read ({first_line(error)}): fetch or write it again"
             ) from error
         if np.issubdtype(values.dtype, np.floating) and np.isinf(values).any():
             raise InputError(
@@ -123,10 +123,6 @@ def _chunk_size(variable: xr.Variable, dim: str) -> int:
     if dim not in variable.dims or not chunks or len(chunks) != variable.ndim:
         return 1
     return int(chunks[variable.dims.index(dim)])
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def lazy_variable(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, Any]):

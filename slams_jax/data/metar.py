@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, first_line
 from slams_jax.schema import ALTITUDE, LATITUDE, LONGITUDE, STATION, TIME
 
 _GOOD = ("C", "S", "V", "G")
@@ -66,7 +66,7 @@ def _read(path: Path, columns: list[str]) -> Any:
             f"{path}: Parquet needs pyarrow: install it with `pip install 'slams-jax[parquet]'`"
         ) from error
     except Exception as error:  # pyarrow has exceptions of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{path}: not a readable table of METARs with {', '.join(columns)} ({reason[:160]}): "
             "fetch it again"

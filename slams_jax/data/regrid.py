@@ -131,13 +131,13 @@ def regrid(
     for w in weights.values():
         if not (coverage(w) > 0).any():
             raise InputError(
-                f"{name}: its grid ({_extent(own)}) does not overlap the one asked for "
-                f"({_extent(grid)}): choose data of the same domain"
+                f"{name}: its grid ({own.extent}) does not overlap the one asked for "
+                f"({grid.extent}): choose data of the same domain"
             )
         if whole and (coverage(w) < known - 1e-9).any():
             raise InputError(
-                f"field {name!r} lies on another grid ({_extent(own)}) than the common one "
-                f"({_extent(grid)}) and does not cover it: choose a grid inside its domain"
+                f"field {name!r} lies on another grid ({own.extent}) than the common one "
+                f"({grid.extent}) and does not cover it: choose a grid inside its domain"
             )
     return computed(
         dataset,
@@ -302,8 +302,3 @@ def _nearest(target: np.ndarray, source: np.ndarray, edges: np.ndarray) -> np.nd
 
 def _reaches_poles(rows: np.ndarray) -> bool:
     return bool(max(90.0 + rows[0], 90.0 - rows[-1]) <= np.diff(rows).max() + 1e-6)
-
-
-def _extent(grid: Grid) -> str:
-    lat, lon = grid.latitude, grid.longitude
-    return f"{len(lat)} x {len(lon)}, {lat[0]:g} to {lat[-1]:g} N, {lon[0]:g} to {lon[-1]:g} E"

@@ -24,7 +24,7 @@ from absl import logging
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, WrapperStore
 
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import InputError, RunError, first_line
 
 TIMEOUT = 60.0  # s without an answer
 ATTEMPTS = 5
@@ -167,7 +167,7 @@ def _pause(error: Exception, attempt: int, source: str) -> float:
         InputError: what no patience helps against.
         RunError: the last attempt.
     """
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     if isinstance(error, TimeoutError | asyncio.TimeoutError) or "Timeout" in type(error).__name__:
         reason = f"no answer for {TIMEOUT:g} s"
     if isinstance(error, InputError | RunError):
@@ -206,14 +206,14 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         scheme = url.partition("://")[0]
         raise InputError(
-            f"{url}: cannot be opened as {scheme}:// ({_first_line(error)}): use a path, or a URL "
+            f"{url}: cannot be opened as {scheme}:// ({first_line(error)}): use a path, or a URL "
             "of https, gs or s3"
         ) from None
 
 
 def _missing(url: str, error: ImportError) -> InputError:
     return InputError(
-        f"{url}: needs a package that is not installed ({_first_line(error)}): install it with "
+        f"{url}: needs a package that is not installed ({first_line(error)}): install it with "
         "`pip install 'slams-jax[remote]'`"
     )
 
@@ -243,7 +243,3 @@ def _cache() -> Path:
 
 def _is_http(url: str) -> bool:
     return url.startswith(("http://", "https://"))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -24,7 +24,7 @@ import xarray as xr
 from slams_jax.data.files import PathLike
 from slams_jax.data.periods import check_times
 from slams_jax.data.units import canonical_name
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, first_line
 from slams_jax.schema import ALTITUDE, COORDINATE_ALIASES, LATITUDE, LEVEL, LONGITUDE, STATION, TIME
 
 ERROR = "error"  # standard deviation of the observation error, in the units of the variable
@@ -58,7 +58,7 @@ def _read_table(path: Path) -> Table:
     try:
         table = pd.read_csv(path, dtype=str, skipinitialspace=True)
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise InputError(f"{path}: not a readable CSV file ({first}): check the file") from error
     table.columns = [str(c).strip() for c in table.columns]
     if table.empty:

@@ -90,6 +90,13 @@ def look(system: str, position: int) -> dict[str, Any]:
     return {"color": color, "marker": marker, "label": system}
 
 
+def palette(number: int) -> list[tuple[str, str]]:
+    """Colours with markers, for things that are no systems of an evaluation."""
+    known = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
+    every = [*known, *SPARE]
+    return [every[index % len(every)] for index in range(number)]
+
+
 def pressure_axis(axis: Any, levels: np.ndarray) -> None:
     """Logarithmic, the ground at the bottom, a tick at every level and a label where it fits."""
     axis.set_yscale("log")

@@ -15,12 +15,11 @@ from jaxtyping import Float, Shaped
 from slams_jax.errors import InputError
 from slams_jax.verify.figures import (
     FONT,
-    SPARE,
-    STYLES,
     label_axis,
     legend_below,
     look,
     new_figure,
+    palette,
     pressure_axis,
     save,
 )
@@ -254,7 +253,7 @@ def training_curves(
         raise InputError(f"no numbers to draw for {wanted or 'any loss'} in {len(records)} records")
     figure = new_figure(6.0, 3.6)
     axis = figure.subplots()
-    for (key, points), (color, marker) in zip(curves.items(), _colours(len(curves)), strict=True):
+    for (key, points), (color, marker) in zip(curves.items(), palette(len(curves)), strict=True):
         sparse = len(points) <= 40
         axis.plot(*points.T, color=color, lw=1.3, marker=marker if sparse else "none", ms=4,
                   label=key.replace("_", " "))  # fmt: skip
@@ -267,9 +266,3 @@ def training_curves(
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
-
-
-def _colours(number: int) -> list[tuple[str, str]]:
-    known = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
-    palette = [*known, *SPARE]
-    return [palette[index % len(palette)] for index in range(number)]
