@@ -85,8 +85,12 @@ def get_config():
         "checkpoint_every": 500,
     }
     config.sampler = {
-        "solver": "pc", "steps": 512, "grid": "uniform", "corrections": 1, "tau": 0.5,
-    }  # fmt: skip
+        "solver": "pc",
+        "steps": 512,
+        "grid": "uniform",
+        "corrections": 1,
+        "tau": 0.5,
+    }
     config.guidance = {"rule": "sda", "gamma": 1e-2, "iterations": 1}
     config.assimilation = {
         "period": "test",

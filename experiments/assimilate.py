@@ -23,21 +23,21 @@ import numpy as np
 import xarray as xr
 from absl import flags, logging
 
-from experiments import cli, inputs
-from experiments.files import write
-from experiments.inputs import STATE
-from experiments.models import open_model
-from experiments.observations import frames_of, open_streams
-from experiments.settings import CONFIG, Settings, read
-from slams_jax.assimilation import assimilate
-from slams_jax.data.fields import stack_members
-from slams_jax.data.members import holds_members
+from experiments.configuration import inputs
+from experiments.configuration.inputs import STATE
+from experiments.configuration.models import open_model
+from experiments.configuration.observations import frames_of, open_streams
+from experiments.configuration.settings import CONFIG, Settings, read
+from experiments.process import cli
+from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.inflation import fit_inflation
+from slams_jax.assimilation.members import holds_members
+from slams_jax.data.channels import stack_members
+from slams_jax.diffusion.presets import PRESETS, preset
 from slams_jax.errors import InputError
-from slams_jax.inflation import fit_inflation
-from slams_jax.lock import locked
 from slams_jax.mesh import analysis_mesh
-from slams_jax.model import Model
-from slams_jax.presets import PRESETS, preset
+from slams_jax.models.model import Model
+from slams_jax.storage import locked, write_dataset
 from slams_jax.training.devices import is_writer, wait_for_all
 
 OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")
@@ -60,14 +60,17 @@ def main() -> None:
     with _scratch(path) as scratch:
         analysis = run(settings, fit=FIT.value, keep=scratch)
         if is_writer():
-            write(analysis, path, scratch)
+            write_dataset(analysis, path, scratch)
         if scratch is not None:
             shutil.rmtree(scratch)
     wait_for_all("analysis")
     logging.info(
-        "%s: %d members, %d times in %.1f s", path, analysis.sizes["member"],
-        analysis.sizes["time"], analysis.attrs["seconds"],
-    )  # fmt: skip
+        "%s: %d members, %d times in %.1f s",
+        path,
+        analysis.sizes["member"],
+        analysis.sizes["time"],
+        analysis.attrs["seconds"],
+    )
     for d in json.loads(analysis.attrs["diagnostics"]):
         logging.info(
             "stream %(name)s: %(count)d values, misfit %(innovation_rms)s before, "
@@ -105,8 +108,10 @@ def with_fitted_inflation(settings: Settings, data: inputs.Inputs, model: Model)
     found = fit_inflation(members, truth, weights=data.archive.grid.area_weights())
     logging.info(
         "inflation %.3f: spread over skill on the validation period %.3f before, %.3f after",
-        found.factor, found.before, found.after,
-    )  # fmt: skip
+        found.factor,
+        found.before,
+        found.after,
+    )
     options = dataclasses.replace(settings.assimilation, inflation=found.factor)
     raw = dict(settings.raw)
     raw["assimilation"] = {**raw["assimilation"], "inflation": found.factor}

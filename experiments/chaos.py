@@ -25,10 +25,10 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from experiments import cli
-from experiments.files import write_text
+from experiments.process import cli
 from slams_jax.errors import InputError, RunError
-from slams_jax.model import SCORE
+from slams_jax.models.saved import SCORE
+from slams_jax.storage import write_text
 from slams_jax.training import read_metrics, restore_run
 from slams_jax.training.arrays import manifest
 
@@ -123,10 +123,15 @@ class Training:
         self.directory = folder / name / SCORE
         self.log = folder / f"{name}.log"  # of the newest process
         self._command = [
-            sys.executable, "-m", "experiments.train", *TRAINING,
-            f"--config.score_training.steps={steps}", f"--config.workdir={folder / name}",
-            f"--config.nature.cache={folder / 'cache'}", f"--config.data.cache={folder / 'cache'}",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "experiments.train",
+            *TRAINING,
+            f"--config.score_training.steps={steps}",
+            f"--config.workdir={folder / name}",
+            f"--config.nature.cache={folder / 'cache'}",
+            f"--config.data.cache={folder / 'cache'}",
+        ]
         self._environment = {
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -211,9 +216,12 @@ def compare(a: Path, b: Path) -> list[str]:
             if ours.record.get(name) != theirs.record.get(name)
         ]
     records = [
-        [{k: v for k, v in r.items() if k != "samples_per_second"}
-         for r in read_metrics(directory / "metrics.jsonl")] for directory in (a, b)
-    ]  # fmt: skip
+        [
+            {k: v for k, v in r.items() if k != "samples_per_second"}
+            for r in read_metrics(directory / "metrics.jsonl")
+        ]
+        for directory in (a, b)
+    ]
     if records[0] != records[1]:
         found.append("metrics.jsonl")
     return found

@@ -10,10 +10,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli
-from slams_jax import cost
+from experiments.process import cli
 from slams_jax.errors import InputError
-from slams_jax.score import ScoreConfig
+from slams_jax.models import cost
+from slams_jax.models.score import ScoreConfig
 
 UTILISATION = flags.DEFINE_float("utilisation", 0.3, "Part of a device's peak that is reached.")
 

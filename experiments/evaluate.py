@@ -19,17 +19,19 @@ import numpy as np
 import xarray as xr
 from absl import flags, logging
 
-from experiments import cli, inputs, pictures, report
-from experiments.files import write_text
-from experiments.inputs import STATE
-from experiments.models import open_model
-from experiments.observations import frames_of, open_streams
-from experiments.references import climate_of, references
-from experiments.scores import score, tables
-from experiments.settings import CONFIG, Settings, read
-from slams_jax.data.fields import stack_members
+from experiments.configuration import inputs
+from experiments.configuration.inputs import STATE
+from experiments.configuration.models import open_model
+from experiments.configuration.observations import frames_of, open_streams
+from experiments.configuration.settings import CONFIG, Settings, read
+from experiments.evaluation import pictures, report
+from experiments.evaluation.references import climate_of, references
+from experiments.evaluation.scores import score, tables
+from experiments.process import cli
+from slams_jax.data.channels import stack_members
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.storage import write_text
 from slams_jax.verify.report import markdown
 from slams_jax.verify.summary import without_nan
 
@@ -118,9 +120,11 @@ def open_analysis(path: Path, times: np.ndarray, grid: Grid) -> xr.Dataset:
         InputError: no such file, or one of other times or another grid than the configuration's.
     """
     try:
-        analysis = xr.open_zarr(path, consolidated=False) if path.suffix == ".zarr" else (
-            xr.open_dataset(path, engine="h5netcdf")
-        )  # fmt: skip
+        analysis = (
+            xr.open_zarr(path, consolidated=False)
+            if path.suffix == ".zarr"
+            else (xr.open_dataset(path, engine="h5netcdf"))
+        )
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise InputError(

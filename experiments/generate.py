@@ -24,15 +24,21 @@ import numpy as np
 import xarray as xr
 from absl import logging
 
-from experiments import cli
-from experiments.nature import HeldSuarezRun, Lorenz63Run, NatureRun, SounderSettings, read
-from experiments.settings import CONFIG, plain
-from slams_jax.data.readers import COORDINATE_ATTRIBUTES
+from experiments.configuration.nature import (
+    HeldSuarezRun,
+    Lorenz63Run,
+    NatureRun,
+    SounderSettings,
+    read,
+)
+from experiments.configuration.settings import CONFIG, plain
+from experiments.process import cli
 from slams_jax.dynamics import held_suarez, lorenz63
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, simulate, standard_pressure
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
+from slams_jax.readers.gridded import COORDINATE_ATTRIBUTES
 from slams_jax.schema import VARIABLES, channels_of
 
 FORMAT = 2  # counts up when the same settings begin to give other files
@@ -98,9 +104,14 @@ def _settle(partial: Path, final: Path) -> None:
 
 def _lorenz63(run: Lorenz63Run) -> dict[str, xr.Dataset]:
     fields = lorenz63.nature_run(
-        run.model, jax.random.key(run.seed), length=run.days, dt=run.dt, substeps=run.substeps,
-        spin_up=run.spin_up, amplitude=run.amplitude,
-    )  # fmt: skip
+        run.model,
+        jax.random.key(run.seed),
+        length=run.days,
+        dt=run.dt,
+        substeps=run.substeps,
+        spin_up=run.spin_up,
+        amplitude=run.amplitude,
+    )
     grid = Grid((0.0,), (0.0,))
     dims = ("time", "latitude", "longitude", "component")
     attributes = {"long_name": "x, y and z of Lorenz (1963)", "units": "1"}
@@ -125,9 +136,13 @@ def _held_suarez(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
         grid, channels, network.latitude, network.longitude, standard_pressure(network.altitude)
     )
     states, backgrounds = held_suarez.nature_run(
-        atmosphere, key_run, days=run.days, spin_up=run.spin_up, amplitude=run.amplitude,
+        atmosphere,
+        key_run,
+        days=run.days,
+        spin_up=run.spin_up,
+        amplitude=run.amplitude,
         report=_Progress(),
-    )  # fmt: skip
+    )
     truth, background = (
         held_suarez.temperature(atmosphere, x, run.levels) for x in (states, backgrounds)
     )
@@ -138,28 +153,35 @@ def _held_suarez(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
             key_stations, np.asarray(points(seen)), run.stations.error, ~off
         ),
         "sounder": simulate.measure(
-            key_sounder, np.asarray(sounder(seen)), np.asarray(run.sounder.error),
+            key_sounder,
+            np.asarray(sounder(seen)),
+            np.asarray(run.sounder.error),
             simulate.swath(grid, run.days),
         ),
         # Another satellite, half an orbit later.
         "olr": simulate.measure(
-            key_longwave, np.asarray(longwave(seen)), run.longwave_error,
+            key_longwave,
+            np.asarray(longwave(seen)),
+            run.longwave_error,
             simulate.swath(grid, run.days, first_orbit=0.5),
         ),
-    }  # fmt: skip
+    }
     return {
         "state": _temperature(truth, grid, run.levels),
         "background": _temperature(background, grid, run.levels),
         "stations": _stations(observed["stations"], network, run.stations.error),
         "sounder": _brightness(observed["sounder"], grid, run.sounder),
         "olr": _dataset(
-            {"outgoing_longwave_radiation": (
-                ("time", "latitude", "longitude"), observed["olr"],
-                _attributes("outgoing_longwave_radiation", run.longwave_error),
-            )},
+            {
+                "outgoing_longwave_radiation": (
+                    ("time", "latitude", "longitude"),
+                    observed["olr"],
+                    _attributes("outgoing_longwave_radiation", run.longwave_error),
+                )
+            },
             grid,
         ),
-    }  # fmt: skip
+    }
 
 
 def _temperature(values: np.ndarray, grid: Grid, levels: tuple[float, ...]) -> xr.Dataset:
@@ -175,11 +197,13 @@ def _temperature(values: np.ndarray, grid: Grid, levels: tuple[float, ...]) -> x
 def _stations(values: np.ndarray, network: simulate.Network, error: float) -> xr.Dataset:
     height = {"standard_name": "height_above_mean_sea_level", "units": "m"}
     horizontal = {
-        name: ("station", getattr(network, name), {
-            k: v for k, v in COORDINATE_ATTRIBUTES[name].items() if k != "axis"
-        })
+        name: (
+            "station",
+            getattr(network, name),
+            {k: v for k, v in COORDINATE_ATTRIBUTES[name].items() if k != "axis"},
+        )
         for name in ("latitude", "longitude")
-    }  # fmt: skip
+    }
     names = [f"S{i:03d}" for i in range(values.shape[1])]
     return _dataset(
         {"temperature": (("time", "station"), values, _attributes("temperature", error))},
@@ -239,8 +263,14 @@ class _Progress:
             return
         self.said = now
         each = (now - self.started) / max(1, done - 1)
-        logging.info("%s: %d of %d days, %.2f s/day, %.0f s left", stage, done, total, each,
-                     each * (total - done))  # fmt: skip
+        logging.info(
+            "%s: %d of %d days, %.2f s/day, %.0f s left",
+            stage,
+            done,
+            total,
+            each,
+            each * (total - done),
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from experiments.distributed import COORDINATOR, PROCESS, PROCESSES
+from experiments.process.distributed import COORDINATOR, PROCESS, PROCESSES
 
 GRACE = 5.0  # seconds between asking a process to stop and making it
 VIRTUAL = "--xla_force_host_platform_device_count"
@@ -36,12 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.devices:
         others = re.sub(rf"{VIRTUAL}=\d+", "", base.get("XLA_FLAGS", ""))
         base |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{others} {VIRTUAL}={options.devices}"}
-    return _wait_for([
-        subprocess.Popen(
-            command, env={**base, PROCESSES: str(options.processes), PROCESS: str(i)}
-        )
-        for i in range(options.processes)
-    ])  # fmt: skip
+    return _wait_for(
+        [
+            subprocess.Popen(
+                command, env={**base, PROCESSES: str(options.processes), PROCESS: str(i)}
+            )
+            for i in range(options.processes)
+        ]
+    )
 
 
 def _wait_for(running: Sequence[subprocess.Popen]) -> int:

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
-from experiments import cli, inputs
-from experiments.files import write_text
-from experiments.inputs import BACKGROUND, STATE, Inputs
-from experiments.settings import CONFIG, read
+from experiments.configuration import inputs
+from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
+from experiments.configuration.settings import CONFIG, read
+from experiments.process import cli
 from slams_jax.data.store import Field
-from slams_jax.data.survey import Survey, sample, survey
+from slams_jax.data.summary import Survey, sample, survey
 from slams_jax.data.windows import read_rows
 from slams_jax.errors import InputError
 from slams_jax.schema import VARIABLES
+from slams_jax.storage import write_text
 from slams_jax.verify import plots
 from slams_jax.verify.overview import Shown, overview
 
@@ -75,12 +76,14 @@ def summarise(data: Inputs, surveys: dict[str, Survey]) -> dict[str, Any]:
             "channels": [
                 {
                     "name": _label(field, i),
-                    **{k: _plain(getattr(numbers, k)[i]) for k in
-                       ("missing", "minimum", "mean", "maximum", "std")},
+                    **{
+                        k: _plain(getattr(numbers, k)[i])
+                        for k in ("missing", "minimum", "mean", "maximum", "std")
+                    },
                 }
                 for i in range(len(field.channels))
             ],
-        }  # fmt: skip
+        }
     return {
         "archive": str(archive.path),
         "bytes": sum(int(f.array.nbytes) for f in archive.fields.values()),

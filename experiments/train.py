@@ -16,18 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from experiments import cli, inputs
-from experiments.inputs import BACKGROUND, STATE, Inputs
-from experiments.models import network_settings
-from experiments.settings import CONFIG, Settings, Training, read
-from slams_jax import autoencoder, estimate, score
-from slams_jax.autoencoder import AutoencoderConfig
+from experiments.configuration import inputs
+from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
+from experiments.configuration.models import network_settings
+from experiments.configuration.settings import CONFIG, Settings, Training, read
+from experiments.process import cli
 from slams_jax.data import window_loader
-from slams_jax.lock import locked
 from slams_jax.mesh import place, whole
-from slams_jax.model import AUTOENCODER, SCORE, Networks, describe
+from slams_jax.models import autoencoder, score
+from slams_jax.models import error_statistics as estimate
+from slams_jax.models.autoencoder import AutoencoderConfig
+from slams_jax.models.model import Networks
+from slams_jax.models.saved import AUTOENCODER, SCORE, describe
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Separable, fit_prior, fit_separable
+from slams_jax.storage import locked
 from slams_jax.training import fit, restore_model
 from slams_jax.training.devices import in_batches, is_writer, wait_for_all
 
@@ -79,9 +82,13 @@ def _train(settings: Settings) -> None:
     increment_error = state_error
     if config is not None and BACKGROUND in data.archive.fields:
         increment_error = estimate.reconstruction_error(
-            networks, arrays, data.read, data.frames("validation"),
-            data.archive.grid.area_weights(), beside=BACKGROUND,
-        )  # fmt: skip
+            networks,
+            arrays,
+            data.read,
+            data.frames("validation"),
+            data.archive.grid.area_weights(),
+            beside=BACKGROUND,
+        )
     statistics: dict[str, Any] = {
         "fields": {n: s._asdict() for n, s in data.statistics.items() if n != BACKGROUND},
         "state_error": state_error,
@@ -112,9 +119,12 @@ def _train_autoencoder(settings: Settings, data: Inputs, config: AutoencoderConf
         lambda key: autoencoder.init(config, key, grid.shape, states=states),
         lambda period, **how: window_loader(
             {n: f.array for n, f in fields.items()} | {"times": data.archive.times},
-            length=1, span=data.spans[period], transform=data.standardise_window, **how,
+            length=1,
+            span=data.spans[period],
+            transform=data.standardise_window,
+            **how,
         ),
-    )  # fmt: skip
+    )
 
 
 def _train_score(
@@ -152,13 +162,17 @@ def _train_score(
         loss_fn,
         lambda key: (score.init(networks.score, key, networks.frame_shape[:2]), {}),
         lambda period, **how: window_loader(
-            arrays, length=networks.score.window, times=data.archive.times,
-            span=data.spans[period], transform=transform, **how,
+            arrays,
+            length=networks.score.window,
+            times=data.archive.times,
+            span=data.spans[period],
+            transform=transform,
+            **how,
         ),
         prepare=prepare,
         metadata={"model": about},
         statistics=statistics,
-    )  # fmt: skip
+    )
 
 
 def _fit(
@@ -174,9 +188,12 @@ def _fit(
 ) -> None:
     """One stage: what both have in common."""
     batches = loader(
-        "train", batch_size=training.batch_size, seed=settings.seed,
-        shard_index=jax.process_index(), shard_count=jax.process_count(),
-    )  # fmt: skip
+        "train",
+        batch_size=training.batch_size,
+        seed=settings.seed,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+    )
 
     def loss_of(params, model_state, key, batch):
         return loss_fn(params, model_state, key, prepare(key, batch))[0]
@@ -253,9 +270,12 @@ def _error_covariances(
         errors["background_error"] = background - truth
     if settings.assimilation.latent_inputs:
         errors["latent_error"] = estimate.latent_errors(
-            networks, arrays, data.read, data.frames("validation"),
+            networks,
+            arrays,
+            data.read,
+            data.frames("validation"),
             settings.assimilation.latent_inputs,
-        )  # fmt: skip
+        )
     result = {}
     for name, sample in errors.items():
         covariance, bias = fit_separable(sample, rank=rank)

@@ -4,15 +4,12 @@ The front door is `assimilate`; the rooms behind it (`data`, `observe`, `diffusi
 `verify`, ...) are for use on their own.
 """
 
-from slams_jax.assimilation import assimilate
-from slams_jax.data import open_dataset, read_stations
-from slams_jax.data.observations import Observations
-from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.assimilation import Observations, assimilate, fit_inflation
+from slams_jax.diffusion import CosineSchedule, GuidanceConfig, SamplerConfig, preset
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
-from slams_jax.inflation import fit_inflation
-from slams_jax.model import Model, load_model
-from slams_jax.presets import GuidanceConfig, preset
+from slams_jax.models import Model, load_model
+from slams_jax.readers import open_dataset, read_stations
 
 __version__ = "0.1.0"
 

@@ -18,14 +18,23 @@ DIMS = (TIME, LEVEL, LATITUDE, LONGITUDE)
 COORDINATE_ALIASES = {
     TIME: ("time", "valid_time", "date", "t", "times", "datetime"),
     LEVEL: (
-        "level", "lev", "plev", "pressure_level", "isobaricinhpa", "pressure", "pfull", "p",
-        "isobaric", "levels", "air_pressure",
+        "level",
+        "lev",
+        "plev",
+        "pressure_level",
+        "isobaricinhpa",
+        "pressure",
+        "pfull",
+        "p",
+        "isobaric",
+        "levels",
+        "air_pressure",
     ),
     LATITUDE: ("latitude", "lat", "y", "nav_lat", "lats"),
     LONGITUDE: ("longitude", "lon", "x", "nav_lon", "lons"),
     MEMBER: ("member", "number", "realization", "ensemble", "ens"),
     ALTITUDE: ("altitude", "elevation", "height", "alt", "elev"),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """Data that are wrong: one clear line each, none accepted silently."""
 
-import error_table
 import pytest
-import test_bad_input
-from bad_data import CORPUS
 
 from slams_jax.errors import InputError
+from support import error_table
+from support.bad_commands import COMMANDS
+from support.bad_data import CORPUS
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda c: f"{c.group}: {c.what}")
@@ -22,9 +22,7 @@ def test_every_bad_input_is_one_clear_line(case, tmp_path):
 def test_the_page_lists_the_corpus_and_nothing_else():
     corpus = {(case.group, case.what) for case in CORPUS}
     assert len(corpus) == len(CORPUS)
-    commands = {
-        (f"`{name}`", what) for name, cases in test_bad_input.COMMANDS.items() for what in cases
-    }
+    commands = {(f"`{name}`", what) for name, cases in COMMANDS.items() for what in cases}
     rows = error_table.known_rows()
     assert len(rows) == len(set(rows))
     assert set(rows) == corpus | commands

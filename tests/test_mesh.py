@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from small_model import times, tiny_model
 
-from slams_jax import score
-from slams_jax.assimilation import assimilate
-from slams_jax.cost import collectives_in
+from slams_jax.assimilation.analysis import assimilate
 from slams_jax.data import climatology
-from slams_jax.data.fields import unstack_channels
+from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import CosineSchedule, SamplerConfig, sample_ensemble
+from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.errors import InputError
 from slams_jax.mesh import DATA, MEMBER, SPACE, analysis_mesh, in_bands, place, to_host
+from slams_jax.models import score
+from slams_jax.models.cost import collectives_in
 from slams_jax.networks import pad
+from support.small_model import times, tiny_model
 
 
 def mesh_of(**axes):
@@ -59,16 +60,23 @@ def test_devices_that_are_not_there(split, message):
 def test_fields_lie_in_bands_and_the_rest_is_whole():
     mesh = mesh_of(space=4)
     tree = {
-        "trajectory": np.zeros((3, 8, 6, 2)), "frame": np.zeros((8, 6, 2)),
-        "patterns": np.zeros((48, 5)), "stations": np.zeros((3, 7)), "number": np.zeros(()),
+        "trajectory": np.zeros((3, 8, 6, 2)),
+        "frame": np.zeros((8, 6, 2)),
+        "patterns": np.zeros((48, 5)),
+        "stations": np.zeros((3, 7)),
+        "number": np.zeros(()),
         "odd": np.zeros((3, 5, 6, 2)),
-    }  # fmt: skip
+    }
     placed = place(tree, mesh, in_bands(mesh, (8, 6), (5, 6)))
     shapes = {name: x.addressable_shards[0].data.shape for name, x in placed.items()}
     assert shapes == {
-        "trajectory": (3, 2, 6, 2), "frame": (2, 6, 2), "patterns": (12, 5), "stations": (3, 7),
-        "number": (), "odd": (3, 5, 6, 2),
-    }  # fmt: skip
+        "trajectory": (3, 2, 6, 2),
+        "frame": (2, 6, 2),
+        "patterns": (12, 5),
+        "stations": (3, 7),
+        "number": (),
+        "odd": (3, 5, 6, 2),
+    }
     for name, x in placed.items():
         np.testing.assert_array_equal(to_host(x), tree[name])
 
@@ -97,7 +105,7 @@ def denoise(space):
     noise = lambda x: 0.1 * np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
     params = jax.tree.map(lambda x: x + noise(x), params)
     window = score.window_denoiser(config, CosineSchedule(), params)
-    trajectory = score.trajectory_denoiser(window, 3)
+    trajectory = trajectory_denoiser(window, 3)
     mesh = mesh_of(space=space)
     bands = NamedSharding(mesh, PartitionSpec(None, SPACE))
     x = jax.device_put(jax.random.normal(jax.random.key(1), (5, 64, 64, 4)), bands)
@@ -124,11 +132,18 @@ def analyse(mesh, *, latent):
     truth = climatology(model.statistics["state"], at)
     background = unstack_channels(
         truth[None], model.channels, at, model.grid.latitude, model.grid.longitude
-    ).isel(member=0)  # fmt: skip
+    ).isel(member=0)
     return assimilate(
-        model, None if latent else background, [], members=3, key=jax.random.key(3), times=at,
-        window_chunk=1, sampler=SamplerConfig(steps=4), mesh=mesh,
-    )["temperature"].values  # fmt: skip
+        model,
+        None if latent else background,
+        [],
+        members=3,
+        key=jax.random.key(3),
+        times=at,
+        window_chunk=1,
+        sampler=SamplerConfig(steps=4),
+        mesh=mesh,
+    )["temperature"].values
 
 
 def test_a_draw_does_not_depend_on_its_devices():

@@ -22,11 +22,13 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from slams_jax import CosineSchedule, SamplerConfig, score
+from slams_jax import CosineSchedule, SamplerConfig
 from slams_jax.baselines import particle_filter
 from slams_jax.data import window_loader
 from slams_jax.diffusion import guide, sample, sample_ensemble
+from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.dynamics import Lorenz63, lorenz63
+from slams_jax.models import score
 from slams_jax.observe import Diagonal, Identity, fit_prior, make_stream, whitened_innovations
 from slams_jax.training import OptimiserConfig, fit
 
@@ -83,7 +85,7 @@ trained = fit(
 # %%
 params = jax.device_get(trained.ema)
 window = score.window_denoiser(config, schedule, params)
-prior = score.trajectory_denoiser(window, config.window)
+prior = trajectory_denoiser(window, config.window)
 
 # %% [markdown]
 # ## The observations
@@ -205,8 +207,14 @@ for i, (axis, name) in enumerate(zip(axes, "xyz", strict=True)):
     axis.plot(time, members[:, :, i].mean(axis=0), color="tab:blue", label="ensemble")
     for sign in (-2, 2):
         bound = exact_mean[:, i] + sign * exact_spread[:, i]
-        axis.plot(time, bound, color="tab:orange", linestyle="--", linewidth=1,
-                  label="exact posterior, 2 standard deviations" if sign > 0 else None)  # fmt: skip
+        axis.plot(
+            time,
+            bound,
+            color="tab:orange",
+            linestyle="--",
+            linewidth=1,
+            label="exact posterior, 2 standard deviations" if sign > 0 else None,
+        )
     axis.plot(time, truth[:, i], color="black", linewidth=1, label="truth")
     axis.plot(time, values[:, i], "k.", markersize=8, label="observations")
     axis.set_ylabel(name)

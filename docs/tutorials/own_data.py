@@ -26,10 +26,10 @@ from slams_jax import (
     assimilate,
     open_dataset,
     read_stations,
-    score,
 )
 from slams_jax.data import channels_in, fit_statistics, stack_channels, standardise, window_loader
-from slams_jax.model import Networks
+from slams_jax.models import score
+from slams_jax.models.model import Networks
 from slams_jax.networks import compiler_options
 from slams_jax.observe import fit_prior, fit_separable
 from slams_jax.training import OptimiserConfig, fit
@@ -89,17 +89,19 @@ write("forecasts.nc", forecast)
 # %%
 rows, columns = rng.integers(0, NORTH.size, 20), rng.integers(0, EAST.size, 20)
 table = pd.concat(
-    pd.DataFrame({
-        "time": time,
-        "station": f"S{k:02d}",
-        "latitude": NORTH[i],
-        "longitude": EAST[j],
-        "altitude": 110.9,
-        "variable": "temperature",
-        "value": truth[:, 0, i, j] + 0.5 * rng.standard_normal(DAYS),
-    }).sample(frac=0.9, random_state=k)
+    pd.DataFrame(
+        {
+            "time": time,
+            "station": f"S{k:02d}",
+            "latitude": NORTH[i],
+            "longitude": EAST[j],
+            "altitude": 110.9,
+            "variable": "temperature",
+            "value": truth[:, 0, i, j] + 0.5 * rng.standard_normal(DAYS),
+        }
+    ).sample(frac=0.9, random_state=k)
     for k, (i, j) in enumerate(zip(rows, columns, strict=True))
-)  # fmt: skip
+)
 table.sort_values("time").to_csv(folder / "stations.csv", index=False)
 table.head(3)
 
@@ -258,9 +260,12 @@ figure, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True, layout="constrai
 for axis, (name, field) in zip(axes, fields.items(), strict=True):
     low, cmap = (0.0, "viridis") if name == "spread" else (-4.0, "RdBu_r")
     field.sel(time=day, level=1000).plot(
-        ax=axis, vmin=low, vmax=2.0 if name == "spread" else 4.0, cmap=cmap,
+        ax=axis,
+        vmin=low,
+        vmax=2.0 if name == "spread" else 4.0,
+        cmap=cmap,
         cbar_kwargs={"label": "K", "orientation": "horizontal"},
-    )  # fmt: skip
+    )
     axis.plot(used.longitude, used.latitude, "k^", markersize=4)
     axis.set(title=name, xlabel="", ylabel="")
 plt.show()

@@ -18,9 +18,9 @@ import numpy as np
 from slams_jax import CosineSchedule, SamplerConfig
 from slams_jax.data import window_loader
 from slams_jax.diffusion import guide, sample, sample_ensemble, target, to_denoised
+from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.dynamics import Lorenz63, lorenz63
 from slams_jax.observe import Diagonal, Select, fit_prior, make_stream, whitened_innovations
-from slams_jax.score import trajectory_denoiser
 from slams_jax.training import OptimiserConfig, fit
 
 run, _ = lorenz63.nature_run(
@@ -157,15 +157,21 @@ def innovations(x, extra):
 
 
 posterior = guide(
-    prior, innovations, schedule, rule="mmps", iterations=1,
+    prior,
+    innovations,
+    schedule,
+    rule="mmps",
+    iterations=1,
     covariance=fit_prior(states[-4000:]).posterior,
-)  # fmt: skip
+)
 members = ensemble(posterior, jax.random.key(2), 32)
 
 errors = np.sqrt(np.mean((members.mean(axis=0) - truth) ** 2, axis=0))
 for i, name in enumerate("xyz"):
-    print(f"{name}: climatology {std[i]:.1f}, error of the analysis {errors[i]:.1f}, "
-          f"spread {members[:, :, i].std(axis=0, ddof=1).mean():.1f}")  # fmt: skip
+    print(
+        f"{name}: climatology {std[i]:.1f}, error of the analysis {errors[i]:.1f}, "
+        f"spread {members[:, :, i].std(axis=0, ddof=1).mean():.1f}"
+    )
 
 # %% tags=["check"]
 assert np.all(np.abs(free.mean(axis=(0, 1)) - mean) < 0.45 * std)

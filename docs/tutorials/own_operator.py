@@ -18,10 +18,10 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from slams_jax import CosineSchedule, Grid, Observations, SamplerConfig
-from slams_jax.calibration import GaussianPrior
-from slams_jax.data.observations import to_stream
+from slams_jax.assimilation.observations import to_stream
 from slams_jax.diffusion import guide, sample, sample_ensemble
 from slams_jax.observe import whitened_innovations
+from slams_jax.reference_problems import GaussianPrior
 from slams_jax.schema import channels_of
 
 # %% [markdown]

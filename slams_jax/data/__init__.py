@@ -1,11 +1,8 @@
-"""Data in: files to datasets of one schema, a memory-mapped cache, statistics and windows."""
+"""Datasets to training arrays: a memory-mapped cache, statistics and windows."""
 
 from slams_jax.data.archive import build_archive, channels_in
-from slams_jax.data.fields import stack_channels, unstack_channels
-from slams_jax.data.gridded import grid_points
-from slams_jax.data.periods import check_times, period_bounds, select_period, split_periods
-from slams_jax.data.readers import open_dataset
-from slams_jax.data.stations import read_stations
+from slams_jax.data.channels import stack_channels, unstack_channels
+from slams_jax.data.gridding import grid_points
 from slams_jax.data.statistics import (
     Statistics,
     climatology,
@@ -22,16 +19,10 @@ __all__ = [
     "Statistics",
     "build_archive",
     "channels_in",
-    "check_times",
     "climatology",
     "fit_statistics",
     "grid_points",
     "open_archive",
-    "open_dataset",
-    "period_bounds",
-    "read_stations",
-    "select_period",
-    "split_periods",
     "stack_channels",
     "standardise",
     "unstack_channels",

@@ -19,10 +19,10 @@ import numpy as np
 import xarray as xr
 from absl import logging
 
-from slams_jax.data.periods import check_times
 from slams_jax.data.store import Archive, Source, open_archive, write_archive
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.readers.periods import check_times
 from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, TIME, Channel
 
 STATE = "state"  # the field whose times and grid the others follow

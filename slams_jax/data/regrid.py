@@ -25,9 +25,9 @@ import numpy as np
 import xarray as xr
 from scipy import sparse
 
-from slams_jax.data.lazy import LazyArray, computed, first_axis_blocks
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.readers.lazy import LazyArray, computed, first_axis_blocks
 from slams_jax.schema import LATITUDE, LONGITUDE
 
 Method = Literal["conservative", "bilinear", "nearest"]

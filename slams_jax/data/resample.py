@@ -10,9 +10,9 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from slams_jax.data.lazy import LazyArray, computed, first_axis_blocks
-from slams_jax.data.periods import check_times
 from slams_jax.errors import InputError
+from slams_jax.readers.lazy import LazyArray, computed, first_axis_blocks
+from slams_jax.readers.periods import check_times
 from slams_jax.schema import TIME
 
 Matching = Literal["exact", "nearest", "mean", "sum"]

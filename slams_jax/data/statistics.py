@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from slams_jax.data.periods import check_times
 from slams_jax.errors import InputError
+from slams_jax.readers.periods import check_times
 
 YEAR = 365.2425  # days, mean Gregorian year
 _CHUNK = 2**22  # values read at once

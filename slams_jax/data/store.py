@@ -23,9 +23,9 @@ import xarray as xr
 from absl import logging
 
 from slams_jax.data import journal
-from slams_jax.data.units import check_plausible
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.readers.units import check_plausible
 from slams_jax.schema import LATITUDE, LONGITUDE, TIME, VARIABLES, Channel
 
 _CHUNK_BYTES = 2**26  # of a field, written at once

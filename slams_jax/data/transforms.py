@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from slams_jax.data.lazy import LazyArray, computed
 from slams_jax.errors import InputError
+from slams_jax.readers.lazy import LazyArray, computed
 from slams_jax.schema import VARIABLES
 
 Transform = Literal["log1p"]

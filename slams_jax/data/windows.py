@@ -7,8 +7,8 @@ from typing import Any
 import grain
 import numpy as np
 
-from slams_jax.data.periods import check_times
 from slams_jax.errors import InputError, RunError
+from slams_jax.readers.periods import check_times
 
 Batch = dict[str, np.ndarray]
 

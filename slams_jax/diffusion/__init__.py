@@ -1,7 +1,9 @@
 """Diffusion: schedule, guidance, solvers and the sampler."""
 
+from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.guidance import guide
+from slams_jax.diffusion.presets import GuidanceConfig, preset
 from slams_jax.diffusion.sampler import (
     DrawInfo,
     SamplerConfig,
@@ -18,11 +20,13 @@ __all__ = [
     "CosineSchedule",
     "DrawInfo",
     "ExponentialSolver",
+    "GuidanceConfig",
     "PredictorCorrector",
     "SamplerConfig",
     "equal_parts",
     "evaluations",
     "guide",
+    "preset",
     "sample",
     "sample_ensemble",
     "sample_with_info",
@@ -30,4 +34,5 @@ __all__ = [
     "time_grid",
     "to_denoised",
     "to_score",
+    "trajectory_denoiser",
 ]

@@ -29,9 +29,24 @@ from slams_jax.grid import Grid
 
 # Sixteen layers; the upper ones thin, so that 10 and 50 hPa lie between layers and not above them.
 SIGMA_BOUNDARIES = (
-    0.0, 0.012, 0.03, 0.06, 0.095, 0.14, 0.2, 0.27, 0.35, 0.44, 0.54, 0.64, 0.74, 0.83, 0.9, 0.955,
+    0.0,
+    0.012,
+    0.03,
+    0.06,
+    0.095,
+    0.14,
+    0.2,
+    0.27,
+    0.35,
+    0.44,
+    0.54,
+    0.64,
+    0.74,
+    0.83,
+    0.9,
+    0.955,
     1.0,
-)  # fmt: skip
+)
 
 SECONDS_PER_DAY = 86400.0
 

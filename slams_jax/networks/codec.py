@@ -141,9 +141,14 @@ class Decoder(nn.Module):
         """Decode to `shape` = (lat, lon)."""
         channels = self.channels * self.compression**2
         trunk = Trunk(
-            channels, self.width, self.blocks, self.kernel, self.padding, self.coordinates,
+            channels,
+            self.width,
+            self.blocks,
+            self.kernel,
+            self.padding,
+            self.coordinates,
             self.compute,
-        )  # fmt: skip
+        )
         linear = Conv(channels, self.kernel, self.padding, bias=False, name="linear")
         patch = linear(z) + trunk(z)
         return depth_to_space(patch, self.compression)[:, : shape[0], : shape[1]]

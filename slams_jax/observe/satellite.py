@@ -65,8 +65,9 @@ class Sounder:
         if not peaks or any(not 0.0 < p < SURFACE_PRESSURE for p in peaks):
             raise InputError(f"peaks must lie in (0, {SURFACE_PRESSURE}) hPa, got {tuple(peaks)}")
         index, levels = _profile(channels, min(peaks) * 1.5, max(peaks), "the sounder")
-        weights = [_weights(levels, lambda p, peak=peak: np.exp(-((p / peak) ** 2)))
-                   for peak in peaks]  # fmt: skip
+        weights = [
+            _weights(levels, lambda p, peak=peak: np.exp(-((p / peak) ** 2))) for peak in peaks
+        ]
         return cls(jnp.asarray(np.stack(weights), jnp.float32), index)
 
 

@@ -30,8 +30,8 @@ from jaxtyping import PyTree
 
 from slams_jax.aliases import Params
 from slams_jax.errors import Diverged, InputError, Preempted, RunError
-from slams_jax.lock import locked
 from slams_jax.mesh import place, shardings
+from slams_jax.storage import locked
 from slams_jax.training import arrays
 from slams_jax.training.chatter import without_chatter
 from slams_jax.training.checkpoint import Checkpoints, Restored, discard
@@ -190,19 +190,27 @@ def fit(
             parts = _Parts(
                 place=lambda restored: _place(init, restored, mesh, sharded=sharded),
                 step=make_step(
-                    loss_fn, optimiser, mesh=mesh, prepare=prepare, accumulate=accumulate,
-                    sharded=sharded, compiler_options=compiler_options,
+                    loss_fn,
+                    optimiser,
+                    mesh=mesh,
+                    prepare=prepare,
+                    accumulate=accumulate,
+                    sharded=sharded,
+                    compiler_options=compiler_options,
                 ),
                 feed=_prefetch(batches, first, mesh),
                 record=partial(
-                    _record, directory, plan=plan, samples=size,
+                    _record,
+                    directory,
+                    plan=plan,
+                    samples=size,
                     schedule=learning_rate_schedule(optimiser),
                 ),
                 plan=plan,
                 validate=validate,
                 checkpoints=checkpoints,
                 should_stop=should_stop,
-            )  # fmt: skip
+            )
             return _train(parts, restored)
         except Diverged as error:
             raise _explained(error, checkpoints, LOWER) from None

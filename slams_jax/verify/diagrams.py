@@ -57,11 +57,16 @@ def score_differences(
             reach = [found["difference"] - found["low"], found["high"] - found["difference"]]
             # Lines side by side, a little above and below the level.
             place = levels * np.exp(0.02 * (position - (len(references) - 1) / 2))
-            axis.errorbar(found["difference"], place, xerr=reach, ms=4.5, lw=1.2, capsize=2.5,
-                          **style)  # fmt: skip
+            axis.errorbar(
+                found["difference"], place, xerr=reach, ms=4.5, lw=1.2, capsize=2.5, **style
+            )
         axis.axvline(0.0, color="k", lw=0.8, zorder=1)
-        label_axis(axis, score, f"Difference of {score} ({units})\nbetter < 0 < worse",
-                   "Pressure (hPa)" if index == 0 else "")  # fmt: skip
+        label_axis(
+            axis,
+            score,
+            f"Difference of {score} ({units})\nbetter < 0 < worse",
+            "Pressure (hPa)" if index == 0 else "",
+        )
         pressure_axis(axis, levels)
     legend_below(figure, axes[0])
     figure.suptitle(title, fontsize=FONT + 2)
@@ -94,8 +99,13 @@ def spread_by_region(
     for index, (axis, (region, systems)) in enumerate(zip(axes, regions.items(), strict=True)):
         for position, (system, found) in enumerate(systems.items()):
             style = look(system, position)
-            axis.plot(found["rmse"], levels, lw=1.5, ms=4,
-                      **(style | {"label": f"Error, {style['label']}"}))  # fmt: skip
+            axis.plot(
+                found["rmse"],
+                levels,
+                lw=1.5,
+                ms=4,
+                **(style | {"label": f"Error, {style['label']}"}),
+            )
             style |= {"label": f"Spread, {style['label']}", "marker": "none"}
             axis.plot(found["spread"], levels, lw=1.5, ls="--", **style)
         label_axis(axis, region.capitalize(), units, "Pressure (hPa)" if index == 0 else "")
@@ -167,8 +177,14 @@ def reliability_diagram(
         for position, (system, (frequency, share)) in enumerate(systems.items()):
             style = look(system, position)
             axis.plot(probability, frequency[:, panel], lw=1.3, ms=2.5, **style)
-            axis.scatter(probability, frequency[:, panel], 8 + 150 * share[:, panel],
-                         color=style["color"], alpha=0.45, linewidths=0)  # fmt: skip
+            axis.scatter(
+                probability,
+                frequency[:, panel],
+                8 + 150 * share[:, panel],
+                color=style["color"],
+                alpha=0.45,
+                linewidths=0,
+            )
         axis.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
         label_axis(axis, name, "Forecast probability", "Frequency" if panel == 0 else "")
     legend_below(figure, axes[0])
@@ -208,8 +224,13 @@ def spectra(
             for kind, power in kinds.items():
                 axis = axes[0 if kind == "power" else 1, panel]
                 label = style["label"] if kind != "spread" else f"Spread, {style['label']}"
-                axis.plot(wavenumber[1:], power[1:, panel], lw=1.4, ls=DASHES[kind],
-                          **(style | {"label": label}))  # fmt: skip
+                axis.plot(
+                    wavenumber[1:],
+                    power[1:, panel],
+                    lw=1.4,
+                    ls=DASHES[kind],
+                    **(style | {"label": label}),
+                )
         for axis in axes[:, panel]:
             axis.set_xscale("log")
             axis.set_yscale("log")
@@ -294,5 +315,11 @@ def _legend_of_all(figure: Any, axes: Iterable[Any]) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower center",
-                  ncols=min(len(found), 6), fontsize=FONT - 1, frameon=False)  # fmt: skip
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=min(len(found), 6),
+        fontsize=FONT - 1,
+        frameon=False,
+    )

@@ -78,8 +78,14 @@ def label_axis(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
 def legend_below(figure: Any, axis: Any) -> None:
     """One legend under all panels, of what `axis` shows."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5),
-                  fontsize=FONT - 1, frameon=False)  # fmt: skip
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 5),
+        fontsize=FONT - 1,
+        frameon=False,
+    )
 
 
 def look(system: str, position: int) -> dict[str, Any]:

@@ -255,8 +255,14 @@ def training_curves(
     axis = figure.subplots()
     for (key, points), (color, marker) in zip(curves.items(), palette(len(curves)), strict=True):
         sparse = len(points) <= 40
-        axis.plot(*points.T, color=color, lw=1.3, marker=marker if sparse else "none", ms=4,
-                  label=key.replace("_", " "))  # fmt: skip
+        axis.plot(
+            *points.T,
+            color=color,
+            lw=1.3,
+            marker=marker if sparse else "none",
+            ms=4,
+            label=key.replace("_", " "),
+        )
     if min(points[:, 1].min() for points in curves.values()) > 0:
         axis.set_yscale("log")
     label_axis(axis, title, "Step", "Loss")

@@ -148,9 +148,8 @@ def binned_spread_skill(
     variance = flat(x.var(axis=0, ddof=1) * (size + 1) / size)
     square = flat((x.mean(axis=0) - y) ** 2)
     found = [
-        _bin_means(v, s, w, bins)
-        for v, s, w in zip(variance, square, flat(area), strict=True)
-    ]  # fmt: skip
+        _bin_means(v, s, w, bins) for v, s, w in zip(variance, square, flat(area), strict=True)
+    ]
     spread, error = np.sqrt(np.array(found)).transpose(1, 2, 0)
     return spread, error
 

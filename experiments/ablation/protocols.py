@@ -1,0 +1,232 @@
+"""The two protocols of experiments.ablation: one analysis of one model with one setting, scored.
+
+*released*: what was published with SLAMS. The target is the true latent E(truth, modalities),
+degraded by the setting; there is no background; the score is W1 between the pooled standardised
+values of analysis and truth, at every `every`-th time. The pixel model has no encoder: there the
+true state is degraded.
+
+*corrected*: the setting degrades the true state, in physical units; the background, which is
+wrong, enters with its error covariance; modalities enter as their own observation of the latent,
+z_y = E(modalities). The scores are those of the field, at every time, and paired between models.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.configuration.inputs import STATE, Inputs
+from experiments.configuration.observations import degrading, frames_of, simulated
+from experiments.configuration.settings import Settings
+from experiments.evaluation.references import climate_of, optimal_interpolation_of
+from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.observations import Observations, simulate
+from slams_jax.data.channels import stack_channels, stack_members
+from slams_jax.mesh import analysis_mesh
+from slams_jax.models.model import Model, encode
+from slams_jax.observe import Diagonal, Stream, make_stream
+from slams_jax.verify import metrics
+
+Row = dict[str, Any]
+ENCODED = 32  # frames encoded at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How the target of an analysis is degraded.
+
+    Attributes:
+        name: unique.
+        kind: block means, or sparse samples.
+        factor: of the blocks or the samples, on the grid of the state.
+        error: standard deviation of the noise, in climatological standard deviations.
+        every: times between observations.
+    """
+
+    name: str
+    kind: Literal["coarse", "stride"]
+    factor: int
+    error: float
+    every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A trained model with its configuration and data."""
+
+    settings: Settings
+    data: Inputs
+    model: Model
+
+    def fits(self, protocol: str, setting: Setting) -> bool:
+        """Whether the setting can degrade the latents (or the states) of this model."""
+        if protocol == "released":
+            if setting.factor % self.compression:
+                return False
+            lat, lon, _ = self.model.networks.frame_shape
+            factor = setting.factor // self.compression
+        else:
+            (lat, lon), factor = self.data.archive.grid.shape, setting.factor
+        return lat % factor == 0 and lon % factor == 0
+
+    @property
+    def compression(self) -> int:
+        """Points of the state to one of the latents."""
+        encoder = self.model.networks.autoencoder
+        return 1 if encoder is None else encoder.compression
+
+
+def settings_of(
+    coarsening: Sequence[int],
+    noise: Sequence[float],
+    stride: Sequence[int],
+    error: float,
+    every: int,
+) -> list[Setting]:
+    """The settings of the paper's figure: coarsening, noise, sparse sampling."""
+    return [
+        *(Setting(f"coarsening {f}", "coarse", f, error, every) for f in coarsening),
+        *(Setting(f"noise {e:g}", "coarse", min(coarsening), e, every) for e in noise),
+        *(Setting(f"stride {f}", "stride", f, error, 1) for f in stride),
+    ]
+
+
+def released(subject: Subject, setting: Setting) -> Row:
+    """W1 of each channel, the mean over the draws."""
+    frames = frames_of(subject.settings, subject.data)
+    target = _true_latents(subject, frames)
+    operator = degrading(setting.kind, setting.factor // subject.compression)
+    values = simulate(_key(subject), operator, target, setting.error, every=setting.every)
+    stream = make_stream(
+        "target", values, operator, Diagonal(jnp.full((1,) * 4, setting.error**2)), space="latent"
+    )
+    members, about = _analyse(subject, [stream], frames, corrected=False)
+    seen = slice(None, None, 4)  # the frames that the paper pools
+    std = subject.data.statistics[STATE].std
+    truth = np.asarray(subject.data.archive.fields[STATE].array[frames])
+    w1 = [metrics.wasserstein(m[seen] / std, truth[seen] / std) for m in members]
+    return {
+        "levels": [c.level for c in subject.model.channels],
+        "w1": np.mean(w1, axis=0).tolist(),
+        "w1_of_draws": np.mean(w1, axis=1).tolist(),
+        **about,
+    }
+
+
+def corrected(subject: Subject, setting: Setting) -> Row:
+    """The scores of the field of each channel, and the errors of each time."""
+    frames = frames_of(subject.settings, subject.data)
+    observations = _observations(subject, setting, frames)
+    members, about = _analyse(subject, [observations], frames, corrected=True)
+    return {**_field_scores(subject, members, frames), **about}
+
+
+def baseline_row(subject: Subject, setting: Setting, name: str) -> Row:
+    """As `corrected`, of the background alone or of optimal interpolation."""
+    frames = frames_of(subject.settings, subject.data)
+    if name == "background":
+        background = stack_channels(subject.data.background(frames), subject.model.channels)
+        return _field_scores(subject, background[None], frames)
+    observations = _observations(subject, setting, frames)
+    climate = climate_of(subject.model, subject.data, frames)
+    members = optimal_interpolation_of(
+        subject.settings, subject.model, subject.data, frames, [observations], climate
+    )
+    return _field_scores(subject, members, frames)
+
+
+PROTOCOLS: dict[str, Callable[[Subject, Setting], Row]] = {
+    "released": released,
+    "corrected": corrected,
+}
+
+
+def _key(subject: Subject) -> jax.Array:
+    """Of the noise of the observations: the same for all models."""
+    return jax.random.fold_in(jax.random.key(subject.settings.seed), 1)
+
+
+def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
+    """E(truth, modalities), standardised, or the standardised truth itself."""
+    networks, data = subject.model.networks, subject.data
+    names = (STATE, *subject.model.latent_inputs)
+    if networks.autoencoder is None:
+        return data.standardised(STATE, frames)
+    run = jax.jit(lambda arrays, inputs: encode(networks, arrays, inputs))
+    arrays = dict(subject.model.arrays)
+    parts = [frames[i : i + ENCODED] for i in range(0, len(frames), ENCODED)]
+    return np.concatenate(
+        [np.asarray(run(arrays, {n: data.standardised(n, p) for n in names})) for p in parts]
+    )
+
+
+def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Observations:
+    """The true state degraded, in physical units."""
+    std = np.asarray(subject.data.statistics[STATE].std, np.float32)
+    return simulated(
+        _key(subject),
+        subject.data,
+        frames,
+        setting.name,
+        degrading(setting.kind, setting.factor),
+        setting.error * std,
+        variable=subject.model.channels[0].variable,
+        every=setting.every,
+    )
+
+
+def _analyse(
+    subject: Subject,
+    observations: Sequence[Observations | Stream],
+    frames: np.ndarray,
+    *,
+    corrected: bool,
+) -> tuple[np.ndarray, Row]:
+    """Members (member, time, lat, lon, channel), and what they took."""
+    settings, data, model = subject.settings, subject.data, subject.model
+    options, names = settings.assimilation, subject.model.latent_inputs
+    analysis = assimilate(
+        model,
+        data.background(frames) if corrected else None,
+        observations,
+        members=options.members,
+        key=jax.random.key(settings.seed),
+        times=data.archive.times[frames],
+        latent_inputs=(
+            {n: data.standardised(n, frames) for n in names} if corrected and names else None
+        ),
+        sampler=settings.sampler,
+        guidance=settings.guidance,
+        window_chunk=options.window_chunk or None,
+        member_batch=options.member_batch or None,
+        mesh=analysis_mesh(options.members),
+    )
+    counts = ("evaluations", "derivative_evaluations", "seconds")
+    about = {name: np.asarray(analysis.attrs[name]).item() for name in counts}
+    return stack_members(analysis, model.channels), about
+
+
+def _field_scores(subject: Subject, members: np.ndarray, frames: np.ndarray) -> Row:
+    data = subject.data
+    truth = np.asarray(data.archive.fields[STATE].array[frames])
+    std, weights = data.statistics[STATE].std, data.archive.grid.area_weights()
+    numbers = lambda values: np.asarray(values, np.float64).tolist()
+    mean = members.mean(axis=0)
+    of_time = [metrics.rmse(m[None], t[None], weights) for m, t in zip(mean, truth, strict=True)]
+    row: Row = {
+        "levels": [c.level for c in subject.model.channels],
+        "rmse": numbers(metrics.rmse(mean, truth, weights)),
+        "bias": numbers(metrics.bias(mean, truth, weights)),
+        "crps": numbers(metrics.crps(members, truth, weights)),
+        "w1": numbers(metrics.wasserstein(members / std, truth / std)),
+        # In climatological standard deviations, so that levels can be averaged.
+        "scaled_rmse": float((np.asarray(metrics.rmse(mean, truth, weights)) / std).mean()),
+        "scaled_crps": float((np.asarray(metrics.crps(members, truth, weights)) / std).mean()),
+        "mse_of_times": np.square(np.asarray(of_time) / std).mean(axis=1).tolist(),
+    }
+    if len(members) > 1:
+        row["spread_skill"] = numbers(metrics.spread_skill(members, truth, weights))
+    return row

@@ -1,0 +1,88 @@
+"""What experiments.benchmark found, in Markdown."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+
+
+def _number(name: str, form: str, scale: float = 1.0) -> Callable[[Row], str]:
+    """A cell: the value of `name`, or nothing where it was not measured."""
+
+    def cell(row: Row) -> str:
+        value = row.get(name)
+        return "" if value is None else format(value * scale, form)
+
+    return cell
+
+
+CASE: Column = ("case", lambda row: row["case"])
+SECONDS: Column = ("seconds", _number("seconds", ".3g"))
+COMPILE: Column = ("compile, s", _number("compile_seconds", ".1f"))
+LOAD: Column = ("load", _number("load", ".1f"))
+NETWORKS: Sequence[Column] = (
+    CASE,
+    SECONDS,
+    ("PyTorch, s", _number("pytorch_seconds", ".3g")),
+    ("throughput over PyTorch", _number("throughput_over_pytorch", ".2f")),
+    ("per cent of peak", _number("percent_of_peak", ".0f")),
+    ("per cent of bandwidth", _number("percent_of_bandwidth", ".0f")),
+    ("GFLOP", _number("gflops", ".1f")),
+    ("temporary memory, GB", _number("temporary_bytes", ".2f", 1e-9)),
+    COMPILE,
+    ("difference", _number("largest_difference", ".0e")),
+    LOAD,
+)
+DRAWS: Sequence[Column] = (
+    CASE,
+    SECONDS,
+    ("evaluations", _number("evaluations", ".0f")),
+    ("derivatives", _number("derivative_evaluations", ".0f")),
+    ("measured, s", _number("measured_seconds", ".3g")),
+    ("times", _number("multiplied_by", ".4g")),
+    ("the default is faster by", _number("default_faster_by", ".1f")),
+    ("over a scan, %", _number("percent_over_scan", ".1f")),
+    ("temporary memory, GB", _number("temporary_bytes", ".2f", 1e-9)),
+    ("process, GB", _number("process_bytes", ".2f", 1e-9)),
+    COMPILE,
+    LOAD,
+)
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """The machine's limits, one table of networks and one of draws."""
+    limits = [row for row in rows if row["case"].startswith("limit")]
+    networks = [row for row in rows if "gflops" in row and row not in limits]
+    draws = [row for row in rows if row not in limits and row not in networks]
+    return "\n".join(
+        [f"Measured on: {rows[0]['device']}, {rows[0]['dtype']}.", ""]
+        + [f"- {in_words(row)}" for row in limits]
+        + ["", *_table(NETWORKS, networks), "", *_table(DRAWS, draws), ""]
+    )
+
+
+def in_words(row: Row) -> str:
+    """One line for the log."""
+    parts = [f"{row['case']}: {row['seconds']:.3g} s"]
+    for name, form, unit in (
+        ("gigabytes_per_second", ".1f", "GB/s"),
+        ("throughput_over_pytorch", ".2f", "times PyTorch's throughput"),
+        ("percent_of_peak", ".0f", "% of the peak"),
+        ("percent_over_scan", ".1f", "% more than a scan"),
+    ):
+        if row.get(name) is not None:
+            parts.append(f"{row[name]:{form}} {unit}")
+    if row["case"].startswith("limit") and "gflops" in row:
+        parts.append(f"{row['gflops']:.0f} GFLOP/s")
+    return ", ".join(parts)
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """The columns in which any of the rows has a value; nothing without rows."""
+    if not rows:
+        return []
+    cells = [[cell(row) for _, cell in columns] for row in rows]
+    kept = [i for i in range(len(columns)) if any(line[i] for line in cells)]
+    line = lambda values: "| " + " | ".join(values[i] for i in kept) + " |"
+    return [line([name for name, _ in columns]), "|" + "---|" * len(kept), *map(line, cells)]

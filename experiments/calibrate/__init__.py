@@ -1,0 +1,1 @@
+"""Guidance rules and solvers on problems whose posteriors are known."""

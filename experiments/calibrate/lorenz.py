@@ -1,0 +1,121 @@
+"""Case (d) of experiments.calibrate: Lorenz-63 with the score that configs/lorenz63.py trains."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags, logging
+
+from slams_jax.diffusion import SamplerConfig
+from slams_jax.errors import InputError
+from slams_jax.models.saved import load_model
+from slams_jax.reference_problems import (
+    Guidance,
+    LorenzCase,
+    Ranks,
+    ScorePrior,
+    calibrate_ranks,
+    lorenz_cases,
+)
+from slams_jax.storage import write_text
+from slams_jax.verify.figures import label_axis, new_figure, save
+
+LORENZ = flags.DEFINE_string(
+    "lorenz", None, "For case d: the work directory of a model of configs/lorenz63.py."
+)
+
+MEMBERS = 128  # for each of the truths
+PAIRS, RANKED = 160, 63  # truths of the rank histograms, and members for each
+
+Row = dict[str, Any]
+
+
+def cases() -> list[LorenzCase]:
+    """The cases, with the model that the flag names.
+
+    Raises:
+        InputError: no model, or one of something else.
+    """
+    if not LORENZ.value:
+        raise InputError(
+            "case d needs a trained score: train one (python -m experiments.train "
+            "--config=configs/lorenz63.py) and set --lorenz=runs/lorenz63"
+        )
+    model = load_model(LORENZ.value)
+    if model.networks.autoencoder is not None or model.networks.shape != (1, 1):
+        raise InputError(
+            f"the model in {LORENZ.value} is not one of Lorenz-63: set --lorenz to what "
+            "configs/lorenz63.py trained"
+        )
+    state = model.statistics["state"]
+    return lorenz_cases(
+        ScorePrior(model.arrays["score"], model.networks.score, model.networks.schedule),
+        model.arrays["prior"],
+        np.asarray(state.coefficients, np.float64)[0, 0, 0],
+        np.asarray(model.arrays["std"], np.float64),
+    )
+
+
+def ranks(
+    cases: Sequence[LorenzCase],
+    chosen: Sequence[tuple[Guidance, SamplerConfig]],
+    folder: Path,
+    *,
+    pairs: int = PAIRS,
+) -> list[Row]:
+    """Rank histograms of every case and choice, as `ranks.json` and `ranks.png` in `folder`."""
+    rows: list[Row] = []
+    for case in cases:
+        for rule, sampler in chosen:
+            found = calibrate_ranks(
+                case, rule, sampler, pairs=pairs, members=RANKED, key=jax.random.key(1)
+            )
+            rows.append(_row(case, rule, sampler, found, pairs))
+            p_values = ", ".join(f"{p:.2g}" for p in found.p_values)
+            logging.info("%s, %s: ranks even with p = %s", case.name, rule, p_values)
+            write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ranks.json")
+            jax.clear_caches()
+    draw(rows, folder)
+    return rows
+
+
+def _row(case: LorenzCase, rule: Guidance, sampler: SamplerConfig, found: Ranks, pairs: int) -> Row:
+    plain = {n: np.asarray(value).tolist() for n, value in dataclasses.asdict(found).items()}
+    return {
+        "case": case.name,
+        "rule": str(rule),
+        "solver": sampler.solver,
+        "grid": sampler.grid,
+        "steps": sampler.steps,
+        "members": RANKED,
+        "pairs": pairs,
+        **plain,
+        "effective_particles": case.effective.tolist(),
+    }
+
+
+def draw(rows: Sequence[Row], folder: Path) -> Path:
+    """One row of panels for each rule and case; between the lines lie 95 of 100 even bins."""
+    figure = new_figure(8.0, 0.8 + 1.7 * len(rows))
+    axes = figure.subplots(len(rows), 3, sharex=True, sharey="row", squeeze=False)
+    for i, row in enumerate(rows):
+        for j, (counts, p) in enumerate(zip(row["counts"], row["p_values"], strict=True)):
+            axis = axes[i, j]
+            expected = (row["pairs"] - row["left_out"]) / len(counts)
+            axis.bar(np.arange(len(counts)) + 0.5, counts, width=0.9, color="#0072B2")
+            reach = 1.96 * np.sqrt(expected * (1 - 1 / len(counts)))
+            for level in (expected - reach, expected, expected + reach):
+                axis.axhline(level, color="0.3", lw=0.8, ls="-" if level == expected else ":")
+            title = f"{row['case']}, {row['rule']}\n" if j == 0 else ""
+            label_axis(
+                axis,
+                f"{title}{'xyz'[j]}: p = {p:.2g}",
+                "Rank of the truth" if i == len(rows) - 1 else "",
+                "Truths" if j == 0 else "",
+            )
+            axis.set_xticks([])
+    return save(figure, folder / "ranks.png")

@@ -1,0 +1,71 @@
+"""The networks of a configuration, and the trained model that belongs to it."""
+
+import dataclasses
+from typing import Any
+
+from experiments.configuration.inputs import STATE, Inputs
+from experiments.configuration.settings import Settings, build
+from slams_jax.errors import InputError
+from slams_jax.models.autoencoder import AutoencoderConfig
+from slams_jax.models.model import Model, Networks
+from slams_jax.models.saved import load_model
+from slams_jax.models.score import ScoreConfig
+
+
+def network_settings(settings: Settings, data: Inputs) -> Networks:
+    """The networks that `settings` ask for on the grid and the channels of `data`.
+
+    Raises:
+        InputError: an unknown field, or a value out of range.
+    """
+    grid, fields = data.archive.grid, data.archive.fields
+    channels = len(fields[STATE].channels)
+    encoder = None
+    if settings.autoencoder is not None:
+        encoder = build(
+            AutoencoderConfig,
+            {"padding": grid.padding, **settings.autoencoder},
+            "autoencoder",
+            state_channels=channels,
+            inputs=tuple((name, len(field.channels)) for name, field in fields.items()),
+        )
+    denoiser = build(
+        ScoreConfig,
+        {"padding": grid.padding, **settings.score},
+        "score",
+        channels=channels if encoder is None else encoder.latent_channels,
+    )
+    return Networks(settings.schedule, denoiser, encoder, grid.shape)
+
+
+def open_model(settings: Settings, data: Inputs) -> Model:
+    """The model in the work directory, if it is the one of this configuration.
+
+    Raises:
+        InputError: no model, or one of another grid, other channels or other networks.
+    """
+    model = load_model(settings.workdir)
+    networks = network_settings(settings, data)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("grid", model.grid, data.archive.grid),
+        ("channels", model.channels, data.archive.fields[STATE].channels),
+    ]
+    for part in ("schedule", "score", "autoencoder"):
+        theirs, ours = (_fields(getattr(n, part)) for n in (model.networks, networks))
+        pairs += [
+            (f"{part}.{n}" if n else part, theirs.get(n), ours.get(n)) for n in {**theirs, **ours}
+        ]
+    for name, theirs, ours in pairs:
+        if theirs != ours:
+            values = "" if name in ("grid", "channels") else f" ({theirs!r}, not {ours!r})"
+            raise InputError(
+                f"the model in {settings.workdir} is of another configuration: it has another "
+                f"{name}{values} than this one and its data; set --config.workdir to the model of "
+                "this configuration"
+            )
+    return model
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, after a nameless one: whether there is one at all."""
+    return {"": "none"} if config is None else {"": "one", **dataclasses.asdict(config)}

@@ -1,0 +1,376 @@
+"""From a ConfigDict to checked, frozen settings: the one place where configurations are read."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict, config_flags
+
+from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.errors import InputError
+from slams_jax.training import OptimiserConfig
+
+T = TypeVar("T")
+
+# The flag that all commands share; defined once, since they import one another.
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file.", lock_config=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSettings:
+    """State, background or a modality: where it is and how it comes onto the common grid and times.
+
+    In a configuration a state or background that is nothing but a path is written as that path.
+
+    Attributes:
+        path: file, store, glob pattern, URL, or a tuple of these; relative to the data's root.
+        variable: of a modality, its name in the library's vocabulary.
+        stations: whether it is station data, put on the cells of the grid for the encoder.
+        metadata: for station tables without positions, the file that has them.
+        units: of station tables, and of gridded files that do not say theirs.
+        method: onto another grid "conservative", "bilinear" or "nearest"; "" by the variable.
+        known: a cell, or a mean over time, is missing when less than this share of it is known.
+        matching: of times: "exact", "nearest", or the "mean" or "sum" of the interval that ends.
+        hours: tolerance of "nearest", length of the interval; 0 for half of, and the whole of, the
+            state's step.
+        shift: hours by which its times are late: 24 for days that are dated by their beginning.
+        transform: of a modality, before it is standardised: "log1p", or "" for none.
+        scale: of the transform, in the library's units: log(1 + x / scale).
+    """
+
+    path: str | tuple[str, ...]
+    variable: str = ""
+    stations: bool = False
+    metadata: str = ""
+    units: str = ""
+    method: str = ""
+    known: float = 0.5
+    matching: str = "exact"
+    hours: float = 0.0
+    shift: float = 0.0
+    transform: str = ""
+    scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """What is read, and which period is for what.
+
+    Attributes:
+        root: folder of the files; empty for the nature run of the configuration.
+        state: the truth.
+        background: the background; of path "previous" for the state one time earlier; None for no
+            background.
+        variables: of the state.
+        levels: of the state, hPa; empty for variables without levels.
+        modalities: what the encoder sees beside the background, by name.
+        periods: "train", "validation", "test" -> (first date, last date).
+        grid: of all fields: empty for the state's own, a spacing in degrees, (rows, columns), or a
+            file that has it.
+        period: first and last date of the state's times that are taken; empty for all.
+        hours: hours of the day of the state's times that are taken; empty for all.
+        harmonics: of the yearly cycle taken off; 0 takes the mean.
+        per_point: one climatology for each grid point, not one for each channel.
+        cache: folder of the memory-mapped selection.
+    """
+
+    root: str
+    state: FieldSettings
+    background: FieldSettings | None
+    variables: tuple[str, ...]
+    levels: tuple[float, ...]
+    modalities: Mapping[str, FieldSettings]
+    periods: Mapping[str, tuple[str, str]]
+    grid: str | float | tuple[int, int] = ""
+    period: tuple[str, ...] = ()
+    hours: tuple[int, ...] = ()
+    harmonics: int = 0
+    per_point: bool = True
+    cache: str = "cache"
+
+    def __post_init__(self):
+        missing = {"train", "validation", "test"} - set(self.periods)
+        if missing:
+            raise InputError(f"data.periods lacks {sorted(missing)}: give (first, last) dates")
+        if self.harmonics < 0:
+            raise InputError(f"data.harmonics must be 0 or more, got {self.harmonics}")
+        if not set(self.hours) <= set(range(24)):
+            raise InputError(f"data.hours must be hours of the day, 0 to 23, got {self.hours}")
+        if len(self.period) not in (0, 2):
+            raise InputError(f"data.period must be (first, last) or (), got {self.period}")
+        for name, field in (("state", self.state), ("background", self.background)):
+            if field is not None and (field.transform or field.stations):
+                raise InputError(
+                    f"data.{name}: transforms and stations are for modalities, analyses come out "
+                    "in physical units on the grid: leave them out"
+                )
+        for name, field in self.modalities.items():
+            if not field.variable:
+                raise InputError(f"data.modalities.{name} lacks 'variable': set it")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSettings:
+    """One stream of observations of an analysis.
+
+    Attributes:
+        kind: "points", "grid", "coarse", "stride", "sounder" or "olr".
+        path: file, relative to the data's root; empty to simulate the stream from the true state.
+        variable: observed.
+        error: standard deviation; 0 takes the errors in the file, or estimates them (`estimate`).
+        estimate: estimate bias and error of each station against the state of the training period.
+        factor: of simulated "coarse" and "stride" streams.
+        every: observe every n-th time only, beginning with the first (simulated streams).
+        withhold: names of stations, or a share of them, kept for verification.
+        metadata: for station tables without positions, the file that has them.
+        units: of station tables.
+    """
+
+    kind: str
+    path: str = ""
+    variable: str = "temperature"
+    error: float = 0.0
+    estimate: bool = False
+    factor: int = 1
+    every: int = 1
+    withhold: tuple[str, ...] | float = 0.0
+    metadata: str = ""
+    units: str = ""
+
+    def __post_init__(self):
+        kinds = ("points", "grid", "coarse", "stride", "sounder", "olr")
+        if self.kind not in kinds:
+            raise InputError(f"stream kind {self.kind!r} is unknown: choose from {kinds}")
+        if self.error < 0 or (self.error == 0 and not self.path):
+            raise InputError(
+                f"stream error must be positive, got {self.error}: give a standard deviation"
+            )
+        if isinstance(self.withhold, float | int) and not 0.0 <= self.withhold < 1.0:
+            raise InputError(f"stream withhold must be a share in [0, 1), got {self.withhold}")
+
+
+@dataclasses.dataclass(frozen=True)
+class AssimilationSettings:
+    """An analysis of the test period, or of the first frames of it.
+
+    Attributes:
+        streams: observations that enter through their operators, by name.
+        members: draws.
+        frames: number of times, from the start of the period; 0 for all.
+        period: whose data are analysed.
+        background: whether the background enters, as an observation of the state.
+        latent_inputs: fields that enter through the encoder, as one observation of the latent.
+        inflation: factor on all error variances.
+        gross_error: reject observations so many standard deviations from the background; 0 for no
+            check.
+        window_chunk: windows evaluated at a time by a device; 0 for all.
+        remat: compute the activations of a chunk again for gradients instead of keeping them.
+        member_batch: members drawn at a time by a device; 0 for all.
+        window_devices: devices that share the windows of each member.
+        space_devices: devices that share the latitudes of each field: for states that are too
+            large for one. The devices that are left share the members.
+        rank: horizontal patterns of estimated error covariances.
+    """
+
+    streams: Mapping[str, StreamSettings]
+    members: int = 16
+    frames: int = 0
+    period: str = "test"
+    background: bool = True
+    latent_inputs: tuple[str, ...] = ()
+    inflation: float = 1.0
+    gross_error: float = 0.0
+    window_chunk: int = 0
+    remat: bool = True
+    member_batch: int = 0
+    window_devices: int = 1
+    space_devices: int = 1
+    rank: int = 200
+
+    def __post_init__(self):
+        for name, low in (
+            ("members", 1),
+            ("frames", 0),
+            ("window_chunk", 0),
+            ("member_batch", 0),
+            ("window_devices", 1),
+            ("space_devices", 1),
+            ("rank", 1),
+            ("gross_error", 0),
+        ):
+            if getattr(self, name) < low:
+                raise InputError(
+                    f"assimilation.{name} must be at least {low}, got {getattr(self, name)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One stage of training: what is optimised how, and how often it is looked at.
+
+    Attributes:
+        optimiser: how long and with what.
+        batch_size: samples of a step, on all devices together.
+        log_every: steps between records.
+        checkpoint_every: steps between checkpoints, which is the most that a kill costs.
+        accumulate: parts that each batch is taken in, one after the other, to save memory.
+        shard_state: whether devices share parameters, their average and the optimiser's state.
+        rollbacks: how often a loss that diverges takes the run back to its last good checkpoint,
+            to go on with other data; with 0 it stops.
+        loss_limit: a loss above it has diverged; None for one that is not finite alone.
+    """
+
+    optimiser: OptimiserConfig
+    batch_size: int
+    log_every: int = 50
+    checkpoint_every: int = 500
+    accumulate: int = 1
+    shard_state: bool = False
+    rollbacks: int = 0
+    loss_limit: float | None = None
+
+    def __post_init__(self):
+        for name, low in (
+            ("batch_size", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+            ("accumulate", 1),
+            ("rollbacks", 0),
+        ):
+            if getattr(self, name) < low:
+                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.loss_limit is not None and not self.loss_limit > 0:
+            raise InputError(f"loss_limit must be positive, or None, got {self.loss_limit}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A whole configuration.
+
+    `autoencoder` and `score` stay dictionaries: their channel counts and padding follow from the
+    data, and only then are they checked, as `AutoencoderConfig` and `ScoreConfig`.
+    """
+
+    seed: int
+    workdir: str
+    data: DataSettings
+    nature: Mapping[str, Any] | None
+    schedule: CosineSchedule
+    autoencoder: Mapping[str, Any] | None
+    autoencoder_training: Training | None
+    score: Mapping[str, Any]
+    score_training: Training
+    sampler: SamplerConfig
+    guidance: GuidanceConfig
+    assimilation: AssimilationSettings
+    raw: Mapping[str, Any]
+
+
+def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
+    """The checked settings of `config`.
+
+    Raises:
+        InputError: an unknown or missing field, or a value out of range.
+    """
+    raw = plain(config)
+    known = {f.name for f in dataclasses.fields(Settings)} - {"raw"}
+    _only(raw, known, "the configuration")
+    needed = {"seed", "workdir", "data", "score", "score_training", "assimilation"}
+    if raw.get("autoencoder") is not None:
+        needed |= {"autoencoder_training"}
+    _all(raw, needed, "the configuration")
+    data = dict(_group(raw["data"], "data"))
+    derived = {n: _field(data.pop(n), f"data.{n}") for n in ("state", "background") if n in data}
+    modalities = {
+        name: build(FieldSettings, values, f"data.modalities.{name}")
+        for name, values in _group(data.pop("modalities", {}), "data.modalities").items()
+    }
+    assimilation = dict(_group(raw["assimilation"], "assimilation"))
+    streams = {
+        name: build(StreamSettings, values, f"assimilation.streams.{name}")
+        for name, values in _group(assimilation.pop("streams", {}), "assimilation.streams").items()
+    }
+    return Settings(
+        seed=raw["seed"],
+        workdir=raw["workdir"],
+        data=build(DataSettings, data, "data", modalities=modalities, **derived),
+        nature=raw.get("nature"),
+        schedule=build(CosineSchedule, raw.get("schedule", {}), "schedule"),
+        autoencoder=raw.get("autoencoder"),
+        autoencoder_training=(
+            _training(raw["autoencoder_training"], "autoencoder_training")
+            if raw.get("autoencoder") is not None
+            else None
+        ),
+        score=raw["score"],
+        score_training=_training(raw["score_training"], "score_training"),
+        sampler=build(SamplerConfig, raw.get("sampler", {}), "sampler"),
+        guidance=build(GuidanceConfig, raw.get("guidance", {}), "guidance"),
+        assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
+        raw=raw,
+    )
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str, **derived: Any) -> T:
+    """`cls(**values, **derived)`, with unknown and missing fields told by name.
+
+    Raises:
+        InputError: as said, or from the checks of `cls`, with `where` in front.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    _only(values, {f.name for f in fields} - set(derived), where)
+    needed = {
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    _all(values, needed - set(derived), where)
+    try:
+        return cls(**values, **derived)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except TypeError as error:
+        raise InputError(f"{where}: a value of the wrong type ({error})") from None
+
+
+def plain(config: Any) -> Any:
+    """A ConfigDict as plain dictionaries, lists as tuples."""
+    if isinstance(config, ConfigDict | Mapping):
+        return {key: plain(value) for key, value in config.items()}
+    return tuple(plain(v) for v in config) if isinstance(config, list | tuple) else config
+
+
+def _field(value: Any, where: str) -> FieldSettings | None:
+    """A state or background, which may be written as its path alone; a background "" is none."""
+    if isinstance(value, Mapping):
+        return build(FieldSettings, value, where)
+    return None if value == "" and where == "data.background" else FieldSettings(value)
+
+
+def _training(values: Mapping[str, Any], where: str) -> Training:
+    mine = {f.name for f in dataclasses.fields(Training)} - {"optimiser"}
+    optimiser = {k: v for k, v in _group(values, where).items() if k not in mine}
+    rest = {k: v for k, v in values.items() if k in mine}
+    return build(Training, rest, where, optimiser=build(OptimiserConfig, optimiser, where))
+
+
+def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:
+    for name in _group(values, where):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(known)}"
+            raise InputError(f"{where} has no field {name!r}: {hint}")
+
+
+def _group(values: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} must be a group of fields, got {values!r}")
+    return values
+
+
+def _all(values: Mapping[str, Any], needed: set[str], where: str) -> None:
+    missing = sorted(needed - set(values))
+    if missing:
+        raise InputError(f"{where} lacks {missing[0]!r}: set it")

@@ -1,0 +1,1 @@
+"""Scores, tables, pictures and the report of an analysis."""

@@ -1,0 +1,228 @@
+"""The pictures of an evaluation, and what is said of each where it cannot be seen."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from experiments.configuration.inputs import STATE, Inputs
+from experiments.configuration.observations import Withheld
+from experiments.configuration.settings import Settings
+from experiments.evaluation.diagrams import diagrams
+from experiments.evaluation.scores import LABELS
+from slams_jax.assimilation.observations import Observations
+from slams_jax.models.saved import AUTOENCODER, SCORE
+from slams_jax.schema import VARIABLES, Channel
+from slams_jax.training import read_metrics
+from slams_jax.verify import plots
+from slams_jax.verify.diagrams import zonal_sections
+from slams_jax.verify.figures import STYLES
+from slams_jax.verify.maps import Observed, analysis_maps, error_maps
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+MAP_LEVELS = (850.0, 500.0, 50.0)  # hPa, those nearest to which are drawn
+STATIONS = 11  # drawn one by one at most, beside all of them together
+
+
+class Drawn(NamedTuple):
+    """A picture in the work directory.
+
+    Attributes:
+        path: of the PNG file.
+        topic: "maps", "scores", "spread", "spectra", "stations" or "training".
+        alt: what it shows, for those who do not see it.
+        caption: how it is read.
+    """
+
+    path: Path
+    topic: str
+    alt: str
+    caption: str
+
+
+Made = tuple[str, "matplotlib.figure.Figure", str, str, str]  # stem, figure, topic, alt, caption
+
+
+def draw(
+    settings: Settings,
+    data: Inputs,
+    frames: np.ndarray,
+    truth: np.ndarray,
+    systems: dict[str, np.ndarray],
+    observations: list[Observations],
+    withheld: list[Withheld],
+    scores: dict[str, Any],
+    coastlines: bool,
+) -> list[Drawn]:
+    """Write all pictures of an evaluation into the work directory, one open at a time."""
+    folder = Path(settings.workdir)
+    channels = data.archive.fields[STATE].channels
+
+    def made() -> Iterator[Made]:
+        if channels[0].level is not None:
+            if "background" in systems:
+                yield from _maps(data, frames, truth, systems, observations, coastlines)
+            yield from _sections(data, truth, systems)
+            yield from diagrams(channels, scores, periodic=data.archive.grid.periodic)
+            if withheld:
+                yield _stations([n for w in withheld for n in w.names], scores["stations"])
+        yield from _training(folder)
+
+    found = []
+    for name, figure, topic, alt, caption in made():
+        path = plots.save(figure, folder / f"{name}.png")
+        found.append(Drawn(path, topic, alt, caption))
+    return found
+
+
+def _training(folder: Path) -> Iterator[Made]:
+    for stage in (AUTOENCODER, SCORE):
+        records = read_metrics(folder / stage / "metrics.jsonl")
+        if records:
+            yield (
+                f"{stage}_training",
+                plots.training_curves(records, title=stage),
+                "training",
+                f"Losses of the {stage} against the training step, on a logarithmic scale.",
+                f"Training of the {stage}: losses of batches, and of the validation period.",
+            )
+
+
+def _stations(names: list[str], stations: dict[str, Any]) -> Made:
+    about = stations["analysis"]
+    figure = plots.station_scores(
+        ["all", *names[:STATIONS]],
+        {
+            name: np.array([s["rmse"], *s["station_rmse"][:STATIONS]])
+            for name, s in stations.items()
+        },
+        counts=[about["count"], *about["station_count"][:STATIONS]],
+        title=f"{len(names)} withheld stations",
+    )
+    sizes = ", ".join(f"{LABELS[n]} {s['rmse']:.2f}" for n, s in stations.items())
+    return (
+        "stations",
+        figure,
+        "stations",
+        f"Bars of RMSE at withheld stations; over all of them: {sizes}.",
+        "RMSE against reports that the analysis has not seen; observation error is part of it.",
+    )
+
+
+def _maps(
+    data: Inputs,
+    frames: np.ndarray,
+    truth: np.ndarray,
+    systems: dict[str, np.ndarray],
+    observations: list[Observations],
+    coastlines: bool,
+) -> Iterator[Made]:
+    channels = data.archive.fields[STATE].channels
+    middle = len(frames) // 2
+    variable = channels[0].variable
+    known, grid = VARIABLES[variable], data.archive.grid
+    time: np.datetime64 = data.archive.times[frames][middle]
+    levels = [c.level for c in channels if c.variable == variable and c.level is not None]
+    nearest = [min(levels, key=lambda v: abs(np.log(v / wanted))) for wanted in MAP_LEVELS]
+    for level in dict.fromkeys(nearest):
+        i = channels.index(Channel(variable, level))
+        at = {name: members[:, middle, :, :, i] for name, members in systems.items()}
+        title = f"{known.long_name} {level:g} hPa, {str(time)[:10]}"
+        figure = analysis_maps(
+            grid,
+            truth=truth[middle, :, :, i],
+            background=at["background"][0],
+            analysis=at["analysis"].mean(axis=0),
+            spread=at["analysis"].std(axis=0, ddof=1),
+            observations=[
+                seen for o in observations if (seen := _seen(o, variable, level, time)) is not None
+            ],
+            title=title,
+            units=known.units,
+            coastlines=coastlines,
+        )
+        yield (
+            f"maps_{level:g}hPa",
+            figure,
+            "maps",
+            f"Six maps of {title}: truth, background, observations, analysis mean, its error and "
+            "its spread.",
+            f"{title}. Truth, background, analysis and observations share one scale of colours; "
+            "dots are where the level is observed directly.",
+        )
+        errors = {
+            STYLES[name]["label"]: at[name].mean(axis=0) - truth[middle, :, :, i]
+            for name in ("background", "oi", "analysis")
+            if name in at
+        }
+        figure = error_maps(grid, errors, title=title, units=known.units, coastlines=coastlines)
+        yield (
+            f"errors_{level:g}hPa",
+            figure,
+            "maps",
+            f"Maps of the errors of {', '.join(errors)}: {title}.",
+            f"{title}. Errors of the means on one scale, red where too warm.",
+        )
+
+
+def _sections(data: Inputs, truth: np.ndarray, systems: dict[str, np.ndarray]) -> Iterator[Made]:
+    """Zonal means of what is wrong on average and of the size of the error."""
+    field, grid = data.archive.fields[STATE], data.archive.grid
+    variable = field.channels[0].variable
+    index = [i for i, c in enumerate(field.channels) if c.variable == variable]
+    levels = np.array([field.channels[i].level for i in index], np.float64)
+    if len(levels) < 2 or grid.shape[0] < 2:
+        return
+    units = VARIABLES[variable].units
+    errors = {
+        STYLES[name]["label"]: (systems[name].mean(axis=0) - truth)[..., index]
+        for name in ("background", "oi", "analysis")
+        if name in systems
+    }
+    for name, diverging, label, value, caption in (
+        (
+            "zonal_rmse",
+            False,
+            f"RMSE ({units})",
+            lambda e: np.sqrt(np.mean(e**2, axis=(0, 2))),
+            "Root mean square error of the means over time and longitude.",
+        ),
+        (
+            "zonal_bias",
+            True,
+            f"Bias ({units})",
+            lambda e: np.mean(e, axis=(0, 2)),
+            "Mean error over time and longitude, red where too warm.",
+        ),
+    ):
+        sections = {system: value(error) for system, error in errors.items()}
+        yield (
+            name,
+            zonal_sections(grid.latitude, levels, sections, diverging=diverging, label=label),
+            "maps",
+            f"Sections of latitude and pressure of the {label} of {', '.join(sections)}.",
+            caption,
+        )
+
+
+def _seen(
+    observations: Observations, variable: str, level: float, time: np.datetime64
+) -> Observed | None:
+    """What a stream shows of a variable near a level at a time; None for other quantities."""
+    data = observations.data
+    if observations.variable != variable or time not in np.asarray(data["time"]):
+        return None
+    values = data[variable].sel(time=time)
+    lat, lon = (np.asarray(data[n], np.float64) for n in ("latitude", "longitude"))
+    if observations.kind == "points":
+        if level < 800.0:  # stations stand near the ground
+            return None
+        return Observed(lat, lon, np.asarray(values, np.float32) - observations.bias)
+    if "level" in values.dims:
+        if level not in np.asarray(data["level"]):
+            return None
+        values = values.sel(level=level)
+    return Observed(lat, lon, np.asarray(values.transpose("latitude", "longitude"), np.float32))

@@ -1,0 +1,221 @@
+"""The report of an evaluation: what was analysed, how good it is, and how to make it again."""
+
+import json
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from experiments.configuration.inputs import Inputs
+from experiments.configuration.settings import Settings
+from experiments.evaluation.pictures import Drawn
+from experiments.evaluation.scores import LABELS, names_of
+from slams_jax.grid import Grid
+from slams_jax.schema import VARIABLES
+from slams_jax.verify.maps import degrees_east, degrees_north
+from slams_jax.verify.report import Listing, Picture, Report, Section, Table, render
+
+PHRASES = {
+    "background": "the background",
+    "climatology": "the climatology",
+    "oi": "optimal interpolation",
+    "analysis": "the analysis",
+}
+PACKAGES = ("slams-jax", "jax", "jaxlib", "flax", "diffrax", "optax", "numpy", "scipy", "xarray")
+
+
+def page(
+    settings: Settings,
+    data: Inputs,
+    frames: np.ndarray,
+    analysis: xr.Dataset,
+    scores: dict[str, Any],
+    tables: list[Table],
+    drawn: list[Drawn],
+    command: str,
+) -> str:
+    """The report as HTML."""
+    topics = lambda *names: [
+        Picture(d.path.read_bytes(), d.alt, d.caption) for d in drawn if d.topic in names
+    ]
+    table = lambda *captions: [t for t in tables if t.caption in captions]
+    sections = [
+        Section("Summary", summary(scores), [headline(scores)]),
+        Section(
+            "Scores",
+            (),
+            table("Scores by level", "Scores by region", "Whole profiles"),
+            topics("scores"),
+        ),
+        Section("Significance", (), table("RMSE of the analysis less that of each reference")),
+        Section("Maps and sections", (), (), topics("maps")),
+        Section("Spread and reliability", (), table("Parts of the CRPS"), topics("spread")),
+        Section("Scales", (), (), topics("spectra")),
+        Section("Observations", (), table("Innovation statistics"), topics("stations")),
+        Section("Training", (), (), topics("training")),
+        _reproduce(settings, analysis, command),
+    ]
+    full = [s for s in sections if s.text or s.tables or s.pictures or s.listings]
+    variables = _and(
+        VARIABLES[v].long_name.lower() if v in VARIABLES else v
+        for v in dict.fromkeys(scores["variables"])
+    )
+    times = [str(t)[:10] for t in data.archive.times[frames][[0, -1]]]
+    title = f"Analysis of {variables}, {times[0]} to {times[1]}"
+    return render(Report(title, facts(settings, data, frames, analysis, scores), full))
+
+
+def facts(
+    settings: Settings,
+    data: Inputs,
+    frames: np.ndarray,
+    analysis: xr.Dataset,
+    scores: dict[str, Any],
+) -> list[tuple[str, str]]:
+    """What was analysed, as pairs of name and value."""
+    source = settings.data.root
+    if settings.nature is not None:
+        source = f"nature run of {settings.nature['system'].replace('_', '-').title()}"
+    levels = [f"{v:g}" for v in scores["levels"] if v is not None]
+    background = "none"
+    if settings.assimilation.background and settings.data.background is not None:
+        path = settings.data.background.path
+        background = path if isinstance(path, str) else ", ".join(path)
+    sampler, guidance = settings.sampler, settings.guidance
+    return [
+        ("Data", source),
+        ("Variables", ", ".join(dict.fromkeys(scores["variables"]))),
+        *([("Levels", f"{', '.join(levels)} hPa")] if levels else []),
+        ("Grid", _grid(data.archive.grid)),
+        ("Times", f"{len(frames)}, of the period {settings.assimilation.period}"),
+        ("Background", background),
+        ("Observations", _and(s["name"] for s in scores["streams"] if s["name"] != "background")),
+        ("Ensemble", f"{analysis.sizes['member']} members"),
+        (
+            "Method",
+            f"guidance {guidance.rule}, solver {sampler.solver} with {sampler.steps} steps, "
+            f"{scores['evaluations']} network evaluations a member",
+        ),
+        ("Cost", f"{scores['seconds']:.0f} s, {scores['peak_memory_bytes'] / 2**30:.1f} GiB"),
+        ("Inflation", f"{settings.assimilation.inflation:g}"),
+    ]
+
+
+def summary(scores: dict[str, Any]) -> list[str]:
+    """What the scores say, in sentences."""
+    found = []
+    against = scores["significance"]["against"]
+    for name in (n for n in names_of(scores) if n != "analysis"):
+        change = _change(scores, name, "rmse")
+        text = (
+            f"Against {PHRASES[name]}, the RMSE of the analysis is {abs(change):.0%} "
+            f"{'lower' if change < 0 else 'higher'} on average over the levels"
+        )
+        if name in against:
+            better, worse, number = _verdicts(against[name]["rmse"])
+            text += (
+                f"; it is significantly better on {better} of {number} levels and worse on {worse}"
+            )
+        found.append(text + ".")
+    ratio = np.array(scores["analysis"]["spread_skill"], np.float64)
+    found.append(
+        f"The spread of the ensemble is {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f} of its "
+        "error (1 is calibrated, less is overconfident)."
+    )
+    if "stations" in scores:
+        stations = scores["stations"]
+        sizes = _and(f"{stations[n]['rmse']:.2f} for {PHRASES[n]}" for n in names_of(scores))
+        found.append(
+            f"At stations that were withheld ({stations['analysis']['count']} values) the RMSE is "
+            f"{sizes}, the error of the stations included."
+        )
+    return found
+
+
+def headline(scores: dict[str, Any]) -> Table:
+    """One row for each reference."""
+    against = scores["significance"]["against"]
+    header = [
+        "Analysis against",
+        "RMSE %",
+        "CRPS %",
+        "levels better",
+        "levels worse",
+        "no difference",
+    ]
+    rows = []
+    for name in (n for n in names_of(scores) if n != "analysis"):
+        row: list[Any] = [LABELS[name]]
+        row += [round(100 * _change(scores, name, k), 1) for k in ("rmse", "crps")]
+        verdict: list[Any] = [None, None, None]
+        if name in against:
+            better, worse, number = _verdicts(against[name]["rmse"])
+            verdict = [better, worse, number - better - worse]
+        rows.append([f"{v:+.1f}" if isinstance(v, float) else v for v in row] + verdict)
+    confidence = scores["significance"]["confidence"]
+    return Table(
+        "Headline scores",
+        header,
+        rows,
+        f"Change of the score in per cent of the reference's, mean over the levels, negative is "
+        f"better; a level is better or worse where the {confidence:.0%} interval of the "
+        "difference of RMSE leaves out zero (paired block bootstrap over time, no correction for "
+        "the number of levels).",
+    )
+
+
+def _change(scores: dict[str, Any], name: str, key: str) -> float:
+    """Relative difference of the analysis from a reference, mean over the channels."""
+    ours, theirs = (np.array(scores[n][key], np.float64) for n in ("analysis", name))
+    return float(np.nanmean(ours / theirs - 1.0))
+
+
+def _verdicts(difference: dict[str, Any]) -> tuple[int, int, int]:
+    """On how many channels the analysis is better, worse, and of how many."""
+    low, high = (np.array(difference[k], np.float64) for k in ("low", "high"))
+    return int((high < 0).sum()), int((low > 0).sum()), len(low)
+
+
+def _reproduce(settings: Settings, analysis: xr.Dataset, command: str) -> Section:
+    raw = json.dumps(settings.raw, indent=1, default=str)
+    used = json.dumps(json.loads(analysis.attrs.get("configuration", "{}")), indent=1)
+    versions = [[name, version(name)] for name in PACKAGES]
+    listings = [Listing("Command", command), Listing("Configuration", raw)]
+    if used not in (raw, "{}"):
+        listings.append(Listing("Configuration with which the analysis was made", used))
+    return Section(
+        "How to make it again",
+        ["The scores are those of the commands and the configuration below."],
+        [
+            Table(
+                "Versions",
+                ["Package", "version"],
+                [["Python", platform.python_version()], *versions],
+            )
+        ],
+        (),
+        listings,
+    )
+
+
+def _grid(grid: Grid) -> str:
+    rows, columns = grid.shape
+    if grid.periodic:
+        return f"{rows} latitudes, {columns} longitudes around the globe"
+    if rows * columns == 1:
+        return "one point"
+    return (
+        f"{rows} latitudes from {degrees_north(grid.latitude[0])} to "
+        f"{degrees_north(grid.latitude[-1])}, {columns} longitudes from "
+        f"{degrees_east(grid.longitude[0])} to {degrees_east(grid.longitude[-1])}"
+    )
+
+
+def _and(names: Iterable[str]) -> str:
+    words = list(names)
+    if len(words) < 2:
+        return words[0] if words else "none"
+    return f"{', '.join(words[:-1])} and {words[-1]}"

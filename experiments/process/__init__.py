@@ -1,0 +1,1 @@
+"""How a command starts and ends: flags, several processes, compiled programs that are kept."""

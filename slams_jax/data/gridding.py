@@ -1,0 +1,102 @@
+"""Point observations on the cells of a grid, computed for those times that are asked for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from slams_jax.errors import InputError
+from slams_jax.grid import Grid
+from slams_jax.readers.lazy import LazyArray, lazy_variable
+from slams_jax.readers.periods import check_times
+from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
+
+
+def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: str) -> xr.Dataset:
+    """Station values as means over the cells of `grid`, lazily; NaN where there is none.
+
+    A cell reaches half-way to its neighbours, and half a spacing beyond the edge of a region.
+
+    Args:
+        stations: with `variable` (time, station) and coordinates latitude, longitude (degrees).
+        grid: the grid of the result.
+        times: datetime64 (time,), ascending, of the result; others of the stations are left out.
+        variable: what to take from `stations`.
+
+    Returns:
+        A Dataset with `variable` (time, latitude, longitude), float32.
+
+    Raises:
+        InputError: no such variable, a station outside the domain, or no time in common.
+    """
+    if variable not in stations or set(stations[variable].dims) != {TIME, STATION}:
+        raise InputError(f"stations hold no {variable!r} with dimensions (time, station)")
+    times = check_times(times)
+    own = check_times(stations[TIME].values, name="station times")
+    rows = np.searchsorted(own, times)
+    rows[rows == own.size] = 0
+    rows = np.where(own[rows] == times, rows, -1)
+    if np.all(rows < 0):
+        raise InputError(
+            f"stations ({str(own[0])[:16]} to {str(own[-1])[:16]}) share no time with the grid's "
+            f"({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
+        )
+    cells = _cells(stations, grid)
+    values = np.asarray(stations[variable].transpose(TIME, STATION).values, dtype=np.float32)
+    field = _CellMeans(values, rows, cells, grid.shape)
+    return xr.Dataset(
+        {variable: lazy_variable(field, (TIME, LATITUDE, LONGITUDE), stations[variable].attrs)},
+        {TIME: times, LATITUDE: list(grid.latitude), LONGITUDE: list(grid.longitude)},
+    )
+
+
+def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:
+    """Flat index of the cell of each station."""
+    latitude = np.asarray(grid.latitude)
+    longitude = np.asarray(grid.longitude)
+    lat = stations[LATITUDE].values.astype(np.float64)
+    # Distances along the circle, so that the seam of a global grid is none.
+    around = np.abs(np.mod(stations[LONGITUDE].values[:, None] - longitude + 180.0, 360.0) - 180.0)
+    rows = np.abs(lat[:, None] - latitude).argmin(axis=1)
+    columns = around.argmin(axis=1)
+    spacing = np.diff(latitude).max() if latitude.size > 1 else 180.0
+    # A grid whose last row is the nearest to a pole covers that pole.
+    south = -90.0 if latitude[0] - spacing <= -90.0 else latitude[0] - spacing / 2
+    north = 90.0 if latitude[-1] + spacing >= 90.0 else latitude[-1] + spacing / 2
+    reach = np.diff(longitude).max() / 2 if longitude.size > 1 else 180.0
+    outside = (lat < south - 1e-6) | (lat > north + 1e-6)
+    outside |= around.min(axis=1) > reach + 1e-6
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        raise InputError(
+            f"station {stations[STATION].values[first]} at {lat[first]:g} N "
+            f"{stations[LONGITUDE].values[first]:g} E lies outside the domain "
+            f"({latitude[0]:g} to {latitude[-1]:g} N, {longitude[0]:g} to {longitude[-1]:g} E): "
+            "leave it out"
+        )
+    return rows * grid.shape[1] + columns
+
+
+class _CellMeans(LazyArray):
+    """(time, latitude, longitude) from values (time, station), one block of times at a time."""
+
+    def __init__(
+        self, values: np.ndarray, rows: np.ndarray, cells: np.ndarray, shape: tuple[int, int]
+    ):
+        self._values, self._rows, self._cells = values, rows, cells
+        self.shape = (rows.size, *shape)
+
+    def block(self, indices: Sequence[np.ndarray]) -> np.ndarray:
+        """Means of the cells at the outer product of one index vector for each dimension."""
+        rows = self._rows[indices[0]]
+        values = np.where(rows[:, None] >= 0, self._values[rows], np.float32(np.nan))
+        valid = np.isfinite(values)
+        total = np.zeros((rows.size, self.shape[1] * self.shape[2]))
+        count = np.zeros_like(total)
+        every = np.arange(rows.size)[:, None]
+        np.add.at(total, (every, self._cells), np.where(valid, values, 0.0))
+        np.add.at(count, (every, self._cells), valid)
+        means = np.full(total.shape, np.nan)
+        np.divide(total, count, out=means, where=count > 0)
+        means = means.astype(np.float32).reshape(rows.size, *self.shape[1:])
+        return means[np.ix_(np.arange(rows.size), *indices[1:])]

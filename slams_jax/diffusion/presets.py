@@ -1,0 +1,54 @@
+"""How a posterior is sampled: guidance settings, and named points between cost and accuracy."""
+
+import dataclasses
+
+from slams_jax.diffusion.guidance import Rule, guide
+from slams_jax.diffusion.sampler import SamplerConfig
+from slams_jax.diffusion.schedule import CosineSchedule
+from slams_jax.errors import InputError
+
+PRESETS = ("fast", "default", "accurate", "reference")
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidanceConfig:
+    """How observations guide the reverse SDE; see `slams_jax.diffusion.guide`."""
+
+    rule: Rule = "gaussian"
+    gamma: float = 1e-2
+    iterations: int = 30
+    jacobian: bool = True
+
+    def __post_init__(self):
+        # `guide` owns the checks; asking it now tells before anything has been computed.
+        same = lambda x, _: x
+        guide(same, same, CosineSchedule(), covariance=same, **dataclasses.asdict(self))
+
+    @property
+    def derivatives(self) -> int:
+        """Products with the network's Jacobian for one guided evaluation, at most."""
+        counts = {"sda": 1, "dps": 1, "pigdm": int(self.jacobian), "tmpd": 2}
+        return counts.get(self.rule, self.iterations if self.rule == "mmps" else 0)
+
+
+def preset(name: str) -> tuple[SamplerConfig, GuidanceConfig]:
+    """Sampler and guidance of a point between cost and accuracy; `docs/calibration.md` compares.
+
+    "fast" takes 16 evaluations a member, "default" 32, "accurate" 128, without derivatives of the
+    network. "reference" is SLAMS as published: 1024 evaluations with as many derivatives.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    presets = {
+        "fast": (SamplerConfig(steps=16), GuidanceConfig(iterations=20)),
+        "default": (SamplerConfig(), GuidanceConfig()),
+        "accurate": (SamplerConfig(steps=128), GuidanceConfig(iterations=60)),
+        "reference": (
+            SamplerConfig(solver="pc", steps=512, grid="uniform"),
+            GuidanceConfig("sda"),
+        ),
+    }
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r} is unknown: choose from {PRESETS}")
+    return presets[name]

@@ -1,0 +1,138 @@
+"""What is estimated from data once the networks are trained: latent scales and errors."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from slams_jax.errors import RunError
+from slams_jax.models import autoencoder
+from slams_jax.models.autoencoder import STATE
+from slams_jax.models.model import Networks, encode, residual
+from slams_jax.networks import compiler_options
+
+# Indices into the time axis -> standardised fields at these times, by name.
+Frames = Float[np.ndarray, "time lat lon channel"]
+Reader = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+BATCH = 64  # frames at a time
+
+
+def raw_latents(
+    networks: Networks, arrays: Mapping[str, Any], read: Reader, count: int, path: Path
+) -> Frames:
+    """Clean codes E({"state": x}) of all `count` frames, not standardised, memory-mapped at `path`.
+
+    Args:
+        networks: with an autoencoder.
+        arrays: its `autoencoder` and `model_state`.
+        read: gives at least the state.
+        count: length of the time axis.
+        path: an .npy file, written anew.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    assert networks.autoencoder is not None
+    function = functools.partial(
+        autoencoder.encode, networks.autoencoder, arrays["autoencoder"], arrays["model_state"]
+    )
+    clean = lambda index: {STATE: read(index)[STATE]}
+    shape = (count, *networks.frame_shape)
+    try:
+        # Not through the map: on a full disk, that ends the process without a word (SIGBUS).
+        with path.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for _, z in _batches(function, clean, np.arange(count)):
+                file.write(np.asarray(z, "<f4").data)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error})") from error
+    return np.load(path, mmap_mode="r")
+
+
+def latent_scales(
+    latents: Frames,
+) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
+    """Mean and standard deviation of each latent channel: diffusion assumes unit variance.
+
+    Raises:
+        RunError: a channel is constant, it says nothing about the state.
+    """
+    mean = latents.mean(axis=(0, 1, 2), dtype=np.float64)
+    square = sum(((z - mean) ** 2).mean(axis=(0, 1)) for z in latents) / len(latents)
+    std = np.sqrt(square).astype(np.float32)
+    if not std.all():
+        raise RunError(
+            f"{np.count_nonzero(std == 0)} of {len(std)} latent channels are constant: "
+            "lower autoencoder.latent_channels or train longer"
+        )
+    return mean.astype(np.float32), std
+
+
+def reconstruction_error(
+    networks: Networks,
+    arrays: Mapping[str, Any],
+    read: Reader,
+    frames: np.ndarray,
+    weights: Float[np.ndarray, "lat lon"],
+    *,
+    beside: str | None = None,
+) -> Float[np.ndarray, " channel"]:
+    """Area-weighted root mean square of D(E(x)) - x, in the units of the state.
+
+    Args:
+        networks: with an autoencoder.
+        arrays: parameters and statistics.
+        read: gives at least the state.
+        frames: indices of the times to use.
+        weights: area of the grid points, mean one.
+        beside: name of a field (the background) whose own reconstruction error is taken off: what
+            is wrong when that field tells what the autoencoder cannot represent.
+    """
+    std = np.asarray(arrays["std"])
+
+    def missed(x: jax.Array) -> jax.Array:
+        return residual(networks, arrays, jnp.where(jnp.isfinite(x), x, 0.0))
+
+    def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
+        own = missed(inputs[STATE])
+        return own if beside is None else own - missed(inputs[beside])
+
+    total = np.zeros(len(std))
+    for _, part in _batches(error, read, frames):
+        total += (part.astype(np.float64) ** 2 * weights[..., None]).mean(axis=(1, 2)).sum(axis=0)
+    return np.sqrt(total / len(frames)).astype(np.float32)
+
+
+def latent_errors(
+    networks: Networks,
+    arrays: Mapping[str, Any],
+    read: Reader,
+    frames: np.ndarray,
+    names: tuple[str, ...],
+) -> Frames:
+    """z_y - z at `frames`: the error of the latent seen through the inputs `names` alone."""
+
+    def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
+        seen = encode(networks, arrays, {n: inputs[n] for n in names})
+        return seen - encode(networks, arrays, {STATE: inputs[STATE]})
+
+    return np.concatenate([part for _, part in _batches(error, read, frames)])
+
+
+def _batches(function: Callable[[Any], jax.Array], read: Reader, frames: np.ndarray):
+    """(indices, function of what was read there), some frames at a time.
+
+    The last batch is filled up with its last frame, so that there is one compilation.
+    """
+    run = jax.jit(function, compiler_options=compiler_options() or None)
+    for start in range(0, len(frames), BATCH):
+        rows = frames[start : start + BATCH]
+        filled = np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows))])
+        inputs = {name: jnp.asarray(value) for name, value in read(filled).items()}
+        yield rows, np.asarray(run(inputs))[: len(rows)]

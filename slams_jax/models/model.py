@@ -1,0 +1,116 @@
+"""A trained model: its networks, its parameters and statistics, and what they compute."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import Denoiser, Params, Trajectory
+from slams_jax.data import Statistics
+from slams_jax.diffusion import CosineSchedule
+from slams_jax.diffusion.compose import trajectory_denoiser
+from slams_jax.grid import Grid
+from slams_jax.models import autoencoder, score
+from slams_jax.models.autoencoder import AutoencoderConfig
+from slams_jax.models.score import ScoreConfig
+from slams_jax.observe import Separable
+from slams_jax.schema import Channel
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The static half of a model. Hashable: what is compiled depends on it."""
+
+    schedule: CosineSchedule
+    score: ScoreConfig
+    autoencoder: AutoencoderConfig | None
+    shape: tuple[int, int]
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Shape (lat, lon, channel) of one frame of what is diffused."""
+        if self.autoencoder is None:
+            return (*self.shape, self.score.channels)
+        return self.autoencoder.latent_shape(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained model and all that it needs to be used; `load_model` reads one.
+
+    Attributes:
+        networks: the static configuration.
+        grid: of the state.
+        channels: of the state.
+        arrays: parameters and statistics: `score`, `autoencoder` and `model_state` (parameters);
+            `std` (channel) of the state; `latent_mean`, `latent_std` (latent channel); `prior`,
+            the `PriorCovariance` of what is diffused.
+        statistics: climatology and standard deviation of each input field, by name.
+        state_error: standard deviation of the reconstruction D(E(x)) - x, in the units of each
+            channel; zero without autoencoder, the default.
+        increment_error: likewise where the background tells what the autoencoder cannot represent.
+        background_error: covariance of background minus truth on the training period and its mean.
+        latent_error: likewise of the latent observation z_y - z, from `latent_inputs`, on the
+            validation period.
+        latent_inputs: names of the fields of which z_y = E(...) is made.
+    """
+
+    networks: Networks
+    grid: Grid
+    channels: tuple[Channel, ...]
+    arrays: Mapping[str, Any]
+    statistics: Mapping[str, Statistics]
+    state_error: Float[np.ndarray, " #channel"] = dataclasses.field(
+        default_factory=lambda: np.zeros(1, np.float32)
+    )
+    increment_error: Float[np.ndarray, " #channel"] = dataclasses.field(
+        default_factory=lambda: np.zeros(1, np.float32)
+    )
+    background_error: tuple[Separable, np.ndarray] | None = None
+    latent_error: tuple[Separable, np.ndarray] | None = None
+    latent_inputs: tuple[str, ...] = ()
+
+
+def encode(networks: Networks, arrays: Mapping[str, Any], inputs: Mapping[str, Array]) -> Array:
+    """Standardised fields -> standardised latents (time, lat, lon, channel); pure."""
+    assert networks.autoencoder is not None
+    z = autoencoder.encode(
+        networks.autoencoder, arrays["autoencoder"], arrays["model_state"], inputs
+    )
+    mean, std = (arrays[n][None, None, None, :] for n in ("latent_mean", "latent_std"))
+    return (z - mean) / std
+
+
+def decode(
+    networks: Networks,
+    arrays: Mapping[str, Any],
+    latent: Float[Array, "time latent_lat latent_lon latent"],
+) -> Trajectory:
+    """Standardised latents -> state as an anomaly in physical units (add the climate); pure."""
+    scaled = latent
+    if networks.autoencoder is not None:
+        mean, std = (arrays[n][None, None, None, :] for n in ("latent_mean", "latent_std"))
+        scaled = autoencoder.decode(
+            networks.autoencoder,
+            arrays["autoencoder"],
+            arrays["model_state"],
+            latent * std + mean,
+            networks.shape,
+        )
+    return scaled * arrays["std"][None, None, None, :]
+
+
+def residual(networks: Networks, arrays: Mapping[str, Any], states: Trajectory) -> Trajectory:
+    """x - D(E(x)) of standardised states, in physical units: what the latent cannot represent."""
+    rebuilt = decode(networks, arrays, encode(networks, arrays, {autoencoder.STATE: states}))
+    return states * arrays["std"][None, None, None, :] - rebuilt
+
+
+def trajectory_prior(
+    networks: Networks, params: Params, window_chunk: int | None = None, *, remat: bool = True
+) -> Denoiser:
+    """The denoiser of trajectories of latents (or states), composed of windows."""
+    window = score.window_denoiser(networks.score, networks.schedule, params)
+    return trajectory_denoiser(window, networks.score.window, chunk=window_chunk, remat=remat)

@@ -1,0 +1,189 @@
+"""The score network: a denoiser of short windows of a trajectory.
+
+A network predicts the noise eps, or the velocity v, in a window of k frames at diffusion time t;
+`to_denoised` turns that into E[x_0 | x_t]. `slams_jax.diffusion.compose` makes a denoiser of long
+trajectories of it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import Params, PRNGKey, Scalar
+from slams_jax.diffusion.compose import WindowDenoiser
+from slams_jax.diffusion.schedule import CosineSchedule, Prediction, target, to_denoised
+from slams_jax.errors import InputError
+from slams_jax.grid import Padding
+from slams_jax.networks import Compute, Coordinates, UNet, initialise
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+    """Shape of the score network. Hashable.
+
+    Attributes:
+        window: frames k in a window, odd.
+        channels: of one frame.
+        widths: channels of each level of the U-Net; every level after the first halves the
+            resolution.
+        blocks: residual blocks on the way down, and on the way up, at each level.
+        embedding: size of the embedding of time.
+        kernel: size of the convolutions, odd; 1 on a grid of one point.
+        padding: what lies beyond the edges of the grid.
+        coordinates: position channels beside the frames.
+        prediction: what the network predicts, "eps" or "v".
+        compute: what convolutions and activations are in, "float32" or "bfloat16"; parameters,
+            norms, the embedding of time and the result are float32 always.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    window: int
+    channels: int
+    widths: tuple[int, ...] = (32, 64, 128)
+    blocks: int = 3
+    embedding: int = 64
+    kernel: int = 3
+    padding: Padding = "sphere"
+    coordinates: Coordinates = "latitude"
+    prediction: Prediction = "v"
+    compute: Compute = "float32"
+
+    def __post_init__(self):
+        checks = (
+            ("window", self.window, self.window >= 1 and self.window % 2 == 1, "odd and positive"),
+            ("channels", self.channels, self.channels >= 1, "at least 1"),
+            (
+                "widths",
+                self.widths,
+                bool(self.widths) and min(self.widths, default=0) >= 1,
+                "a non-empty tuple of positive numbers",
+            ),
+            ("blocks", self.blocks, self.blocks >= 0, "not negative"),
+            ("embedding", self.embedding, self.embedding >= 1, "at least 1"),
+            ("kernel", self.kernel, self.kernel >= 1 and self.kernel % 2 == 1, "odd and positive"),
+            ("prediction", self.prediction, self.prediction in ("eps", "v"), "'eps' or 'v'"),
+            (
+                "compute",
+                self.compute,
+                self.compute in get_args(Compute),
+                f"one of {get_args(Compute)}",
+            ),
+        )
+        for name, value, good, expected in checks:
+            if not good:
+                raise InputError(f"score {name} must be {expected}, got {value!r}")
+
+
+def _network(config: ScoreConfig) -> UNet:
+    return UNet(
+        channels=config.window * config.channels,
+        widths=config.widths,
+        blocks=config.blocks,
+        embedding=config.embedding,
+        kernel=config.kernel,
+        padding=config.padding,
+        coordinates=config.coordinates,
+        compute=config.compute,
+    )
+
+
+def init(config: ScoreConfig, key: PRNGKey, shape: tuple[int, int]) -> Params:
+    """Fresh parameters for a grid of `shape` (lat, lon); they fit any other shape too."""
+    x = jnp.zeros((1, *shape, config.window * config.channels))
+    return initialise(_network(config).init, key, x, jnp.zeros((1,)))["params"]
+
+
+def predict(
+    config: ScoreConfig,
+    params: Params,
+    x_t: Float[Array, "window frame lat lon channel"],
+    t: Float[Array, " window"],
+) -> Float[Array, "window frame lat lon channel"]:
+    """The network: its prediction of eps or v for windows, each at its own time."""
+    n, k, lat, lon, c = x_t.shape
+    if (k, c) != (config.window, config.channels):
+        raise InputError(
+            f"score windows have {k} frames of {c} channels, expected {config.window} frames of "
+            f"{config.channels} channels"
+        )
+    flat = x_t.transpose(0, 2, 3, 1, 4).reshape(n, lat, lon, k * c)
+    y = jnp.asarray(_network(config).apply({"params": params}, flat, t))
+    return y.reshape(n, lat, lon, k, c).transpose(0, 3, 1, 2, 4)
+
+
+def loss(
+    config: ScoreConfig,
+    schedule: CosineSchedule,
+    params: Params,
+    key: PRNGKey,
+    windows: Float[Array, "batch frame lat lon channel"],
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """Mean squared error of the predicted noise (or velocity) at random times.
+
+    t ~ U(0, 1), stratified over the batch: each sample's time is uniform, and together they cover
+    the interval evenly, which takes variance from the gradient.
+
+    Args:
+        config: the network.
+        schedule: alpha(t), sigma(t).
+        params: of the network.
+        key: for this step.
+        windows: clean windows of unit variance.
+
+    Returns:
+        The loss, and scalars: `mse_low`, `mse_middle`, `mse_high`, the error over the thirds of
+        [0, 1] in t (0 where the batch has no sample).
+    """
+    return error(config, params, noisy(config, schedule, key, windows))
+
+
+def noisy(
+    config: ScoreConfig,
+    schedule: CosineSchedule,
+    key: PRNGKey,
+    windows: Float[Array, "batch frame lat lon channel"],
+) -> dict[str, Array]:
+    """All that is random in `loss`: noisy windows `x_t`, their times `t` and the `goal`.
+
+    Drawn for a whole batch, they are the same however the batch is then taken in parts.
+    """
+    key_time, key_noise = jax.random.split(key)
+    n = windows.shape[0]
+    t = (jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key_time, (n,))) / n
+    eps = jax.random.normal(key_noise, windows.shape, windows.dtype)
+    alpha, sigma = (f(t)[:, None, None, None, None] for f in (schedule.alpha, schedule.sigma))
+    goal = jax.vmap(lambda x, e, time: target(schedule, config.prediction, x, e, time))
+    return {"x_t": alpha * windows + sigma * eps, "t": t, "goal": goal(windows, eps, t)}
+
+
+def error(
+    config: ScoreConfig, params: Params, batch: Mapping[str, Array]
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The `loss` of a batch from `noisy`: a mean over its samples, without randomness."""
+    t = batch["t"]
+    missed = predict(config, params, batch["x_t"], t) - batch["goal"]
+    mse = jnp.mean(jnp.square(missed), axis=(1, 2, 3, 4))
+    third = jnp.minimum(jnp.floor(3.0 * t), 2.0)
+    info = {}
+    for i, name in enumerate(("low", "middle", "high")):
+        member = (third == i).astype(mse.dtype)
+        info[f"mse_{name}"] = jnp.sum(mse * member) / jnp.maximum(jnp.sum(member), 1.0)
+    return jnp.mean(mse), info
+
+
+def window_denoiser(
+    config: ScoreConfig, schedule: CosineSchedule, params: Params
+) -> WindowDenoiser:
+    """The denoiser of windows: (x_t, t) -> E[x_0 | x_t], with one time for all windows."""
+
+    def denoise(x_t: Array, t: Array) -> Array:
+        prediction = predict(config, params, x_t, jnp.full((x_t.shape[0],), t))
+        return to_denoised(schedule, prediction, config.prediction, x_t, t)
+
+    return denoise

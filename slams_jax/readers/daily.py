@@ -1,0 +1,148 @@
+"""Series of Zarr stores of one time each, dated by their names, as ChaosBench and SLAMS have them.
+
+    era5_full_1.5deg_20000101.zarr, era5_full_1.5deg_20000102.zarr, ...
+
+Opening thousands of stores to look at each would take minutes and gigabytes: the first one tells
+what they hold, the others are opened when they are read, and compared with it then. The name gives
+the date; the first store may have a time of its own, whose hour holds for all.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from slams_jax.errors import InputError
+from slams_jax.readers import coordinates as coords
+from slams_jax.readers.files import Location, is_store, open_file
+from slams_jax.schema import TIME
+
+_DATE = re.compile(r"(?<!\d)((?:1[6-9]|2[0-2])\d\d)(\d\d)(\d\d)(?!\d)")
+
+
+def date_in_name(path: Location) -> np.datetime64 | None:
+    """The date YYYYMMDD in the name of a file or store, datetime64[ns], if there is one."""
+    match = _DATE.search(_name(path))
+    try:
+        return None if match is None else np.datetime64("-".join(match.groups()), "ns")
+    except ValueError:  # month 13
+        return None
+
+
+def dated(path: Location) -> np.datetime64:
+    """The date in the name of a store of a series, which has one."""
+    date = date_in_name(path)
+    assert date is not None
+    return date
+
+
+def split_series(
+    paths: Sequence[Location],
+) -> tuple[list[Location], dict[Location, list[Location]]]:
+    """(what is to be opened, the others of a series by their first one).
+
+    A series are several Zarr stores whose paths differ in the date alone.
+    """
+    groups: dict[str, list[Location]] = {}
+    for path in paths:
+        dated = date_in_name(path) is not None and is_store(path)
+        head, _, name = str(path).rpartition("/")
+        groups.setdefault(f"{head}/{_DATE.sub('*', name)}" if dated else str(path), []).append(path)
+    ordered = [sorted(group, key=_name) for group in groups.values()]
+    return [group[0] for group in ordered], {g[0]: g[1:] for g in ordered if len(g) > 1}
+
+
+class Template(NamedTuple):
+    """What the first store of a series says of one variable in all of them."""
+
+    key: Hashable
+    variable: xr.Variable  # as in the file
+    coordinates: dict[Hashable, np.ndarray]  # of its dimensions, as in the file
+    others: tuple[str, ...]  # variables that need not be opened
+    hour: np.timedelta64  # of the day, of the time in the store
+
+
+def template(dataset: xr.Dataset, key: Hashable, time: np.datetime64, path: Location) -> Template:
+    """The template of variable `key` from the first store of a series.
+
+    Args:
+        dataset: the open store.
+        key: of the variable.
+        time: of the store.
+        path: of the store.
+
+    Raises:
+        InputError: the store is of another day than its name says.
+    """
+    date = dated(path)
+    hour = time - date
+    if not np.timedelta64(0) <= hour < np.timedelta64(1, "D"):
+        raise InputError(
+            f"{path}: is of {str(time)[:16]}, but its name says {str(date)[:10]}: rename it"
+        )
+    variable = dataset.variables[key]
+    coordinates = {d: dataset.variables[d].values for d in variable.dims if d in dataset.variables}
+    dates = [n for n, v in dataset.variables.items() if coords.role_of(n, v) == TIME]
+    needed = {key, *variable.dims, *dates}
+    others = tuple(str(v) for v in dataset.variables if v not in needed)
+    return Template(key, variable, coordinates, others, hour)
+
+
+def deferred(path: Location, like: Template) -> xr.Variable:
+    """The variable of another store of a series, which is opened when values are asked for."""
+    array = indexing.LazilyIndexedArray(_Deferred(path, like))
+    return xr.Variable(like.variable.dims, array, dict(like.variable.attrs))
+
+
+class _Deferred(BackendArray):
+    def __init__(self, path: Location, like: Template):
+        self._path, self._like = path, like
+        self.shape = like.variable.shape
+        self.dtype = like.variable.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        like = self._like
+        with open_file(self._path, leave_out=like.others) as dataset:
+            if like.key not in dataset.variables:
+                raise InputError(f"{self._path}: no variable {like.key!r}, unlike the first store")
+            variable = dataset.variables[like.key]
+            self._compare(dataset, variable)
+            return np.asarray(variable.values[key])
+
+    def _compare(self, dataset: xr.Dataset, variable: xr.Variable) -> None:
+        """Refuse a store that is not like the first of its series."""
+        like = self._like
+        same = variable.dims == like.variable.dims and variable.shape == like.variable.shape
+        same &= variable.attrs.get("units") == like.variable.attrs.get("units")
+        same = same and all(
+            coords.role_of(d, dataset.variables.get(d)) == TIME
+            or (d in dataset.variables and np.array_equal(dataset.variables[d].values, values))
+            for d, values in like.coordinates.items()
+        )
+        if not same:
+            raise InputError(
+                f"{self._path}: dimensions, coordinates or units of {like.key} differ from those "
+                "of the first store of the series: open it separately"
+            )
+        for name, value in dataset.variables.items():
+            if value.size == 1 and coords.role_of(name, value) == TIME:
+                time = coords.decode_times(value.squeeze(), source=str(self._path))[0]
+                expected = dated(self._path) + like.hour
+                if time != expected:
+                    raise InputError(
+                        f"{self._path}: is of {str(time)[:16]}, but its name and the first store "
+                        f"of the series say {str(expected)[:16]}: rename it"
+                    )
+
+
+def _name(path: Location) -> str:
+    return str(path).rstrip("/").rpartition("/")[2]

@@ -1,0 +1,166 @@
+"""Opening NetCDF and GRIB files and Zarr stores, with one clear line when that fails."""
+
+import gc
+import glob
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from slams_jax.errors import InputError, RunError, first_line
+from slams_jax.readers import remote
+from slams_jax.readers.grib import open_grib
+
+PathLike = str | os.PathLike[str]
+Location = Path | str  # a file or store here, or the URL of a store
+
+# First bytes of a file -> (engine of xarray that reads it, or None; what it is)
+_SIGNATURES: tuple[tuple[bytes, str | None, str], ...] = (
+    (b"CDF\x01", "scipy", "NetCDF classic"),
+    (b"CDF\x02", "scipy", "NetCDF 64-bit offset"),
+    (b"CDF\x05", None, "NetCDF 64-bit data: convert it with `nccopy -k nc4`"),
+    (b"\x89HDF\r\n\x1a\n", "h5netcdf", "NetCDF 4"),
+    (b"GRIB", "cfgrib", "GRIB"),
+    (b"PAR1", None, "Parquet: reports of stations are read by read_stations"),
+    (b"PK\x03\x04", None, "a zip archive: unpack it"),
+    (b"\x1f\x8b", None, "gzip: unpack it"),
+)
+
+
+def expand_paths(path: PathLike | Sequence[PathLike]) -> list[Location]:
+    """Existing files and Zarr stores named by a path, a glob pattern, a URL, or a list of these.
+
+    Files behind a URL are fetched; stores stay where they are.
+
+    Raises:
+        InputError: nothing given, a path that does not exist, a pattern that matches nothing.
+        RunError: a server that does not answer.
+    """
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if not given:
+        raise InputError("no file given: name at least one NetCDF file or Zarr store")
+    paths: list[Location] = []
+    for item in given:
+        if remote.is_url(item):
+            urls = remote.expand_url(str(item))
+            paths.extend(remote.fetch(u) if remote.is_file(u) else u for u in urls)
+            continue
+        text = os.path.expanduser(os.fspath(item))
+        if os.path.exists(text):
+            paths.append(Path(text))
+        elif glob.has_magic(text) and (found := sorted(glob.glob(text))):
+            paths.extend(Path(f) for f in found)
+        else:
+            what = "matches no file" if glob.has_magic(text) else "no such file or directory"
+            raise InputError(f"{text}: {what}: check the path")
+    return list(dict.fromkeys(paths))
+
+
+def is_store(path: Location) -> bool:
+    """Whether a location is a Zarr store."""
+    if isinstance(path, str):
+        return True
+    return path.is_dir() and any((path / name).exists() for name in remote.STORE_FILES)
+
+
+def _engine(path: Location) -> str:
+    if is_store(path):
+        return "zarr"
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a directory that is no Zarr store: name files or a store")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if path.suffix.lower() == ".npz":
+        raise InputError(
+            f"{path}: a NumPy archive has arrays without coordinates: give them times, latitudes "
+            "and longitudes with xarray.Dataset and write NetCDF with its to_netcdf"
+        )
+    for signature, engine, what in _SIGNATURES:
+        if head.startswith(signature):
+            if engine is None:
+                raise InputError(f"{path}: is no NetCDF that can be read here but {what}")
+            return engine
+    raise InputError(f"{path}: neither NetCDF nor Zarr (first bytes {head!r}): check the file")
+
+
+def open_file(
+    path: Location, *, what: str = "gridded data", leave_out: Sequence[str] = ()
+) -> xr.Dataset:
+    """One file as it is, lazily: fill values become NaN, times stay numbers.
+
+    Args:
+        path: a NetCDF (classic, 64-bit offset or 4) or GRIB file, or a Zarr store.
+        what: named in the error when the file holds no variable at all.
+        leave_out: names of variables that are not opened.
+
+    Raises:
+        InputError: not readable: missing, truncated, or of another format.
+        RunError: a server that does not answer.
+    """
+    engine = _engine(path)
+    options: dict[str, Any] = {"chunks": None, "decode_times": False, "cache": False}
+    if leave_out:
+        options["drop_variables"] = list(leave_out)
+    with warnings.catch_warnings():
+        # Several declared fill values, a Zarr store without consolidated metadata: both read.
+        warnings.simplefilter("ignore")
+        try:
+            dataset, reason = _open(path, engine, options), ""
+        except (InputError, RunError):
+            raise
+        except Exception as error:  # the backends raise a dozen types on damaged files
+            dataset, reason = None, first_line(error)
+        if dataset is None:
+            gc.collect()  # closes what the backend left open, while its warnings are not heard
+    if dataset is None:
+        raise InputError(_unreadable(path, engine, reason))
+    if not dataset.data_vars:
+        dataset.close()
+        raise InputError(f"{path}: holds no variable: {what} expected")
+    return dataset
+
+
+def _open(path: Location, engine: str, options: dict[str, Any]) -> xr.Dataset:
+    if engine == "cfgrib":
+        return open_grib(Path(path), **options)
+    if isinstance(path, str):
+        return xr.open_dataset(remote.open_store(path), engine="zarr", **options)  # pyright: ignore[reportArgumentType]
+    return xr.open_dataset(path, engine=engine, **options)
+
+
+def _unreadable(path: Location, engine: str, reason: str) -> str:
+    if isinstance(path, str):
+        return (
+            f"{path}: no Zarr store that can be read ({reason}): check the URL; a store on a web "
+            "server needs consolidated metadata, a file a suffix such as .nc or .grib"
+        )
+    return (
+        f"{path}: cannot be read as {engine} ({reason}): the file is damaged or incomplete, "
+        "fetch or write it again"
+    )
+
+
+def fingerprint(paths: Sequence[Location]) -> str:
+    """A digest of names, sizes and modification times, so that a changed file is noticed.
+
+    Of a store behind a URL the digest is of the URL alone.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        if isinstance(path, str):
+            digest.update(f"{path}\n".encode())
+            continue
+        # A Zarr store shows a change in the folders of its arrays.
+        parts = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+        for part in parts:
+            status = part.stat()
+            digest.update(f"{part.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

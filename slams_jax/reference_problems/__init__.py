@@ -1,0 +1,54 @@
+"""Reference problems whose posteriors are known, to try guidance rules and solvers on.
+
+    from slams_jax.reference_problems import Guidance, field_cases, run_case
+
+    for case in field_cases():
+        row = run_case(case, Guidance("mmps"), SamplerConfig(), 512, jax.random.key(0))
+        print(row.rule, row.score.mean_error, row.score.variance_ratio)
+
+A rule of your own takes the place of `Guidance`: any function from a `Problem` to a denoiser.
+"""
+
+from slams_jax.reference_problems.cases import (
+    Case,
+    Guidance,
+    Oracle,
+    Problem,
+    Row,
+    count_evaluations,
+    run_case,
+)
+from slams_jax.reference_problems.exact import Exact, Score, score
+from slams_jax.reference_problems.fields import field_cases
+from slams_jax.reference_problems.lorenz import LorenzCase, ScorePrior, lorenz_cases
+from slams_jax.reference_problems.lorenz_draws import Ranks, calibrate_ranks, ranks_of, run_lorenz
+from slams_jax.reference_problems.mixtures import mixture_cases
+from slams_jax.reference_problems.priors import GaussianPrior, Mixture, MixturePrior, WindowedPrior
+from slams_jax.reference_problems.trajectories import trajectory_cases
+
+__all__ = [
+    "Case",
+    "Exact",
+    "GaussianPrior",
+    "Guidance",
+    "LorenzCase",
+    "Mixture",
+    "MixturePrior",
+    "Oracle",
+    "Problem",
+    "Ranks",
+    "Row",
+    "Score",
+    "ScorePrior",
+    "WindowedPrior",
+    "calibrate_ranks",
+    "count_evaluations",
+    "field_cases",
+    "lorenz_cases",
+    "mixture_cases",
+    "ranks_of",
+    "run_case",
+    "run_lorenz",
+    "score",
+    "trajectory_cases",
+]

@@ -1,0 +1,139 @@
+r"""Reference problem (a): a Gaussian random field on the sphere, 32 x 64 points.
+
+An isotropic field of unit variance, with the power spectrum C_l ~ (1 + l (l + 1) / l_0^2)^-p up
+to degree 21 (what T21 resolves) and white noise on top for what it does not. Four networks observe
+it: block means, every fourth point, scattered points, and a swath of the full field. Posterior
+mean and covariance in closed form, in double precision.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Bool, Float
+
+from slams_jax.aliases import ObservationOperator
+from slams_jax.diffusion import CosineSchedule
+from slams_jax.errors import InputError
+from slams_jax.grid import Grid
+from slams_jax.observe import Coarsen, Diagonal, Identity, Points, Stride, make_stream
+from slams_jax.reference_problems.cases import Case, Problem
+from slams_jax.reference_problems.exact import Exact
+from slams_jax.reference_problems.priors import GaussianPrior
+from slams_jax.schema import Channel
+
+Network = Literal["coarse", "strided", "scattered", "masked"]
+GRID = Grid.of(np.linspace(-90 + 2.8125, 90 - 2.8125, 32), np.arange(64) * 5.625)
+# Standard deviations of the errors, where the field's is one.
+ERRORS = {"coarse": 0.2, "strided": 0.3, "scattered": 0.3, "masked": 0.5}
+
+
+def field_cases(
+    networks: Sequence[Network] = get_args(Network),
+    *,
+    degree: int = 21,
+    length: float = 4.0,
+    exponent: float = 2.0,
+    white: float = 0.01,
+    schedule: CosineSchedule = CosineSchedule(),
+    seed: int = 0,
+) -> list[Case]:
+    """Gaussian random fields, one case for each observing network.
+
+    Args:
+        networks: which of them.
+        degree: of the last spherical harmonic.
+        length: l_0, the degree at which the spectrum begins to fall.
+        exponent: p.
+        white: share of the variance that is white.
+        schedule: of the noise.
+        seed: of the true field and of the errors of the observations.
+
+    Raises:
+        InputError: an unknown network.
+    """
+    for name in networks:
+        if name not in get_args(Network):
+            raise InputError(f"unknown network {name!r}: choose from {get_args(Network)}")
+    modes = np.sqrt(1 - white) * _modes(degree, length, exponent)
+    vectors, roots, _ = np.linalg.svd(modes, full_matrices=False)
+    single = lambda a: jnp.asarray(a, jnp.float32)
+    prior = GaussianPrior(single(vectors), single(roots**2 + white), single(white), schedule)
+    rng = np.random.default_rng(seed)
+    truth = modes @ rng.standard_normal(modes.shape[1])
+    truth += np.sqrt(white) * rng.standard_normal(len(truth))
+    covariance = modes @ modes.T + white * np.eye(len(modes))
+    return [_case(name, prior, covariance, truth, rng) for name in networks]
+
+
+def _modes(degree: int, length: float, exponent: float) -> Float[np.ndarray, "point mode"]:
+    """Real spherical harmonics times the roots of their variances; rows have length one."""
+    lat, lon = np.meshgrid(np.deg2rad(GRID.latitude), np.deg2rad(GRID.longitude), indexing="ij")
+    theta, phi = np.pi / 2 - lat.ravel(), lon.ravel()
+    columns = []
+    for order in range(degree + 1):
+        power = (1 + order * (order + 1) / length**2) ** -exponent
+        for m in range(order + 1):
+            wave = np.sqrt(power) * scipy.special.sph_harm_y(order, m, theta, phi)
+            columns += [wave.real] if m == 0 else [np.sqrt(2) * wave.real, np.sqrt(2) * wave.imag]
+    modes = np.stack(columns, axis=-1)
+    # By the addition theorem every point has the same variance.
+    return modes / np.sqrt((modes**2).sum(axis=1, keepdims=True))
+
+
+def _observe(
+    network: Network, rng: np.random.Generator
+) -> tuple[ObservationOperator, Bool[np.ndarray, "1 lat lon 1"] | None]:
+    """The operator, and what is seen of it where that is not all."""
+    if network == "coarse":
+        return Coarsen(4), None
+    if network == "strided":
+        return Stride(4, 1), None
+    if network == "scattered":
+        latitude = np.rad2deg(np.arcsin(rng.uniform(-1, 1, 150)))
+        longitude = rng.uniform(0, 360, 150)
+        channels = (Channel("temperature", None),)
+        return Points.at(GRID, channels, latitude, longitude, None), None
+    lat, lon = np.meshgrid(GRID.latitude, GRID.longitude, indexing="ij")
+    tilted = np.mod(lon + 0.5 * lat, 120.0) < 40.0  # three swaths that cross the equator aslant
+    return Identity(), tilted[None, :, :, None]
+
+
+def _case(
+    network: Network,
+    prior: GaussianPrior,
+    covariance: Float[np.ndarray, "size size"],
+    truth: Float[np.ndarray, " size"],
+    rng: np.random.Generator,
+) -> Case:
+    operator, seen = _observe(network, rng)
+    size = len(truth)
+    # Operators act on every time alike: the unit vectors as times give the matrix, transposed.
+    columns = np.asarray(operator(jnp.eye(size).reshape(size, *GRID.shape, 1)), np.float64)
+    matrix = columns.reshape(size, -1).T
+    values = matrix @ truth + ERRORS[network] * rng.standard_normal(len(matrix))
+    kept = np.ones(len(values), bool) if seen is None else seen.ravel()
+    stream = make_stream(
+        network,
+        np.where(kept, values, np.nan).reshape(1, *columns.shape[1:]),
+        operator,
+        Diagonal(jnp.full((), ERRORS[network] ** 2, jnp.float32)),
+    )
+    matrix, values = matrix[kept], values[kept]
+    total = matrix @ covariance @ matrix.T + ERRORS[network] ** 2 * np.eye(len(values))
+    gain = np.linalg.solve(total, matrix @ covariance).T
+    posterior = covariance - gain @ (matrix @ covariance)
+    # Large patterns tell of the covariances between points, points of the marginals.
+    directions = np.concatenate(
+        [
+            np.asarray(prior.vectors, np.float64)[:, :32].T,
+            np.eye(size)[rng.choice(size, 32, replace=False)],
+        ]
+    )
+    return Case(
+        f"field {network}",
+        Problem(prior, (stream,), prior, prior.schedule, (1, *GRID.shape, 1)),
+        Exact.gaussian(gain @ values, posterior, directions),
+    )

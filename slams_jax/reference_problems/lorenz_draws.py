@@ -1,0 +1,160 @@
+"""Draws for the truths of a Lorenz case: against their posteriors, and their ranks.
+
+How well an ensemble is calibrated on average over the prior is seen from ranks: where truth and
+members are exchangeable, each rank of the truth is equally likely (Talts et al. 2018,
+"Validating Bayesian inference algorithms with simulation-based calibration", arXiv 1804.06788).
+"""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from slams_jax.aliases import PRNGKey
+from slams_jax.diffusion import SamplerConfig, sample, sample_ensemble
+from slams_jax.errors import InputError
+from slams_jax.reference_problems.cases import Case, GuidanceRule, Problem, Row, count_evaluations
+from slams_jax.reference_problems.lorenz import LorenzCase, simulate
+
+BINS = 8  # of the ranks
+TOGETHER = 512  # draws made at a time, of several truths where there are few for each
+
+
+def run_lorenz(
+    case: LorenzCase,
+    rule: GuidanceRule,
+    sampler: SamplerConfig,
+    members: int,
+    key: PRNGKey,
+    *,
+    batch: int | None = None,
+    counts: tuple[int, int] | None = None,
+) -> Row:
+    """As `slams_jax.calibration.run_case`, the score averaged over the truths of the case.
+
+    Args:
+        case: the truths.
+        rule: Problem -> guided denoiser, hashable.
+        sampler: the solver, its steps and their grid.
+        members: number of draws for each truth.
+        key: of the draws.
+        batch: draws made at a time.
+        counts: as there.
+
+    Raises:
+        InputError: fewer than 32 members, or more than the case has exact draws.
+    """
+    most = case.others.shape[1]
+    if not 32 <= members <= most:
+        raise InputError(f"a comparison needs between 32 and {most} members, got {members}")
+    draws, seconds = _draw_all(case.problem, case.values, rule, sampler, members, key, batch)
+    finite = np.isfinite(draws).all(axis=(1, 2))
+    single = Case(case.name, case.problem, case.exact[0])
+    forward, derivative = counts or count_evaluations(single, rule, sampler)
+    return Row(
+        case=case.name,
+        rule=str(rule),
+        solver=sampler.solver,
+        grid=sampler.grid,
+        steps=sampler.steps,
+        members=members,
+        forward_evaluations=forward,
+        derivative_evaluations=derivative,
+        seconds=seconds,
+        not_finite=int((~np.isfinite(draws).all(axis=2)).sum()),
+        score=case.score(draws) if finite.all() else None,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """How often the truth had which rank among the members.
+
+    Attributes:
+        counts: of the variables x, y and z, in `BINS` bins of equally many ranks.
+        p_values: of the chi-squared test that all bins are equally likely.
+        left_out: truths that have draws which are not finite, and therefore no rank.
+    """
+
+    counts: Int[np.ndarray, "channel bin"]
+    p_values: Float[np.ndarray, " channel"]
+    left_out: int = 0
+
+
+def ranks_of(
+    truths: Float[np.ndarray, "pair channel"], draws: Float[np.ndarray, "pair draw channel"]
+) -> Ranks:
+    """Ranks of the truths among their draws. With no finite draws at all, the p-values are 0.
+
+    Raises:
+        InputError: draws of which the ranks do not fill the bins evenly.
+    """
+    possible = draws.shape[1] + 1
+    if possible % BINS:
+        raise InputError(
+            f"the ranks among {draws.shape[1]} draws do not divide into {BINS} bins: take "
+            f"{BINS * (possible // BINS + 1) - 1}"
+        )
+    finite = np.isfinite(draws).all(axis=(1, 2))
+    ranks = (draws < truths[:, None]).sum(axis=1)[finite]
+    bins = ranks // (possible // BINS)
+    counts = np.stack([np.bincount(b, minlength=BINS) for b in bins.T])
+    p_values = np.zeros(len(counts))
+    if finite.any():
+        p_values = np.asarray(scipy.stats.chisquare(counts, axis=1).pvalue)
+    return Ranks(counts, p_values, int((~finite).sum()))
+
+
+def calibrate_ranks(
+    case: LorenzCase,
+    rule: GuidanceRule,
+    sampler: SamplerConfig,
+    *,
+    pairs: int = 200,
+    members: int = 63,
+    key: PRNGKey,
+) -> Ranks:
+    """Ranks of `pairs` new truths at the last frame, each among `members` draws given its y."""
+    key_truth, key_draw = jax.random.split(key)
+    truths, values = simulate(key_truth, case.values.shape[1], pairs)
+    draws, _ = _draw_all(case.problem, values, rule, sampler, members, key_draw, None)
+    return ranks_of((truths - case.mean) / case.std, draws)
+
+
+def _draw_all(
+    problem: Problem,
+    values: Float[np.ndarray, "case time"],
+    rule: GuidanceRule,
+    sampler: SamplerConfig,
+    members: int,
+    key: PRNGKey,
+    batch: int | None,
+) -> tuple[Float[np.ndarray, "case draw 3"], float]:
+    """Draws of the last frame for every truth, and the seconds they took."""
+    leaves, structure = jax.tree.flatten(problem)
+    values = np.where(np.isfinite(values), values, 0.0)[:, :, None, None, None]
+    arguments = (leaves, jnp.asarray(values, jnp.float32), key)
+    run = _draws.lower(*arguments, structure, rule, sampler, members, batch).compile()
+    begun = time.perf_counter()
+    draws = np.asarray(run(*arguments), np.float64)
+    return draws, time.perf_counter() - begun
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
+def _draws(leaves, values, key, structure, rule, sampler, members, batch):
+    problem = jax.tree.unflatten(structure, leaves)
+
+    def of_truth(inputs):
+        y, i = inputs
+        stream = dataclasses.replace(problem.streams[0], values=y)
+        denoiser = rule(dataclasses.replace(problem, streams=(stream,)))
+        one = lambda k: sample(k, denoiser, problem.shape, problem.schedule, sampler)[-1, 0, 0]
+        return sample_ensemble(jax.random.fold_in(key, i), one, members, batch=batch)
+
+    size = max(1, TOGETHER // members)
+    return jax.lax.map(of_truth, (values, jnp.arange(len(values))), batch_size=size)

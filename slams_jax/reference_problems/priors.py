@@ -1,0 +1,233 @@
+r"""Distributions whose denoisers are known: Gaussians, their windows, mixtures and densities.
+
+Each is a pytree (its arrays are leaves) and a `Denoiser`, (x_t, t) -> E[x_0 | x_t], of
+trajectories (time, lat, lon, channel).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.diffusion import CosineSchedule
+from slams_jax.diffusion.compose import trajectory_denoiser
+
+
+def _single(array) -> Array:
+    return jnp.asarray(array, jnp.float32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GaussianPrior:
+    r"""N(0, P), P = U \Lambda U^T + f (I - U U^T), of flattened trajectories.
+
+    Attributes:
+        vectors: U, orthonormal columns.
+        values: the diagonal of \Lambda.
+        floor: f.
+        schedule: of the noise.
+    """
+
+    vectors: Float[Array, "size rank"]
+    values: Float[Array, " rank"]
+    floor: Float[Array, ""]
+    schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, covariance: Float[np.ndarray, "size size"], schedule: CosineSchedule):
+        """From the covariance itself."""
+        values, vectors = np.linalg.eigh(covariance)
+        return cls(_single(vectors), _single(values), jnp.zeros(()), schedule)
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """E[x_0 | x_t] = alpha P (alpha^2 P + sigma^2)^-1 x_t."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return self._apply(x_t, lambda p: alpha * p / (alpha**2 * p + sigma**2))
+
+    def posterior(self, x: Array, ratio: Float[Array, ""]) -> Array:
+        """cov(x_0 | x_t) x = (P^-1 + 1 / ratio)^-1 x, for `ratio` = sigma^2 / alpha^2."""
+        return self._apply(x, lambda p: p * ratio / (p + ratio))
+
+    def _apply(self, x: Array, function) -> Array:
+        flat = x.reshape(-1)
+        rest = function(self.floor)
+        y = rest * flat + self.vectors @ ((function(self.values) - rest) * (self.vectors.T @ flat))
+        return y.reshape(x.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WindowedPrior:
+    """A trajectory's denoiser composed of exact denoisers of windows, as score networks are.
+
+    Attributes:
+        window: the prior of `frames` consecutive frames.
+        frames: frames in a window, odd.
+    """
+
+    window: GaussianPrior
+    frames: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """Each frame from the window that it stands in the middle of."""
+        windows = lambda x, t: jax.vmap(lambda w: self.window(w, t))(x)
+        return trajectory_denoiser(windows, self.frames)(x_t, t)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MixturePrior:
+    r"""sum_k w_k N(m_k, U_k \Lambda_k U_k^T), of flattened trajectories.
+
+    Attributes:
+        log_weights: log w_k.
+        means: m_k.
+        vectors: U_k.
+        values: the diagonals of \Lambda_k.
+        schedule: of the noise.
+    """
+
+    log_weights: Float[Array, " component"]
+    means: Float[Array, "component size"]
+    vectors: Float[Array, "component size size"]
+    values: Float[Array, "component size"]
+    schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, mixture: "Mixture", schedule: CosineSchedule):
+        """From weights, means and covariances."""
+        values, vectors = np.linalg.eigh(mixture.covariances)
+        return cls(
+            log_weights=_single(np.log(mixture.weights)),
+            means=_single(mixture.means),
+            vectors=_single(vectors),
+            values=_single(values),
+            schedule=schedule,
+        )
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """The components' denoised arrays, weighted by their probabilities given x_t."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        departure = x_t.reshape(1, -1) - alpha * self.means
+        rotated = jnp.einsum("kab,ka->kb", self.vectors, departure)
+        variance = alpha**2 * self.values + sigma**2
+        log_density = -0.5 * jnp.sum(rotated**2 / variance + jnp.log(variance), axis=-1)
+        responsibility = jax.nn.softmax(self.log_weights + log_density)
+        increments = jnp.einsum(
+            "kab,kb->ka", self.vectors, alpha * self.values / variance * rotated
+        )
+        return (responsibility @ (self.means + increments)).reshape(x_t.shape)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KernelDensity:
+    """sum_k w_k N(c_k, h^2 I): any distribution in few dimensions, from nodes close together.
+
+    Attributes:
+        log_weights: log w_k.
+        nodes: c_k.
+        width: h.
+        schedule: of the noise.
+    """
+
+    log_weights: Float[Array, " node"]
+    nodes: Float[Array, "node size"]
+    width: Float[Array, ""]
+    schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """The mean of the nodes given x_t, and what x_t tells beyond it."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        flat, variance = x_t.reshape(-1), alpha**2 * self.width**2 + sigma**2
+        # |x_t - alpha c|^2 without |x_t|^2, which all nodes share.
+        distance = alpha**2 * jnp.sum(self.nodes**2, axis=1) - 2 * alpha * (self.nodes @ flat)
+        weights = jax.nn.softmax(self.log_weights - 0.5 * distance / variance)
+        mean = weights @ self.nodes
+        x_0 = mean + alpha * self.width**2 / variance * (flat - alpha * mean)
+        return x_0.reshape(x_t.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """A mixture of Gaussians in double precision, on the host.
+
+    Attributes:
+        weights: which sum to one.
+        means: of the components.
+        covariances: of the components.
+    """
+
+    weights: Float[np.ndarray, " component"]
+    means: Float[np.ndarray, "component size"]
+    covariances: Float[np.ndarray, "component size size"]
+
+    def mean(self) -> Float[np.ndarray, " size"]:
+        """Of the mixture."""
+        return self.weights @ self.means
+
+    def covariance(self) -> Float[np.ndarray, "size size"]:
+        """Of the mixture."""
+        apart = self.means - self.mean()
+        return np.einsum("k,kab->ab", self.weights, self.covariances) + np.einsum(
+            "k,ka,kb->ab", self.weights, apart, apart
+        )
+
+    def standardised(self) -> "Mixture":
+        """Shifted and scaled so that every component of x has mean zero and variance one."""
+        std = np.sqrt(np.diag(self.covariance()))
+        return Mixture(
+            self.weights,
+            (self.means - self.mean()) / std,
+            self.covariances / np.outer(std, std),
+        )
+
+    def log_densities(
+        self, x: Float[np.ndarray, "point size"]
+    ) -> Float[np.ndarray, "point component"]:
+        """log(w_k N(x; m_k, P_k)), up to a constant common to all k."""
+        found = []
+        for weight, mean, covariance in zip(
+            self.weights, self.means, self.covariances, strict=True
+        ):
+            root = np.linalg.cholesky(covariance)
+            white = np.linalg.solve(root, (x - mean).T)
+            found.append(
+                np.log(weight) - 0.5 * (white**2).sum(axis=0) - np.log(np.diag(root)).sum()
+            )
+        return np.stack(found, axis=-1)
+
+    def component_of(self, x: Float[np.ndarray, "point size"]) -> np.ndarray:
+        """The likeliest component of each point."""
+        return self.log_densities(x).argmax(axis=-1)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Float[np.ndarray, "point size"]:
+        """Independent draws."""
+        labels = rng.choice(len(self.weights), size=count, p=self.weights)
+        roots = np.linalg.cholesky(self.covariances)
+        white = rng.standard_normal((count, self.means.shape[1]))
+        return self.means[labels] + np.einsum("nab,nb->na", roots[labels], white)
+
+    def given(
+        self,
+        operator: Float[np.ndarray, "obs size"],
+        variance: Float[np.ndarray, " obs"],
+        y: Float[np.ndarray, " obs"],
+    ) -> "Mixture":
+        """The posterior given y = H x + N(0, diag(variance)), again a mixture."""
+        logs, means, covariances = [], [], []
+        for weight, mean, covariance in zip(
+            self.weights, self.means, self.covariances, strict=True
+        ):
+            total = operator @ covariance @ operator.T + np.diag(variance)
+            gain = np.linalg.solve(total, operator @ covariance).T
+            innovation = y - operator @ mean
+            means.append(mean + gain @ innovation)
+            covariances.append(covariance - gain @ operator @ covariance)
+            misfit = innovation @ np.linalg.solve(total, innovation)
+            logs.append(np.log(weight) - 0.5 * (misfit + np.linalg.slogdet(total)[1]))
+        weights = np.exp(np.array(logs) - max(logs))
+        return Mixture(weights / weights.sum(), np.stack(means), np.stack(covariances))

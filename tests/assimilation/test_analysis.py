@@ -1,0 +1,458 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from slams_jax.assimilation import analysis as assimilation
+from slams_jax.assimilation.analysis import assimilate, latent_stream
+from slams_jax.assimilation.observations import Observations, to_stream
+from slams_jax.data import climatology
+from slams_jax.data.channels import stack_channels, unstack_channels
+from slams_jax.diffusion import SamplerConfig, sample
+from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.errors import InputError, RunError
+from slams_jax.models import score
+from slams_jax.models.model import decode, trajectory_prior
+from slams_jax.observe.satellite import OutgoingLongwave, Sounder
+from support.small_model import BIAS, CHANNELS, GRID, LEVELS, STD, times, tiny_model
+
+TIMES = times()
+FEW = SamplerConfig(steps=6)
+FINE = SamplerConfig(steps=64)  # near the limit of the solver
+
+
+@pytest.fixture(scope="module")
+def latent_model():
+    return tiny_model(latent=True)
+
+
+@pytest.fixture(scope="module")
+def state_model():
+    return tiny_model(latent=False)
+
+
+@pytest.fixture(scope="module")
+def exact_model():
+    """The prior is white noise about the climatology, exactly."""
+    return tiny_model(latent=False, network=0.0)
+
+
+@pytest.fixture(scope="module")
+def guided(state_model):
+    """Three members of an analysis from a background."""
+    background = as_dataset(some_truth(state_model) + BIAS)
+    return assimilate(state_model, background, [], members=3, key=jax.random.key(3), sampler=FEW)
+
+
+def climate_of(model, at=TIMES):
+    return climatology(model.statistics["state"], at)
+
+
+def as_dataset(states, at=TIMES):
+    """States (time, lat, lon, channel) as a Dataset without members."""
+    return unstack_channels(
+        np.asarray(states, np.float32)[None], CHANNELS, at, GRID.latitude, GRID.longitude
+    ).isel(member=0)
+
+
+def members_of(analysis):
+    """(member, time, lat, lon, channel)."""
+    return np.moveaxis(analysis["temperature"].values, 2, -1)
+
+
+def some_truth(model, seed=3):
+    rng = np.random.default_rng(seed)
+    anomaly = STD * rng.standard_normal((len(TIMES), *GRID.shape, 3))
+    return (climate_of(model) + anomaly).astype(np.float32)
+
+
+def every_kind(truth):
+    """Streams of every kind, of errors small enough to be felt, with gaps."""
+    rng = np.random.default_rng(4)
+    coarse = truth.reshape(5, 3, 2, 4, 2, 3).mean(axis=(2, 4))
+    lat, lon = (np.asarray(axis) for axis in (GRID.latitude, GRID.longitude))
+    masked = np.where(rng.random(truth.shape) < 0.5, truth, np.nan)
+    sparse = unstack_channels(truth[None, :, ::3, ::3], CHANNELS, TIMES, lat[::3], lon[::3])
+    blocks = unstack_channels(
+        coarse[None], CHANNELS, TIMES, lat.reshape(-1, 2).mean(1), lon.reshape(-1, 2).mean(1)
+    )
+    stations = xr.Dataset(
+        {"temperature": (("time", "station"), truth[:, [1, 4, 2], [0, 5, 7], 2])},
+        {
+            "time": TIMES,
+            "station": ["a", "b", "c"],
+            "latitude": ("station", lat[[1, 4, 2]]),
+            "longitude": ("station", lon[[0, 5, 7]]),
+            "level": ("station", [1000.0] * 3),
+        },
+    )
+    sounder, longwave = Sounder.of(CHANNELS), OutgoingLongwave.of(CHANNELS)
+    axes = {"time": TIMES, "latitude": lat, "longitude": lon}
+    dims = ("time", "latitude", "longitude")
+    bright = np.array(sounder(jnp.asarray(truth)))
+    bright[:, :2] = np.nan
+    flux = np.asarray(longwave(jnp.asarray(truth)))
+    return [
+        Observations("stations", stations, "points", error=0.5),
+        Observations("masked", as_dataset(masked), "grid", error=2.0),
+        Observations("coarse", blocks.isel(member=0), "coarse", error=0.5),
+        Observations("sparse", sparse.isel(member=0), "stride", error=0.5),
+        Observations(
+            "sounder",
+            xr.Dataset({"tb": ((*dims, "sounding"), bright)}, axes),
+            "grid",
+            "tb",
+            np.full(6, 0.5),
+            operator=sounder,
+        ),
+        Observations(
+            "olr", xr.Dataset({"olr": (dims, flux)}, axes), "grid", "olr", 3.0, operator=longwave
+        ),
+    ]
+
+
+def streams_of(observations, model):
+    options = dict(climate=climate_of(model).mean(axis=0), std=STD)
+    return [to_stream(o, GRID, CHANNELS, TIMES, **options) for o in observations]
+
+
+def misfit(stream, members):
+    """Root mean square innovation over its error, of the ensemble mean."""
+    predicted = np.asarray(stream.operator(jnp.asarray(members.mean(axis=0))))
+    ratio = (np.asarray(stream.values) - predicted) / np.sqrt(
+        np.asarray(stream.covariance.variance)
+    )
+    return float(np.sqrt((ratio[np.asarray(stream.mask)] ** 2).mean()))
+
+
+# --- what comes out ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent", [False, True])
+def test_without_input_it_is_a_draw_from_the_prior(latent, latent_model, state_model):
+    model = latent_model if latent else state_model
+    key = jax.random.key(5)
+    analysis = assimilate(model, None, [], members=2, key=key, times=TIMES, sampler=FEW)
+    networks = model.networks
+    prior = trajectory_prior(networks, model.arrays["score"])
+    shape = (len(TIMES), *networks.frame_shape)
+    for i in range(2):
+        member = jax.random.fold_in(key, i)
+        z = jax.jit(lambda key: sample(key, prior, shape, networks.schedule, FEW))(member)
+        state = np.asarray(decode(networks, model.arrays, z)) + climate_of(model)
+        np.testing.assert_allclose(members_of(analysis)[i], state, atol=2e-3)
+    assert analysis.attrs["derivative_evaluations"] == 0
+    assert analysis.attrs["streams"] == "none"
+
+
+def test_output_is_a_cf_dataset(guided):
+    analysis = guided
+    field = analysis["temperature"]
+    assert field.dims == ("member", "time", "level", "latitude", "longitude")
+    assert field.shape == (3, 5, 3, *GRID.shape)
+    assert field.dtype == np.float32
+    assert field.attrs["units"] == "K"
+    assert field.attrs["standard_name"] == "air_temperature"
+    np.testing.assert_array_equal(analysis["time"], TIMES)
+    np.testing.assert_array_equal(analysis["level"], LEVELS)
+    np.testing.assert_array_equal(analysis["latitude"], GRID.latitude)
+    np.testing.assert_array_equal(analysis["longitude"], GRID.longitude)
+    for name, units in (
+        ("level", "hPa"),
+        ("latitude", "degrees_north"),
+        ("longitude", "degrees_east"),
+    ):
+        assert analysis[name].attrs["units"] == units
+    assert analysis.attrs["Conventions"].startswith("CF-")
+    assert analysis.attrs["streams"] == "background"
+    assert analysis.attrs["seconds"] > 0.0
+    assert 1e8 < analysis.attrs["peak_memory_bytes"] < 1e12
+
+
+# --- right, where the answer is known ----------------------------------------------------------
+
+
+def test_the_prior_of_white_noise_is_climate(exact_model):
+    analysis = assimilate(
+        exact_model,
+        None,
+        [],
+        members=40,
+        key=jax.random.key(1),
+        times=TIMES,
+        sampler=FINE,
+    )
+    z = (members_of(analysis) - climate_of(exact_model)) / STD
+    n = z[..., 0].size
+    assert np.all(np.abs(z.mean(axis=(0, 1, 2, 3))) < 4 / np.sqrt(n))
+    np.testing.assert_allclose(z.std(axis=(0, 1, 2, 3)), 1.0, atol=4 / np.sqrt(2 * n) + 0.02)
+
+
+@pytest.mark.parametrize("rule", ["gaussian", "mmps"])
+def test_the_posterior_of_white_noise_is_exact(rule, exact_model):
+    """Independent points: mean and variance by hand, K² and all."""
+    truth, error = some_truth(exact_model), 3.0
+    observed = np.full_like(truth, np.nan)
+    observed[::2] = truth[::2] + 1.0  # every other time, with a bias that is told
+    stream = Observations("field", as_dataset(observed), "grid", error=error, bias=1.0)
+    analysis = assimilate(
+        exact_model,
+        None,
+        [stream],
+        members=40,
+        key=jax.random.key(1),
+        times=TIMES,
+        sampler=FINE,
+        guidance=GuidanceConfig(rule=rule, iterations=4),
+    )
+    members, climate = members_of(analysis), climate_of(exact_model)
+    gain = np.where((np.arange(5) % 2 == 0)[:, None], STD**2 / (STD**2 + error**2), 0.0)
+    gain = gain[:, None, None, :]
+    expected = climate + gain * (truth - climate)
+    deviation = STD * np.sqrt(1.0 - gain)
+    z = (members - expected) / deviation
+    n = z[:, 0, ..., 0].size
+    assert np.all(np.abs(z.mean(axis=(0, 2, 3))) < 4 / np.sqrt(n))
+    np.testing.assert_allclose(z.std(axis=(0, 2, 3)), 1.0, atol=4 / np.sqrt(2 * n) + 0.02)
+    # and point by point, not on average only
+    assert np.abs(z.mean(axis=0)).max() < 5.5 / np.sqrt(40)
+
+
+def test_the_background_counts_by_its_error_and_without_its_bias(exact_model):
+    truth = some_truth(exact_model)
+    analysis = assimilate(
+        exact_model,
+        as_dataset(truth + BIAS),
+        [],
+        members=10,
+        key=jax.random.key(1),
+        sampler=FINE,
+    )
+    off = (members_of(analysis) - truth) / STD
+    # Prior variance 1, background variance 0.04: a small pull to climate and a spread of 0.2.
+    np.testing.assert_allclose(off.mean(axis=(0, 1, 2, 3)), 0.0, atol=0.06)
+    np.testing.assert_allclose(off.std(axis=0, ddof=1).mean(), 0.2, atol=0.04)
+    assert analysis.attrs["streams"] == "background"
+
+
+# --- the network, guided -----------------------------------------------------------------------
+
+
+def test_every_kind_of_stream_at_once(latent_model):
+    truth = some_truth(latent_model)
+    observations = every_kind(truth)
+    z = (truth - climate_of(latent_model)) / STD
+    background = as_dataset(truth + BIAS)
+    options = dict(members=2, key=jax.random.key(2), sampler=FEW)
+    prior = members_of(assimilate(latent_model, None, [], times=TIMES, **options))
+    analysis = assimilate(
+        latent_model,
+        background,
+        observations,
+        latent_inputs={"background": z},
+        **options,
+    )
+    members = members_of(analysis)
+    names = [*(o.name for o in observations), "background", "latent"]
+    assert analysis.attrs["streams"] == ", ".join(names)
+    assert np.isfinite(members).all()
+    for stream in streams_of(observations, latent_model):
+        assert misfit(stream, members) < 0.7 * misfit(stream, prior), stream.name
+    error = lambda m: np.sqrt(((m.mean(axis=0) - truth) ** 2).mean())
+    assert error(members) < 0.7 * error(prior)
+
+
+def test_a_latent_observation_alone_moves_the_analysis(latent_model):
+    truth = some_truth(latent_model)
+    z = (truth - climate_of(latent_model)) / STD
+    stream = latent_stream(latent_model, {"background": z})
+    target = np.asarray(decode(latent_model.networks, latent_model.arrays, stream.values))
+    options = dict(members=2, key=jax.random.key(2), times=TIMES, sampler=FEW)
+    climate = climate_of(latent_model)
+    distance = lambda analysis: np.abs((members_of(analysis) - climate - target) / STD).mean()
+    prior = assimilate(latent_model, None, [], **options)
+    posterior = assimilate(latent_model, None, [], latent_inputs={"background": z}, **options)
+    assert distance(posterior) < 0.6 * distance(prior)
+
+
+def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
+    background = as_dataset(some_truth(state_model) + BIAS)
+    three, key = members_of(guided), jax.random.key(3)
+    five = assimilate(state_model, background, [], members=5, member_batch=2, key=key, sampler=FEW)
+    np.testing.assert_allclose(three, members_of(five)[:3], atol=0.05)
+    key = jax.random.key(4)
+    other = members_of(assimilate(state_model, background, [], members=3, key=key, sampler=FEW))
+    for different in (other[0], three[1]):
+        assert np.abs(different - three[0]).mean() > 0.3
+
+
+def test_chunks_of_windows_change_nothing(latent_model):
+    background = as_dataset(some_truth(latent_model) + BIAS)
+    options = dict(members=1, key=jax.random.key(3), sampler=FEW)
+    options["guidance"] = GuidanceConfig(iterations=10)
+    whole = members_of(assimilate(latent_model, background, [], **options))
+    chunked = assimilate(latent_model, background, [], window_chunk=2, **options)
+    # Conjugate gradients magnify rounding: of 290 K, three parts in 10,000.
+    np.testing.assert_allclose(members_of(chunked), whole, atol=0.1)
+
+
+def test_a_second_call_compiles_nothing(latent_model):
+    truth = some_truth(latent_model)
+    observations = every_kind(truth)[:2]
+    z = (truth - climate_of(latent_model)) / STD
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    def call(seed, shift):
+        background = as_dataset(truth + shift)
+        options = dict(members=2, key=jax.random.key(seed), sampler=FEW)
+        return assimilate(
+            latent_model, background, observations, latent_inputs={"background": z}, **options
+        )
+
+    first = call(0, 0.0)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        second = call(1, 1.0)
+        assert compiled == []
+        jax.jit(lambda x: x + 1.0)(3.0)  # the listener hears
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert np.abs(members_of(first) - members_of(second)).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("rule", "derivatives", "at_most"), [("gaussian", 0, 0), ("sda", 3, 3), ("mmps", 2, 6)]
+)
+def test_evaluations_are_counted_right(rule, derivatives, at_most, state_model, monkeypatch):
+    """Of the three steps, "mmps" asks one for derivatives: in the others noise prevails."""
+    counts = {"forward": 0, "backward": 0}
+    original = score.predict
+
+    def count(name):
+        counts[name] += 1
+
+    def told(name):
+        jax.debug.callback(lambda: count(name))
+
+    def predict(config, params, x_t, t):
+        @jax.custom_vjp
+        def network(params, x_t, t):
+            told("forward")
+            return original(config, params, x_t, t)
+
+        def forward(params, x_t, t):
+            told("forward")
+            return jax.vjp(lambda *args: original(config, *args), params, x_t, t)
+
+        def backward(pull, cotangent):
+            told("backward")
+            return pull(cotangent)
+
+        network.defvjp(forward, backward)
+        return network(params, x_t, t)
+
+    monkeypatch.setattr(score, "predict", predict)
+    assimilation._compiled.cache_clear()
+    try:
+        analysis = assimilate(
+            state_model,
+            as_dataset(some_truth(state_model)),
+            [],
+            members=1,
+            key=jax.random.key(0),
+            sampler=SamplerConfig(steps=3),
+            guidance=GuidanceConfig(rule=rule, iterations=2),
+        )
+        jax.effects_barrier()
+    finally:
+        assimilation._compiled.cache_clear()
+    assert counts["forward"] == analysis.attrs["evaluations"] == 3
+    assert counts["backward"] == derivatives
+    assert analysis.attrs["derivative_evaluations"] == at_most
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def test_members_that_diverge_are_named(state_model):
+    broken = jax.tree.map(lambda x: x * jnp.nan, state_model.arrays["score"])
+    model = dataclasses.replace(state_model, arrays={**state_model.arrays, "score": broken})
+    with pytest.raises(
+        RunError,
+        match=r"members \[0, 1\] of 2 are not finite from diffusion time t = 0.955: take more",
+    ):
+        assimilate(model, None, [], members=2, key=jax.random.key(0), times=TIMES, sampler=FEW)
+
+
+def bad_calls(model):
+    truth = some_truth(model)
+    other = as_dataset(truth).assign_coords(longitude=np.asarray(GRID.longitude) + 5.0)
+    background = as_dataset(truth)
+    z = {"stations": truth}
+    late = as_dataset(truth, times(start="2003-07-01"))
+    return {
+        "members must be at least 1, got 0": dict(members=0),
+        "give the times of the analysis": dict(times=None),
+        "an analysis of 2 times is shorter than the model's window of 3": dict(times=TIMES[:2]),
+        "the background is on 6 x 8 points, .* longitude 5 to 320.*regrid": dict(background=other),
+        r"lacks the levels \[20.0\]": dict(background=background.isel(level=[1, 2])),
+        r"variable 'temperature' is missing": dict(background=background.rename(temperature="t")),
+        r"latent inputs are \['stations'\], but .* \['background'\]": dict(latent_inputs=z),
+        "stream 'late' has times 2003-07-01": dict(
+            observations=[Observations("late", late, "grid", error=1.0)]
+        ),
+    }
+
+
+@pytest.mark.parametrize("message", list(bad_calls(tiny_model(latent=False))))
+def test_bad_input(message, latent_model):
+    options = {"background": None, "observations": [], "members": 1, "times": TIMES}
+    options |= bad_calls(latent_model)[message]
+    with pytest.raises(InputError, match=message) as caught:
+        assimilate(
+            latent_model,
+            options.pop("background"),
+            options.pop("observations"),
+            key=jax.random.key(0),
+            sampler=FEW,
+            **options,
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_these_errors_refuses_background_and_latent(state_model):
+    plain = dataclasses.replace(state_model, background_error=None)
+    background = as_dataset(some_truth(plain))
+    options = dict(members=1, key=jax.random.key(0), sampler=FEW)
+    with pytest.raises(InputError, match="trained without a background"):
+        assimilate(plain, background, [], **options)
+    with pytest.raises(InputError, match="has no latent observations"):
+        assimilate(
+            plain, None, [], times=TIMES, latent_inputs={"background": np.zeros(1)}, **options
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(gamma=-1.0, rule="sda"), "gamma must not be negative, got -1.0"),
+        (dict(iterations=0), "at least one iteration, got 0"),
+    ],
+)
+def test_guidance_is_checked_at_once(options, message):
+    with pytest.raises(InputError, match=message):
+        GuidanceConfig(**options)
+
+
+def test_round_trip_through_the_library(guided):
+    """What `assimilate` gives is what `stack_channels` takes."""
+    stacked = stack_channels(guided.isel(member=1), CHANNELS)
+    np.testing.assert_array_equal(stacked, members_of(guided)[1])

@@ -1,0 +1,233 @@
+"""The ablation: which model wins where, in the released and the corrected protocol."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import ablation as shipped
+from experiments.ablation import __main__ as ablation
+from experiments.ablation import protocols as ablation_protocols
+from experiments.ablation import report as ablation_report
+from experiments.configuration import inputs
+from experiments.configuration.models import open_model
+from experiments.configuration.settings import plain
+from slams_jax.errors import InputError
+from slams_jax.models.model import encode
+from slams_jax.verify import metrics
+from support.small_world import small_config, write_world
+
+NAMES = ("pixel", "latent + both")
+SETTINGS = ("coarsening 2", "noise 1")  # of the same shapes, which compile once
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("ablation"))
+
+
+def configuration(world: Path, folder: Path) -> dict:
+    raw = plain(small_config(world, folder))
+    raw["ablation"] = {
+        "models": {
+            "pixel": {"autoencoder": False},
+            "latent + both": {"modalities": ("stations", "olr")},
+        },
+        "coarsening": (2,),
+        "noise": (1.0,),
+        "stride": (),
+        "every": 2,
+        "frames": 5,
+        "members": 2,
+    }
+    return raw
+
+
+@pytest.fixture(scope="module")
+def found(world, tmp_path_factory):
+    """The rows of a whole run, its configuration and its folder."""
+    folder = tmp_path_factory.mktemp("out")
+    raw = configuration(world, folder)
+    protocols = list(ablation.PROTOCOLS)
+    return ablation.compare(raw, folder, protocols=protocols, models=[]), raw, folder
+
+
+def test_the_configuration_is_valid_for_every_model():
+    raw = plain(shipped.get_config())
+    chosen = ablation._read(raw["ablation"])
+    for name in chosen.models:
+        settings = ablation.variant_settings(name, raw, chosen, Path("runs/ablation"))
+        assert settings.workdir.startswith("runs/ablation/models/")
+        assert (settings.autoencoder is None) == (name == "pixel")
+        assert settings.assimilation.latent_inputs == tuple(settings.data.modalities)
+
+
+def test_every_model_meets_every_setting_in_both_protocols(found):
+    rows, _, folder = found
+    settings = SETTINGS
+    seen = {(r["protocol"], r["model"], r["name"]) for r in rows}
+    wanted = {(p, m, s) for p in ablation.PROTOCOLS for m in NAMES for s in settings}
+    wanted |= {("corrected", m, s) for m in ("background", "OI") for s in settings}
+    assert seen == wanted
+    assert len(rows) == len(wanted)
+    assert json.loads((folder / "ablation.json").read_text()) == rows
+    for name in ("ablation.md", "released.png", "corrected.png"):
+        assert (folder / name).stat().st_size > 500
+
+
+def test_a_second_run_repeats_nothing_and_gives_the_same(found, monkeypatch):
+    rows, raw, folder = found
+    unused = lambda *_, **__: pytest.fail("analysed again")
+    monkeypatch.setattr(ablation_protocols, "assimilate", unused)
+    monkeypatch.setattr(ablation_protocols, "optimal_interpolation_of", unused)
+    assert ablation.compare(raw, folder, protocols=list(ablation.PROTOCOLS), models=[]) == rows
+
+
+def test_another_configuration_is_analysed_anew(found, monkeypatch):
+    _, raw, folder = found
+    calls = []
+
+    def analyse(*_, **__):
+        calls.append(1)
+        raise InputError("as expected")
+
+    monkeypatch.setattr(ablation_protocols, "assimilate", analyse)
+    other = {**raw, "seed": raw["seed"], "sampler": {**raw["sampler"], "steps": 5}}
+    with pytest.raises(InputError, match="as expected"):
+        ablation.compare(other, folder, protocols=["released"], models=["pixel"])
+    assert calls
+
+
+def subject(found, name: str) -> ablation_protocols.Subject:
+    _, raw, folder = found
+    settings = ablation.variant_settings(name, raw, ablation._read(raw["ablation"]), folder)
+    data = inputs.load(settings)
+    return ablation_protocols.Subject(settings, data, open_model(settings, data))
+
+
+def test_the_released_target_is_the_true_state_of_the_pixel_model(found, monkeypatch):
+    pixel = subject(found, "pixel")
+    streams = []
+
+    def analyse(model, background, observations, **_):
+        assert background is None
+        streams.extend(observations)
+        raise InputError("seen")
+
+    monkeypatch.setattr(ablation_protocols, "assimilate", analyse)
+    setting = ablation_protocols.Setting("coarsening 2", "coarse", 2, 1e-6, 2)
+    with pytest.raises(InputError, match="seen"):
+        ablation_protocols.released(pixel, setting)
+    (stream,) = streams
+    frames = pixel.data.frames("test")[:5]
+    truth = pixel.data.standardised("state", frames)
+    means = truth.reshape(5, truth.shape[1] // 2, 2, truth.shape[2] // 2, 2, -1).mean(axis=(2, 4))
+    np.testing.assert_allclose(stream.values[::2], means[::2], atol=1e-4)
+    assert not np.asarray(stream.mask[1::2]).any()
+    assert stream.space == "latent"
+
+
+def test_released_targets_of_latents_hold_the_modalities(found):
+    frames = np.arange(6)
+    both = subject(found, "latent + both")
+    assert both.model.latent_inputs == ("stations", "olr")
+    target = ablation_protocols._true_latents(both, frames)
+    assert target.shape == (6, *both.model.networks.frame_shape)
+    # Without the modalities the code of the same model is another one.
+    states = jnp.asarray(both.data.standardised("state", frames))
+    only = encode(both.model.networks, dict(both.model.arrays), {"state": states})
+    assert np.abs(np.asarray(only) - target).max() > 1e-3
+
+
+def test_the_corrected_observations_are_physical_and_the_same_for_all_models(found):
+    setting = ablation_protocols.Setting("stride 4", "stride", 4, 0.1, 1)
+    first, second = (
+        ablation_protocols._observations(s, setting, s.data.frames("test")[:5])
+        for s in (subject(found, "pixel"), subject(found, "latent + both"))
+    )
+    np.testing.assert_array_equal(first.data["temperature"], second.data["temperature"])
+    values = np.asarray(first.data["temperature"])
+    assert 150.0 < values.min() < values.max() < 350.0
+    std = subject(found, "pixel").data.statistics["state"].std
+    np.testing.assert_allclose(first.error, 0.1 * std, rtol=1e-6)
+
+
+def test_scores_are_those_of_the_metrics(found):
+    rows, _, _ = found
+    row = next(r for r in rows if r["model"] == "background" and r["name"] == "noise 1")
+    one = subject(found, "pixel")
+    frames = one.data.frames("test")[:5]
+    background = np.asarray(one.data.archive.fields["background"].array[frames])
+    truth = np.asarray(one.data.archive.fields["state"].array[frames])
+    weights = one.data.archive.grid.area_weights()
+    np.testing.assert_allclose(row["rmse"], metrics.rmse(background, truth, weights), rtol=1e-6)
+    std = one.data.statistics["state"].std
+    mean_square = np.mean(row["mse_of_times"])
+    expected = np.mean(np.asarray(row["rmse"]) ** 2 / std**2)
+    np.testing.assert_allclose(mean_square, expected, rtol=1e-5)
+
+
+def test_the_best_of_each_setting_is_marked():
+    row = lambda model, w1: {
+        "protocol": "released",
+        "model": model,
+        "name": "noise 1",
+        "w1": [w1],
+        "levels": [500.0],
+    }
+    text = ablation_report.tables([row("pixel", 0.2), row("latent", 0.1)])
+    assert "| latent | **0.100** |" in text
+    assert "| pixel | 0.200 |" in text
+
+
+def test_differences_from_optimal_interpolation_are_paired():
+    hard = 1.0 + np.random.default_rng(0).random(20)  # times that are hard for every model
+
+    def row(model, factor):
+        mean_squares = list(factor * hard)
+        return {
+            "protocol": "corrected",
+            "model": model,
+            "name": "noise 1",
+            "levels": [500.0],
+            "scaled_rmse": 1.0,
+            "scaled_crps": 1.0,
+            "mse_of_times": mean_squares,
+        }
+
+    text = ablation_report.tables([row("OI", 1.0), row("latent", 0.81), row("same", 1.0)])
+    expected = -0.1 * np.sqrt(hard.mean())
+    assert f"| latent | **{expected:+.3f}" in text
+    assert "| same | +0.000 ± 0.000 |" in text
+
+
+def test_factors_that_the_latents_cannot_have_are_left_out(found):
+    latent = subject(found, "latent + both")
+    fits = lambda f: latent.fits(
+        "released", ablation_protocols.Setting("coarsening", "coarse", f, 0.1, 1)
+    )
+    assert fits(2)
+    assert not fits(1)
+    assert not fits(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {"x": {"modalities": ("radar",)}}}, "'radar', which the data do not have"),
+        ({"models": {"x": {"autoencoder": False, "modalities": ("olr",)}}}, "through an encoder"),
+        ({"models": {}}, "models is empty"),
+        ({"coarsening": (0,)}, "coarsening must be positive"),
+        ({"coarsening": ()}, "give coarsening factors"),
+        ({"members": 1}, "members must be at least 2"),
+        ({"factor": 3}, "no field 'factor'"),
+    ],
+)
+def test_bad_configurations_are_refused_in_one_line(world, tmp_path, change, message):
+    raw = configuration(world, tmp_path)
+    raw["ablation"] |= change
+    with pytest.raises(InputError, match=message) as error:
+        ablation.compare(raw, tmp_path / "out", protocols=["released"], models=[])
+    assert "\n" not in str(error.value)

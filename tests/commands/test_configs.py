@@ -1,0 +1,253 @@
+"""Every configuration is read and run for a step, with its own networks."""
+
+import ast
+import importlib
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import assimilate, evaluate, train
+from experiments.configuration import inputs, observations
+from experiments.configuration.inputs import Inputs
+from experiments.configuration.models import network_settings
+from experiments.configuration.settings import plain, read
+from experiments.generate import nature_run
+from slams_jax.data.archive import Archive
+from slams_jax.data.statistics import Statistics
+from slams_jax.data.store import Field
+from slams_jax.grid import Grid
+from slams_jax.models.saved import load_model
+from slams_jax.schema import Channel, channels_of
+from slams_jax.storage import write_dataset
+from slams_jax.training import read_metrics, restore_model
+from support.small_world import LEVELS, PERIODS, write_world
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RUNS = ("demo", "iberia", "latent", "lorenz63", "pixel", "prepare_era5", "slams_reference")
+NATURE = ("held_suarez", "nature_lorenz63")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+def configuration(name: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def one_step(name: str, workdir: Path) -> ConfigDict:
+    """Its networks and optimiser; one step of each stage with a batch of one."""
+    config = configuration(name)
+    config.workdir = str(workdir / "run")
+    config.data.cache = str(workdir / "cache")
+    for stage in ("autoencoder_training", "score_training"):
+        if config[stage] is not None:
+            config[stage].update(
+                steps=1, batch_size=1, warmup_steps=0, log_every=1, checkpoint_every=1
+            )
+    return config
+
+
+def on_the_small_world(config: ConfigDict, world: Path) -> ConfigDict:
+    config.nature = None
+    config.data.root = str(world)
+    config.data.levels = LEVELS
+    config.data.periods = dict(PERIODS)
+    config.assimilation.rank = 20
+    if config.autoencoder is not None:
+        config.autoencoder.latent_channels = 8  # of the 12 numbers in a patch of three levels
+    return config
+
+
+def losses(config: ConfigDict, stage: str) -> list[float]:
+    return [r["loss"] for r in read_metrics(Path(config.workdir) / stage / "metrics.jsonl")]
+
+
+def test_these_are_all():
+    files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__"}
+    assert files == {*RUNS, *NATURE, "ablation"}
+
+
+@pytest.mark.parametrize("name", [*RUNS, *NATURE, "ablation"])
+def test_a_configuration_imports_nothing_and_says_how_to_run_it(name):
+    text = (CONFIGS / f"{name}.py").read_text()
+    syntax = ast.parse(text)
+    imported = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(syntax)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == {"ml_collections"}
+    assert f"--config=configs/{name}.py" in (ast.get_docstring(syntax) or "")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_configuration_is_valid_and_plain(name):
+    config = configuration(name)
+    settings = read(config)
+    json.dumps(plain(config))  # metadata of checkpoints
+    assert settings.workdir == f"runs/{name}"
+    periods = [settings.data.periods[p] for p in ("train", "validation", "test")]
+    dates = [np.datetime64(date) for period in periods for date in period]
+    assert dates == sorted(set(dates))
+    last = settings.assimilation.frames or 10**6
+    assert settings.score["window"] <= last
+    if settings.nature is not None:
+        length = np.datetime64("2000-01-01") + np.timedelta64(settings.nature["days"], "D")
+        assert dates[-1] < length
+
+
+@pytest.mark.parametrize("name", ["demo", "latent"])
+def test_latent_configurations_take_a_step(name, world, tmp_path):
+    config = on_the_small_world(one_step(name, tmp_path), world)
+    train.train(read(config))
+    for stage in ("autoencoder", "score"):
+        assert len(losses(config, stage)) == 1
+        assert np.isfinite(losses(config, stage)).all()
+    model = load_model(config.workdir)
+    c = config.autoencoder.compression
+    assert model.networks.frame_shape == (8 // c, 16 // c, config.autoencoder.latent_channels)
+    assert model.networks.score.widths == config.score.widths
+    assert model.background_error is not None
+
+
+def test_the_pixel_configuration_takes_a_step(world, tmp_path):
+    config = on_the_small_world(one_step("pixel", tmp_path), world)
+    train.train(read(config))
+    assert np.isfinite(losses(config, "score")).all()
+    model = load_model(config.workdir)
+    assert model.networks.autoencoder is None
+    assert model.networks.frame_shape == (8, 16, 3)
+    assert not (Path(config.workdir) / "autoencoder").exists()
+
+
+def test_the_lorenz_configuration_runs_from_end_to_end(tmp_path):
+    """On a short run of its own system; without space, levels and background."""
+    config = one_step("lorenz63", tmp_path)
+    config.nature.update(days=160, cache=str(tmp_path / "nature"))
+    config.data.periods = {
+        "train": ("2000-01-01", "2000-03-31"),
+        "validation": ("2000-04-02", "2000-04-20"),
+        "test": ("2000-04-22", "2000-06-08"),
+    }
+    config.sampler.steps = 4
+    config.assimilation.update(frames=20, members=4)
+    settings = read(config)
+    train.train(settings)
+    assert np.isfinite(losses(config, "score")).all()
+    analysis = assimilate.run(settings)
+    assert analysis["lorenz63"].dims == ("member", "time", "latitude", "longitude", "component")
+    assert analysis["lorenz63"].shape == (4, 20, 1, 1, 3)
+    path = tmp_path / "analysis.nc"
+    write_dataset(analysis, path)
+    scores = evaluate.evaluate(settings, path)
+    assert scores["levels"] == [None] * 3
+    assert set(scores) >= {"climatology", "analysis"}
+    assert not {"background", "oi", "stations"} & set(scores)
+    run = nature_run(plain(config.nature))
+    assert run.parent == tmp_path / "nature"
+
+
+def test_the_iberia_configuration_takes_a_step(real_data, tmp_path):
+    config = one_step("iberia", tmp_path)
+    config.data.root = str(real_data / "iberia")
+    settings = read(config)
+    train.train(settings)
+    for stage in ("autoencoder", "score"):
+        assert np.isfinite(losses(config, stage)).all()
+    model = load_model(config.workdir)
+    assert model.grid.shape == (6, 9)
+    assert model.grid.padding == "edge"
+    assert [c.level for c in model.channels] == [500.0, 700.0, 850.0, 1000.0]
+    covariance, bias = model.background_error
+    # The day before is wrong by a few kelvin, on the whole by nothing (standard error 0.05 K).
+    assert np.all((np.asarray(covariance.std) > 1.0) & (np.asarray(covariance.std) < 6.0))
+    assert np.abs(bias).max() < 0.2
+    data = inputs.load(settings)
+    frames = observations.frames_of(settings, data)
+    streams, withheld = observations.open_streams(settings, data, frames)
+    assert {s.name for s in streams} == set(config.assimilation.streams)
+    (kept,) = withheld
+    assert len(kept.names) == len(config.assimilation.streams.stations.withhold)
+    used = next(s for s in streams if s.name == "stations")
+    assert np.all((used.error > 0.5) & (used.error < 6.0))
+    # Mountain stations and coarse orography: biases of kelvins, taken off what verifies too.
+    truth = np.asarray(data.archive.fields["state"].array[frames])
+    departure = kept.values - np.asarray(kept.operator(jnp.asarray(truth)))
+    assert np.all(np.abs(np.nanmean(departure, axis=0)) < 1.5)
+
+
+# --- SLAMS as published ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Random data on the grid of 120 x 240 points, in memory."""
+    config = one_step("slams_reference", tmp_path)
+    settings = read(config)
+    rng = np.random.default_rng(0)
+    grid = Grid.of(np.arange(-89.25, 90.0, 1.5), np.arange(0.0, 360.0, 1.5))
+    times = np.datetime64("2000-01-01", "ns") + np.arange(14) * np.timedelta64(1, "D")
+    channels = {
+        "state": channels_of(["temperature"], config.data.levels),
+        "cpc": (Channel("total_precipitation"),),
+        "olr": (Channel("outgoing_longwave_radiation"),),
+    }
+    fields = {
+        name: Field(rng.standard_normal((14, *grid.shape, len(some)), dtype=np.float32), some)
+        for name, some in channels.items()
+    }
+    statistics = {
+        name: Statistics(np.zeros((1, 1, 1, len(some)), np.float32), np.ones(len(some), np.float32))
+        for name, some in channels.items()
+    }
+    spans = {"train": slice(0, 8), "validation": slice(8, 13), "test": slice(13, 14)}
+    archive = Archive(tmp_path, times, grid, fields)
+    data = Inputs(tmp_path, archive, spans, statistics)
+    monkeypatch.setattr(inputs, "load", lambda settings: data)
+    return settings, data
+
+
+def kernels(params):
+    """Shapes (height, width, in, out) of all convolutions."""
+    return [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
+
+
+def test_slams_as_published_takes_a_step_of_both_stages(published):
+    settings, data = published
+    networks = network_settings(settings, data)
+    train._train_autoencoder(settings, data, networks.autoencoder)
+    workdir = Path(settings.workdir)
+    params, model_state, _, _ = restore_model(workdir / "autoencoder")
+    # Qu et al. 2024, table 1: 12 -> 9 -> 8 -> 7 -> 6 -> 5, and back to the ten levels.
+    ladder = [12, 9, 8, 7, 6, 5]
+    pairs = set(itertools.pairwise(ladder))
+    assert {s[2:] for s in kernels(params["encoder"])} == pairs
+    assert {s[2:] for s in kernels(params["decoder"])} == {(5, 6), (6, 7), (7, 8), (8, 9), (9, 10)}
+    assert {s[:2] for s in kernels(params)} == {(5, 5)}
+    assert set(model_state) == {"encoder", "decoder"}
+    assert networks.frame_shape == (120, 240, 5)
+
+    rng = np.random.default_rng(1)
+    latents = rng.standard_normal((14, 120, 240, 5), dtype=np.float32)
+    scales = {"latent_mean": np.zeros(5, np.float32), "latent_std": np.ones(5, np.float32)}
+    train._train_score(settings, networks, data, latents, scales)
+    params, _, _, metadata = restore_model(workdir / "score")
+    assert networks.score.window * networks.score.channels == 25
+    shapes = kernels(params)
+    assert (3, 3, 25, 32) in shapes
+    assert (3, 3, 32, 25) in shapes
+    assert {s[3] for s in shapes} == {25, 32, 64, 128}
+    assert metadata["model"]["score"]["prediction"] == "eps"
+    for stage in ("autoencoder", "score"):
+        (record,) = read_metrics(workdir / stage / "metrics.jsonl")
+        assert np.isfinite(record["loss"])
+        assert record["learning_rate"] == pytest.approx(2e-4)

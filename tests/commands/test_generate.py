@@ -1,0 +1,190 @@
+import concurrent.futures
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from ml_collections import ConfigDict
+
+from experiments import generate
+from slams_jax.errors import InputError
+from slams_jax.grid import Grid
+from slams_jax.observe import Points, standard_pressure
+from slams_jax.readers import open_dataset, read_stations
+from slams_jax.schema import channels_of
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = {
+    "system": "held_suarez",
+    "days": 6,
+    "spin_up": 2,
+    "levels": (10.0, 100.0, 300.0, 500.0, 850.0, 1000.0),
+    "model": {"truncation": 10, "boundaries": (0.0, 0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
+    "stations": {"count": 20, "clusters": 0, "error": 0.5, "missing": 0.2},
+    "sounder": {"peaks": (60.0, 400.0), "error": (0.4, 0.3)},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return generate.nature_run({**SMALL, "cache": str(tmp_path_factory.mktemp("cache"))})
+
+
+def test_files_hold_what_the_readers_expect(folder):
+    state = open_dataset(folder / "state.nc", variables=("temperature",), levels=SMALL["levels"])
+    background = open_dataset(folder / "background.nc")
+    assert state.temperature.dims == ("time", "level", "latitude", "longitude")
+    assert state.temperature.shape == background.temperature.shape == (6, 6, 16, 32)
+    assert state.temperature.dtype == np.float32
+    assert str(state.time.values[0])[:10] == "2000-01-01"
+    assert np.isfinite(state.temperature.values).all()
+    difference = (background.temperature - state.temperature).values
+    assert np.all(np.std(difference, axis=(0, 2, 3)) > 0.01)
+    stations = read_stations(folder / "stations.nc")
+    assert stations.temperature.shape == (6, 20)
+    sounder = open_dataset(folder / "sounder.nc", variables=("brightness_temperature",))
+    assert set(sounder.brightness_temperature.dims) == {
+        "time",
+        "sounding_channel",
+        "latitude",
+        "longitude",
+    }
+    longwave = open_dataset(folder / "olr.nc").outgoing_longwave_radiation.values
+    assert 0.02 < np.isnan(longwave).mean() < 0.3
+
+
+def test_errors_and_gaps_are_as_they_say(folder):
+    with (
+        xr.open_dataset(folder / "sounder.nc") as sounder,
+        xr.open_dataset(folder / "stations.nc") as stations,
+        xr.open_dataset(folder / "olr.nc") as longwave,
+    ):
+        np.testing.assert_allclose(sounder.brightness_temperature.attrs["error"], [0.4, 0.3])
+        assert stations.temperature.attrs["error"] == 0.5
+        assert longwave.outgoing_longwave_radiation.attrs["error"] == 5.0
+        assert stations.temperature.attrs["units"] == "K"
+        # Both channels see the same swath, and never all of the globe.
+        gaps = np.isnan(sounder.brightness_temperature.values)
+        np.testing.assert_array_equal(gaps[:, 0], gaps[:, 1])
+        assert np.all(gaps.any(axis=(1, 2, 3)))
+
+
+def test_stations_measure_the_state(folder):
+    state, stations = open_dataset(folder / "state.nc"), read_stations(folder / "stations.nc")
+    operator = Points.at(
+        Grid.of(state.latitude.values, state.longitude.values),
+        channels_of(["temperature"], SMALL["levels"]),
+        stations.latitude.values,
+        stations.longitude.values,
+        standard_pressure(stations.altitude.values),
+    )
+    columns = np.moveaxis(state.temperature.values, 1, -1)
+    departure = stations.temperature.values - np.asarray(operator(jnp.asarray(columns)))
+    departure = departure[np.isfinite(departure)]
+    assert 40 < departure.size < 120
+    np.testing.assert_allclose(departure.std(), 0.5, rtol=4 / np.sqrt(2 * departure.size))
+    assert abs(departure.mean()) < 4 * 0.5 / np.sqrt(departure.size)
+
+
+def test_a_run_is_used_again_and_others_have_their_own_folder(folder, monkeypatch):
+    monkeypatch.setattr(generate, "_held_suarez", lambda run: pytest.fail("generated again"))
+    assert generate.nature_run({**SMALL, "cache": str(folder.parent)}) == folder
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["days"] == 6
+    assert settings["model"]["truncation"] == 10
+    with pytest.raises(pytest.fail.Exception):
+        generate.nature_run({**SMALL, "seed": 1, "cache": str(folder.parent)})
+
+
+def test_nothing_is_left_half_written(tmp_path, monkeypatch):
+    def broken(run):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(generate, "_lorenz63", broken)
+    with pytest.raises(RuntimeError):
+        generate.nature_run({"system": "lorenz63", "cache": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lorenz63(tmp_path):
+    folder = generate.nature_run({"system": "lorenz63", "days": 50, "cache": str(tmp_path)})
+    state = open_dataset(folder / "state.nc", variables=("lorenz63",))
+    assert dict(state.lorenz63.sizes) == {"time": 50, "component": 3, "latitude": 1, "longitude": 1}
+    background = open_dataset(folder / "background.nc").lorenz63
+    assert 0.1 < float(abs(background - state.lorenz63).mean()) < 5.0
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"system": "lorenz36"}, "lorenz63"),
+        ({"system": "held_suarez", "dais": 3}, "did you mean 'days'"),
+        ({"system": "held_suarez", "model": {"truncatoin": 3}}, "did you mean 'truncation'"),
+        ({"system": "held_suarez", "model": {"truncation": 1}}, "truncation must be"),
+        ({"system": "held_suarez", "days": -3}, "days must be >= 3"),
+        ({"system": "held_suarez", "levels": (500.0, 850.0)}, "add levels"),
+        ({"system": "held_suarez", "sounder": {"error": (0.1,)}}, "as many"),
+        ({"system": "held_suarez", "longwave_error": 0.0}, "error"),
+        ({"system": "held_suarez", "stations": {"error": -1.0}}, "error"),
+        ({"system": "lorenz63", "dt": -0.1}, "positive"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(values, named, tmp_path):
+    with pytest.raises(InputError, match=named) as caught:
+        generate.nature_run({**values, "cache": str(tmp_path)})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["held_suarez", "nature_lorenz63"])
+def test_configurations_are_valid(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert isinstance(config, ConfigDict)
+    generate.read(generate.plain(config.nature))
+
+
+def command(*arguments, cwd=REPOSITORY):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.generate", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_command(tmp_path):
+    config = "--config=configs/nature_lorenz63.py"
+    more = ("--config.nature.days=20", f"--config.nature.cache={tmp_path}")
+    done = command(config, *more)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "state.nc").is_file()
+
+
+def test_bad_commands_say_one_line():
+    held_suarez = "--config=configs/held_suarez.py"
+    cases = [
+        ((), "--config"),
+        (("--config=configs/absent.py",), "configs/absent.py"),
+        ((held_suarez, "--config.nature.dayz=3"), "days"),
+        ((held_suarez, "--config.nature.days=many"), "many"),
+        ((held_suarez, "--config.nature.days", "3", "stray"), "stray"),
+        ((held_suarez, "--confog=3"), "confog"),
+        ((held_suarez, "--config.nature.days=-1"), "days"),
+        ((held_suarez, "--config.nature.cache=/proc/no"), "/proc/no"),
+    ]
+    # Each spends its time on imports: two at a time.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda case: command(*case[0]), cases))
+    for done, (arguments, named) in zip(results, cases, strict=True):
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr, (arguments, done.stderr)
+        line = done.stderr.strip().splitlines()[-1]
+        assert line.startswith("error: "), (arguments, done.stderr)
+        assert named in line, (arguments, line)

@@ -1,0 +1,176 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from slams_jax.diffusion.compose import trajectory_denoiser
+from slams_jax.diffusion.schedule import CosineSchedule
+from slams_jax.errors import InputError
+from slams_jax.models import score
+from slams_jax.models.score import ScoreConfig, window_denoiser
+
+SCHEDULE = CosineSchedule()
+
+
+def small(**options):
+    defaults = dict(window=3, channels=2, widths=(8, 8), blocks=1, embedding=8)
+    return ScoreConfig(**{**defaults, **options})
+
+
+def randomised(params, scale=0.1):
+    """Parameters with nothing left at zero, so that every path counts."""
+    rng = np.random.default_rng(9)
+    noise = lambda x: scale * rng.normal(size=x.shape).astype(np.float32)
+    return jax.tree.map(lambda x: x + noise(x), params)
+
+
+@pytest.mark.parametrize(
+    ("window", "extra", "chunk"),
+    [(1, 0, None), (1, 4, 2), (3, 0, 1), (3, 1, None), (3, 4, 2), (5, 1, 1), (5, 4, 3), (5, 4, 9)],
+)
+def test_composition_equals_a_loop_over_windows(window, chunk, extra):
+    config = small(window=window)
+    params = randomised(score.init(config, jax.random.key(0), (4, 6)))
+    denoise = jax.jit(window_denoiser(config, SCHEDULE, params))
+    x, t = jax.random.normal(jax.random.key(1), (window + extra, 4, 6, 2)), jnp.float32(0.4)
+    expected = [None] * len(x)
+    half = window // 2
+    for start in range(extra + 1):
+        out = denoise(x[None, start : start + window], t)[0]
+        low = 0 if start == 0 else half
+        high = window if start == extra else half + 1
+        for j in range(low, high):
+            expected[start + j] = out[j]
+    composed = jax.jit(trajectory_denoiser(denoise, window, chunk=chunk))
+    np.testing.assert_allclose(composed(x, t), jnp.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(("chunk", "remat"), [(1, True), (3, False)])
+def test_chunks_give_the_gradient_of_the_whole_under_vmap(chunk, remat):
+    config = small()
+    params = randomised(score.init(config, jax.random.key(0), (4, 6)))
+    denoise = window_denoiser(config, SCHEDULE, params)
+    x = jax.random.normal(jax.random.key(1), (2, 6, 4, 6, 2))  # two members
+
+    def gradient(chunk):
+        composed = trajectory_denoiser(denoise, 3, chunk=chunk, remat=remat)
+        value = lambda x: jnp.sum(jnp.sin(composed(x, jnp.float32(0.6))))
+        return jax.jit(jax.vmap(jax.grad(value)))(x)
+
+    np.testing.assert_allclose(gradient(chunk), gradient(None), atol=1e-5)
+
+
+def test_memory_of_a_gradient_is_bounded_by_the_chunk():
+    config = small(widths=(16,), coordinates="none")
+    params = score.init(config, jax.random.key(0), (16, 32))
+
+    def temporary(frames, remat=True):
+        denoise = window_denoiser(config, SCHEDULE, params)
+        composed = trajectory_denoiser(denoise, 3, chunk=1, remat=remat)
+        value = lambda x: jnp.sum(composed(x, jnp.float32(0.6)))
+        x = jnp.zeros((frames, 16, 32, 2))
+        return jax.jit(jax.grad(value)).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    # Activations of a window are 16 channels many times over; a frame has 2.
+    growth = (temporary(35) - temporary(3)) / 32
+    assert growth < 0.05 * temporary(3)
+    assert temporary(35, remat=False) > temporary(3) + 32 * 10 * growth  # all of them are kept
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_initial_denoiser_is_benign(prediction):
+    config = small(prediction=prediction)
+    params = score.init(config, jax.random.key(0), (4, 6))
+    denoise = jax.jit(window_denoiser(config, SCHEDULE, params))
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4, 6, 2))
+    t = jnp.float32(0.5)
+    alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
+    factor = 1 / alpha if prediction == "eps" else alpha / (alpha**2 + sigma**2)
+    np.testing.assert_allclose(denoise(x, t), factor * x, rtol=1e-4)
+
+
+def test_one_point_grid():
+    config = small(window=5, channels=3, widths=(16,), kernel=1, padding="edge", coordinates="none")
+    params = randomised(score.init(config, jax.random.key(0), (1, 1)))
+    x = jax.random.normal(jax.random.key(1), (9, 1, 1, 3))
+    denoise = jax.jit(trajectory_denoiser(window_denoiser(config, SCHEDULE, params), 5))
+    y = denoise(x, jnp.float32(0.2))
+    assert y.shape == x.shape
+    assert bool(jnp.all(jnp.isfinite(y)))
+
+
+def test_untrained_loss_is_the_variance_of_the_target():
+    x = jax.random.normal(jax.random.key(2), (64, 3, 8, 8, 2))
+    config = small(prediction="eps")
+    params = score.init(config, jax.random.key(0), (8, 8))
+    loss = jax.jit(score.loss, static_argnums=(0, 1))
+    value, info = loss(config, SCHEDULE, params, jax.random.key(1), x)
+    standard_error = (2 / x.size) ** 0.5
+    assert abs(float(value) - 1.0) < 5 * standard_error
+    assert set(info) == {"mse_low", "mse_middle", "mse_high"}
+    assert float(value) == pytest.approx(float(sum(info.values())) / 3, rel=0.02)
+
+
+@pytest.mark.parametrize(("prediction", "times"), [("eps", (0.1, 0.4)), ("v", (0.1, 0.4, 0.7))])
+def test_training_finds_the_denoiser_of_a_gaussian(prediction, times):
+    # x_0 = (a, a / 2) with a ~ N(0, 1): E[x_0 | x_t] is linear and known.
+    config = small(
+        window=1,
+        widths=(32,),
+        kernel=1,
+        padding="edge",
+        coordinates="none",
+        embedding=32,
+        prediction=prediction,
+    )
+    params = score.init(config, jax.random.key(0), (1, 1))
+    direction = jnp.array([1.0, 0.5])
+    steps = 1200
+    optimiser = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
+
+    @jax.jit
+    def step(carry, key):
+        params, state = carry
+        key_data, key_loss = jax.random.split(key)
+        x = jax.random.normal(key_data, (256, 1, 1, 1, 1)) * direction[None, None, None, None]
+        gradient = jax.grad(lambda p: score.loss(config, SCHEDULE, p, key_loss, x)[0])(params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), None
+
+    with jax.numpy_dtype_promotion("standard"):
+        start = (params, optimiser.init(params))
+    (params, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(3), steps))
+    denoise = jax.jit(window_denoiser(config, SCHEDULE, params))
+    key_a, key_eps = jax.random.split(jax.random.key(4))
+    x_0 = jax.random.normal(key_a, (512, 1)) * direction[None]
+    for t in times:
+        alpha, sigma = SCHEDULE.alpha(jnp.float32(t)), SCHEDULE.sigma(jnp.float32(t))
+        x_t = alpha * x_0 + sigma * jax.random.normal(key_eps, x_0.shape)
+        gain = alpha * jnp.outer(direction, direction)
+        gain = gain / (alpha**2 * jnp.vdot(direction, direction) + sigma**2)
+        exact = x_t @ gain
+        found = denoise(x_t[:, None, None, None, :], jnp.float32(t))[:, 0, 0, 0]
+        assert float(jnp.sqrt(jnp.mean((found - exact) ** 2))) < 0.06
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"window": 4}, {"widths": ()}, {"kernel": 2}, {"embedding": 0}, {"channels": 0}],
+)
+def test_bad_configurations_are_named(options):
+    with pytest.raises(InputError, match=f"score {next(iter(options))} must be"):
+        small(**options)
+
+
+def test_bad_calls_are_named():
+    config = small()
+    params = score.init(config, jax.random.key(0), (4, 6))
+    denoise = window_denoiser(config, SCHEDULE, params)
+    with pytest.raises(InputError, match="2 frames is shorter than a window"):
+        trajectory_denoiser(denoise, 3)(jnp.zeros((2, 4, 6, 2)), jnp.float32(0.5))
+    with pytest.raises(InputError, match="expected 3 frames of 2 channels"):
+        denoise(jnp.zeros((1, 3, 4, 6, 1)), jnp.float32(0.5))
+    with pytest.raises(InputError, match="chunk must be"):
+        trajectory_denoiser(denoise, 3, chunk=0)

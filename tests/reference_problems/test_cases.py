@@ -1,0 +1,332 @@
+"""The reference problems themselves, and that the best rules draw from their posteriors.
+
+The same check fails where the increment of guidance is scaled or turned round.
+"""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.calibrate import __main__ as calibrate
+from experiments.calibrate import report as calibration_report
+from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.errors import InputError
+from slams_jax.reference_problems import (
+    Exact,
+    Guidance,
+    Mixture,
+    MixturePrior,
+    Oracle,
+    count_evaluations,
+    field_cases,
+    mixture_cases,
+    run_case,
+    score,
+    trajectory_cases,
+)
+
+SCHEDULE = CosineSchedule()
+ODE = SamplerConfig("dpmpp_3m_ode", 32)
+GAUSSIAN = Guidance("gaussian", (("iterations", 15),), covariance=True)
+
+
+def single(array):
+    return jnp.asarray(array, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def fields():
+    """All four networks, of a smoother field than the table's."""
+    return {case.name: case for case in field_cases(degree=8)}
+
+
+@pytest.fixture(scope="module")
+def mixtures():
+    return {case.name: case for case in mixture_cases()}
+
+
+@pytest.fixture(scope="module")
+def trajectories():
+    return {case.name: case for case in trajectory_cases()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """A rule whose increment is multiplied by a factor: not the posterior, unless it is one."""
+
+    rule: Guidance | Oracle
+    factor: float
+
+    def __call__(self, problem):
+        prior, guided = problem.denoiser, self.rule(problem)
+        return lambda x, t: prior(x, t) + self.factor * (guided(x, t) - prior(x, t))
+
+
+def meets_the_target(case, rule, members, config=ODE):
+    """Mean error to 0.05, variance ratio in 0.95 .. 1.05, and W1 near that of exact draws."""
+    found = run_case(case, rule, config, members, jax.random.key(0)).score
+    return found is not None and bool(
+        found.mean_error <= 0.05 + 2 * found.mean_error_se
+        and abs(found.variance_ratio - 1) <= 0.05 + 2 * found.variance_ratio_se
+        and found.w1 <= 1.15 * found.w1_exact + 2 * found.w1_se
+    )
+
+
+@pytest.mark.parametrize("name", ["coarse", "strided", "scattered", "masked"])
+def test_gaussian_fields(fields, name):
+    assert meets_the_target(fields[f"field {name}"], GAUSSIAN, 192)
+
+
+@pytest.mark.parametrize("name", ["three modes", "ridge", "sixteen dimensions"])
+def test_mixtures(mixtures, name):
+    assert meets_the_target(mixtures[name], Oracle(), 2048)
+
+
+@pytest.mark.parametrize("name", ["trajectory k=3", "trajectory exact"])
+def test_trajectories(trajectories, name):
+    assert meets_the_target(trajectories[name], GAUSSIAN, 512)
+
+
+@pytest.mark.parametrize("factor", [0.8, -1.0])
+@pytest.mark.parametrize(
+    ("case", "rule", "members"),
+    [
+        ("field scattered", GAUSSIAN, 192),
+        ("ridge", Oracle(), 2048),
+        ("sixteen dimensions", Oracle(), 2048),
+        ("trajectory exact", GAUSSIAN, 512),
+    ],
+)
+def test_broken_guidance_is_found_out(fields, mixtures, trajectories, case, rule, members, factor):
+    problem = {**fields, **mixtures, **trajectories}[case]
+    assert not meets_the_target(problem, Scaled(rule, factor), members)
+
+
+def test_composition_from_short_windows_costs_spread(trajectories):
+    """The exact denoiser of the whole trajectory is right, windows of three frames are not."""
+    ratios = [
+        run_case(trajectories[f"trajectory {k}"], GAUSSIAN, ODE, 512, jax.random.key(0)).score
+        for k in ("k=1", "k=3", "exact")
+    ]
+    assert ratios[0].variance_ratio > 1.1
+    assert ratios[1].variance_ratio < 1.06
+    assert ratios[2].variance_ratio < 1.04
+
+
+def test_the_posterior_of_a_field_solves_the_normal_equations(fields):
+    """x = P H^T R^-1 (y - H x), through the library's own streams."""
+    for case in fields.values():
+        mean = single(case.exact.mean).reshape(case.problem.shape)
+
+        def misfit(x, problem=case.problem):
+            return 0.5 * sum(jnp.sum(r**2) for r in problem.innovations(x, jnp.zeros(())))
+
+        # P itself: what is unknown where the noise is infinite.
+        again = case.problem.covariance.posterior(-jax.grad(misfit)(mean), single(1e6))
+        np.testing.assert_allclose(again, mean, atol=2e-3)
+
+
+def test_the_spread_of_a_field_is_that_of_its_perturbed_analyses(fields):
+    """Draws x + K (y + e - H x), with the gain in the form of precisions, in double precision."""
+    case = fields["field coarse"]
+    prior = case.problem.denoiser
+    vectors, values = (np.asarray(a, np.float64) for a in (prior.vectors, prior.values))
+    floor = float(prior.floor)
+    inverse = np.eye(len(vectors)) / floor + vectors @ np.diag(1 / values - 1 / floor) @ vectors.T
+    stream = case.problem.streams[0]
+    size = len(vectors)
+    columns = np.asarray(stream.operator(jnp.eye(size).reshape(size, *case.problem.shape[1:])))
+    matrix = columns.reshape(size, -1).T.astype(np.float64)
+    precision = inverse + matrix.T @ matrix / float(stream.covariance.variance)
+    expected = np.sqrt(np.diag(np.linalg.inv(precision)))
+    np.testing.assert_allclose(case.exact.std, expected, rtol=1e-3)
+    along = np.linalg.solve(precision, case.exact.directions.T)
+    variance = (case.exact.directions.T * along).sum(axis=0)
+    np.testing.assert_allclose(case.exact.direction_std**2, variance, rtol=1e-3)
+
+
+@pytest.mark.parametrize("t", [0.05, 0.4, 0.8])
+def test_the_denoiser_of_a_mixture_by_quadrature(t):
+    """In one dimension, against the integral."""
+    mixture = Mixture(
+        np.array([0.7, 0.3]), np.array([[-1.0], [1.5]]), np.array([[[0.3]], [[0.05]]])
+    ).standardised()
+    np.testing.assert_allclose(mixture.mean(), 0.0, atol=1e-12)
+    np.testing.assert_allclose(mixture.covariance(), 1.0, rtol=1e-12)
+    a, s = (float(f(single(t))) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+    x = np.linspace(-6, 6, 200_001)
+    density = np.exp(mixture.log_densities(x[:, None])).sum(axis=1)
+    for x_t in (-1.2, 0.1, 0.9):
+        weights = density * np.exp(-0.5 * ((x_t - a * x) / s) ** 2)
+        found = MixturePrior.of(mixture, SCHEDULE)(single([x_t]), single(t))
+        np.testing.assert_allclose(found[0], weights @ x / weights.sum(), atol=1e-3)
+
+
+def test_windows_are_denoised_exactly(trajectories):
+    """The middle frame from its own window, by the conditional mean given that window alone."""
+    case = trajectories["trajectory k=1"]
+    whole = case.problem.covariance
+    vectors, values = (np.asarray(a, np.float64) for a in (whole.vectors, whole.values))
+    joint = (vectors * values) @ vectors.T
+    x_t = np.random.default_rng(0).standard_normal(case.problem.shape)
+    a, s = (float(f(single(0.3))) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+    found = case.problem.denoiser(single(x_t), single(0.3))
+    window = slice(4 * 6, 7 * 6)  # frames 4 to 6, of six variables each
+    part = joint[window, window]
+    gain = a * part @ np.linalg.inv(a**2 * part + s**2 * np.eye(18))
+    expected = (gain @ x_t[4:7].ravel())[6:12]
+    np.testing.assert_allclose(found[5].ravel(), expected, atol=1e-4)
+
+
+def test_exact_draws_score_as_exact():
+    """Whatever their number, what is taken off is what they show; the errors say the rest."""
+    rng = np.random.default_rng(0)
+    root = np.tril(rng.standard_normal((20, 20))) / 4 + np.eye(20)
+    exact = Exact.gaussian(rng.standard_normal(20), root @ root.T, rng.standard_normal((8, 20)))
+    scores = [score(exact, exact.mean + rng.standard_normal((200, 20)) @ root.T) for _ in range(40)]
+    ratios = np.array([s.variance_ratio for s in scores])
+    errors = np.array([s.variance_ratio_se for s in scores])
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / np.sqrt(40)
+    assert 0.7 < errors.mean() / ratios.std() < 1.4
+    assert np.mean([s.mean_error for s in scores]) < 0.03 < scores[0].sampling_error
+    assert np.mean([s.covariance_error for s in scores]) < 0.06
+    w1 = np.array([s.w1 for s in scores])
+    assert abs(w1.mean() - scores[0].w1_exact) < 0.1 * scores[0].w1_exact
+
+
+def test_errors_of_draws_are_found():
+    rng = np.random.default_rng(0)
+    exact = Exact.gaussian(np.array([1.0, -2.0]), np.diag([4.0, 0.25]), np.eye(2))
+    white = rng.standard_normal((20_000, 2))
+    found = score(exact, exact.mean + (white + np.array([0.3, -0.1])) * [2.0, 0.5])
+    assert abs(found.mean_error - np.sqrt((0.3**2 + 0.1**2) / 2)) < 4 * found.mean_error_se
+    assert abs(found.w1 - 0.2) < 4 * found.w1_se
+    found = score(exact, exact.mean + 1.1 * white * [2.0, 0.5])
+    assert abs(found.variance_ratio - 1.21) < 4 * found.variance_ratio_se
+    assert abs(found.covariance_error - 0.21) < 4 * found.covariance_error_se
+
+
+def test_quadrature_and_closed_form_agree():
+    """The same mixture both ways: moments, quantiles and shares of the modes."""
+    mixture = Mixture(
+        np.array([0.6, 0.4]),
+        np.array([[-1.0, 0.0], [1.2, 0.5]]),
+        np.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.3]]]),
+    )
+    posterior = mixture.given(np.array([[1.0, 0.5]]), np.array([0.8]), np.array([0.4]))
+    axis = np.linspace(-5, 5, 500)
+    nodes = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    density = np.exp(mixture.log_densities(nodes)).sum(axis=1)
+    weights = density * np.exp(-0.5 * (0.4 - nodes @ [1.0, 0.5]) ** 2 / 0.8)
+    directions = np.array([[1.0, 0.0], [0.6, 0.8]])
+    by_sum = Exact.weighted(nodes, weights / weights.sum(), directions, 2, posterior.component_of)
+    closed = Exact.mixture(posterior, directions)
+    np.testing.assert_allclose(by_sum.mean, closed.mean, atol=1e-4)
+    np.testing.assert_allclose(by_sum.std, closed.std, rtol=1e-4)
+    np.testing.assert_allclose(by_sum.direction_std, closed.direction_std, rtol=1e-4)
+    np.testing.assert_allclose(by_sum.shares, closed.shares, atol=5e-3)
+    inner = slice(150, -150)  # beyond, the nodes are too far apart
+    np.testing.assert_allclose(by_sum.quantiles[:, inner], closed.quantiles[:, inner], atol=0.03)
+
+
+def test_evaluations_are_counted(trajectories):
+    case, config = trajectories["trajectory k=1"], SamplerConfig(steps=5)
+    counts = {
+        Guidance("sda"): (5, 5),
+        Guidance("mmps", (("iterations", 4),)): (5, 20),
+        GAUSSIAN: (5, 0),
+    }
+    for rule, expected in counts.items():
+        assert count_evaluations(case, rule, config) == expected
+
+
+def test_draws_that_are_not_finite_are_reported(trajectories):
+    broken = lambda problem: lambda x, t: problem.denoiser(x, t) / (t - t)
+    config = SamplerConfig(steps=2)
+    row = run_case(trajectories["trajectory k=1"], broken, config, 32, jax.random.key(0))
+    assert row.not_finite == 32
+    assert row.score is None
+    assert row.as_dict()["mean_error"] is None
+
+
+def test_errors(trajectories):
+    case = trajectories["trajectory k=1"]
+    with pytest.raises(InputError, match="at least 32 members, got 4"):
+        inspect.unwrap(run_case)(case, GAUSSIAN, ODE, 4, jax.random.key(0))
+    with pytest.raises(InputError, match="posterior's denoiser is known"):
+        Oracle()(case.problem)
+    with pytest.raises(InputError, match="unknown network 'dense'"):
+        inspect.unwrap(field_cases)(("dense",))
+
+
+def test_every_combination_is_one_of_the_library():
+    for group in "abc":
+        for quick in (True, False):
+            chosen = calibrate.combinations(group, quick=quick, last=True)
+            assert len(chosen) == len(set(chosen)) > 2
+            for c in chosen:
+                SamplerConfig(c.solver, c.steps, c.grid)
+                assert str(c.rule)
+
+
+def test_the_command(monkeypatch, tmp_path):
+    """Two rows of one case, one of them of draws that are not finite."""
+    steps = (8, 4)
+    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", n) for n in steps]
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "QUICK_MEMBERS", {"c": 32})
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    calibrate.calibrate(["c"], folder, quick=True)
+    rows = json.loads((folder / "calibration.json").read_text())
+    assert [row["forward_evaluations"] for row in rows] == [8, 4]
+    wanted = "case rule solver grid steps forward_evaluations derivative_evaluations mean_error"
+    wanted += " variance_ratio w1 seconds mean_error_se variance_ratio_se w1_se"
+    assert set(wanted.split()) <= set(rows[0])
+    assert "trajectory k=1 | gaussian (15)" in (folder / "calibration.md").read_text()
+    assert "trajectory k=1 | gaussian (15)" in calibration_report.best(rows)
+    assert {path.name for path in folder.iterdir()} == {
+        "calibration.json",
+        "calibration.md",
+        "trajectory-k1-rules.png",
+    }
+    rows[0] |= {"not_finite": 3, "mean_error": None}
+    assert "3 draws are not finite" in calibration_report.table(rows)
+    assert calibration_report.draw(rows[:1], tmp_path) == []
+
+
+def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
+    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 4)]
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
+    first = calibrate.calibrate(["c"], tmp_path)
+    monkeypatch.setattr(calibrate, "run_case", None)
+    assert calibrate.calibrate(["c"], tmp_path) == first
+    monkeypatch.undo()
+    # One that comes before it in the new plan leaves it where it is.
+    chosen.insert(0, calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 3))
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
+    rows = calibrate.calibrate(["c"], tmp_path)
+    assert rows[1:] == first
+    assert json.loads((tmp_path / "calibration.json").read_text()) == rows
+    (tmp_path / "calibration.json").write_text("[{")
+    with pytest.raises(InputError, match=r"calibration\.json cannot be read .*: remove it"):
+        calibrate.calibrate(["c"], tmp_path)
+
+
+def test_cases_that_are_unknown(tmp_path):
+    command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,x", f"--output={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e\n"

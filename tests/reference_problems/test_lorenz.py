@@ -1,0 +1,152 @@
+"""Lorenz-63 as a reference problem: its posteriors are calibrated, and what is not is found."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.calibrate import lorenz as calibrate_lorenz
+from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.dynamics.lorenz63 import trajectory
+from slams_jax.errors import InputError
+from slams_jax.models import score
+from slams_jax.observe import fit_prior
+from slams_jax.reference_problems import (
+    Guidance,
+    ScorePrior,
+    calibrate_ranks,
+    lorenz,
+    lorenz_cases,
+    lorenz_draws,
+    ranks_of,
+    run_lorenz,
+)
+
+MEAN, STD = np.array([0.0, 0.0, 23.6]), np.array([7.9, 9.0, 8.6])
+RULE = Guidance("gaussian", (("iterations", 3),), covariance=True)
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Two truths, few particles, and a network that was never trained."""
+    config = score.ScoreConfig(9, 3, widths=(8,), blocks=1, kernel=1, coordinates="none")
+    params = score.init(config, jax.random.key(0), (1, 1))
+    start = lorenz.attractor(jax.random.key(1), 1)[0]
+    run = trajectory(lorenz.SYSTEM, start, dt=lorenz.DT, length=400, substeps=lorenz.SUBSTEPS)
+    frames = ((np.asarray(run) - MEAN) / STD).astype(np.float32)
+    return lorenz_cases(
+        ScorePrior(params, config, CosineSchedule()),
+        fit_prior(frames[:, None, None, :]),
+        MEAN,
+        STD,
+        frames=(9,),
+        count=2,
+        particles=4096,
+        draws=64,
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def exact_pairs():
+    """Truths at the last frame and draws from their posteriors, by the reference itself."""
+    truths, values = lorenz.simulate(jax.random.key(2), 9, 200)
+    weights, _, last = lorenz._references(lorenz.attractor(jax.random.key(3), 8192), values)
+    rng = np.random.default_rng(0)
+    index = np.stack([rng.choice(len(w), 63, p=w) for w in weights])
+    return truths, np.asarray(last, np.float64)[index]
+
+
+def test_the_references_are_calibrated(exact_pairs):
+    """Truths have even ranks among the particles: simulation and likelihood belong together."""
+    assert ranks_of(*exact_pairs).p_values.min() > 0.005
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_wrong_spread_is_found(exact_pairs, factor):
+    truths, draws = exact_pairs
+    centre = draws.mean(axis=1, keepdims=True)
+    assert ranks_of(truths, centre + factor * (draws - centre)).p_values.max() < 1e-3
+
+
+def test_ranks_are_counted():
+    draws = np.broadcast_to(np.arange(15.0)[None, :, None], (16, 15, 1))
+    truths = np.arange(16.0)[:, None] - 0.5
+    found = ranks_of(truths, draws)
+    np.testing.assert_array_equal(found.counts, [[2] * 8])
+    np.testing.assert_allclose(found.p_values, 1.0)
+    assert found.left_out == 0
+
+
+def test_draws_that_are_not_finite_have_no_rank():
+    draws = np.zeros((16, 15, 1))
+    draws[3, 2] = np.nan
+    found = ranks_of(np.ones((16, 1)), draws)
+    assert (found.left_out, found.counts.sum()) == (1, 15)
+    nothing = ranks_of(np.ones((16, 1)), draws + np.nan)
+    assert (nothing.left_out, nothing.p_values[0]) == (16, 0.0)
+
+
+def test_independent_references_agree(case):
+    """Draws of the second filter have the moments of the first, within their errors."""
+    found = case.score(case.others)
+    assert abs(found.variance_ratio - 1) < 4 * found.variance_ratio_se + 0.1
+    assert found.mean_error < 0.3
+    assert found.w1 == found.w1_exact
+    assert np.all((case.effective > 5) & (case.effective < 4096))
+    assert case.score(case.others + 1.0).w1 > 2 * found.w1
+
+
+def test_rows_and_ranks(case):
+    sampler = SamplerConfig("dpmpp_2m_ode", 3)
+    row = run_lorenz(case, RULE, sampler, 32, jax.random.key(0)).as_dict()
+    assert (row["forward_evaluations"], row["derivative_evaluations"]) == (3, 0)
+    assert row["not_finite"] == 0
+    assert row["w1"] > row["w1_exact"] > 0
+    found = calibrate_ranks(case, RULE, sampler, pairs=4, members=7, key=jax.random.key(0))
+    np.testing.assert_array_equal(found.counts.sum(axis=1), [4, 4, 4])
+
+
+def test_a_draw_is_that_of_its_own_observations(case):
+    """Several truths at a time or one by one: the same numbers."""
+    one = draws_given(case, case.values)
+    other = draws_given(case, case.values[:1])
+    np.testing.assert_allclose(one[0], other[0], atol=1e-4)
+    assert np.abs(one[0] - one[1]).max() > 1e-2
+
+
+def draws_given(case, values):
+    config, key = SamplerConfig("dpmpp_2m_ode", 3), jax.random.key(0)
+    return lorenz_draws._draw_all(case.problem, values, RULE, config, 8, key, None)[0]
+
+
+def test_pictures_and_file_of_the_ranks(case, tmp_path):
+    rows = calibrate_lorenz.ranks([case], [(RULE, SamplerConfig(steps=2))], tmp_path, pairs=8)
+    assert json.loads((tmp_path / "ranks.json").read_text()) == rows
+    assert len(rows[0]["p_values"]) == 3
+    assert (tmp_path / "ranks.png").stat().st_size > 5000
+
+
+def test_errors(case):
+    plain = inspect.unwrap(lorenz_cases)
+    prior = case.problem.denoiser
+    with pytest.raises(InputError, match="5 frames are shorter than the model's window of 9"):
+        plain(prior, case.problem.covariance, MEAN, STD, frames=(5,))
+    other = ScorePrior(prior.params, score.ScoreConfig(9, 4), prior.schedule)
+    with pytest.raises(InputError, match="those of the model 4"):
+        plain(other, case.problem.covariance, MEAN, STD)
+    with pytest.raises(InputError, match="between 32 and 64 members, got 65"):
+        inspect.unwrap(run_lorenz)(case, RULE, SamplerConfig(), 65, jax.random.key(0))
+    with pytest.raises(InputError, match="take 15"):
+        ranks_of(np.zeros((4, 3)), np.zeros((4, 8, 3)))
+
+
+def test_the_command_without_a_model(tmp_path):
+    command = [sys.executable, "-m", "experiments.calibrate", "--cases=d", f"--output={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: case d needs a trained score: train one")
+    assert done.stderr.count("\n") == 1

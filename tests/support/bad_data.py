@@ -1,0 +1,828 @@
+"""A corpus of data that are wrong: how each is made, and what must be said of it.
+
+Each entry makes its files below a folder of its own and returns what then fails with an InputError
+of one line. `tests/test_errors.py` runs them, and keeps docs/errors.md.
+"""
+
+import functools
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from slams_jax.assimilation.observations import Observations, to_stream
+from slams_jax.data import build_archive, fit_statistics, grid_points
+from slams_jax.data.transforms import transform
+from slams_jax.grid import Grid
+from slams_jax.observe import Points
+from slams_jax.readers import open_dataset, read_stations, split_periods
+from slams_jax.schema import Channel, channels_of
+from support import data_samples
+
+Attempt = Callable[[], object]
+
+
+class Bad(NamedTuple):
+    """One input: where it belongs, what is wrong, how it is made, a part of what is said."""
+
+    group: str
+    what: str
+    make: Callable[[Path], Attempt]
+    says: str
+
+
+CORPUS: list[Bad] = []
+
+
+def bad(group: str, what: str, says: str):
+    """Add the decorated maker to the corpus."""
+
+    def add(make: Callable[[Path], Attempt]):
+        CORPUS.append(Bad(group, what, make, says))
+        return make
+
+    return add
+
+
+def state(**options) -> xr.Dataset:
+    return data_samples.gridded(**options)
+
+
+def opening(dataset: xr.Dataset, folder: Path, name: str = "state.nc", **options) -> Attempt:
+    """Open the dataset from a file and read all of it."""
+    path = data_samples.write(dataset, folder / name)
+    return lambda: open_dataset(path, **options).load()
+
+
+# --- files --------------------------------------------------------------------------------------
+FILES = "Files"
+
+
+@bad(FILES, "a path that does not exist", "no such file")
+def _(folder):
+    return lambda: open_dataset(folder / "gone.nc")
+
+
+@bad(FILES, "a pattern that matches nothing", "matches no file")
+def _(folder):
+    return lambda: open_dataset(str(folder / "era5_*.nc"))
+
+
+@bad(FILES, "an empty list of files", "no file given")
+def _(folder):
+    return lambda: open_dataset([])
+
+
+@bad(FILES, "a link to a file that is gone", "no such file")
+def _(folder):
+    (folder / "link.nc").symlink_to(folder / "gone.nc")
+    return lambda: open_dataset(folder / "link.nc")
+
+
+def _of_bytes(name: str, content: bytes):
+    def make(folder):
+        (folder / name).write_bytes(content)
+        return lambda: open_dataset(folder / name)
+
+    return make
+
+
+for name, content, what, says in (
+    ("empty.nc", b"", "an empty file", "neither NetCDF nor Zarr"),
+    ("page.nc", b"<!DOCTYPE html><html>404</html>", "a web page in the place of a file", "neither"),
+    ("text.nc", b"temperature 273 K", "a text file", "neither NetCDF nor Zarr"),
+    ("state.nc", b"CDF\x05" + bytes(64), "NetCDF of 64-bit data (CDF5)", "nccopy"),
+    ("table.nc", b"PAR1" + bytes(64), "a Parquet table where a grid is expected", "Parquet"),
+    ("state.nc.gz", b"\x1f\x8b" + bytes(64), "a gzipped file", "unpack it"),
+    ("classic.nc", b"CDF\x01" + bytes(5), "a classic NetCDF file that ends at once", "damaged"),
+    ("classic2.nc", b"CDF\x02" + b"\xff" * 60, "a classic NetCDF file of noise", "damaged"),
+    ("state4.nc", b"\x89HDF\r\n\x1a\n" + b"\xff" * 90, "a NetCDF 4 file of noise", "damaged"),
+):
+    CORPUS.append(Bad(FILES, what, _of_bytes(name, content), says))
+
+
+@bad(FILES, "a zip archive", "unpack it")
+def _(folder):
+    with zipfile.ZipFile(folder / "state.zip", "w") as archive:
+        archive.writestr("state.nc", "x")
+    return lambda: open_dataset(folder / "state.zip")
+
+
+def _cut(share: float, **options):
+    def make(folder):
+        path = data_samples.write(state(), folder / "state.nc", **options)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+        return lambda: open_dataset(path).load()
+
+    return make
+
+
+for share in (0.05, 0.5, 0.95):
+    what = f"a NetCDF 4 file cut at {share:.0%}"
+    CORPUS.append(Bad(FILES, what, _cut(share), "damaged|cannot be read"))
+CORPUS.append(
+    Bad(FILES, "a classic NetCDF file cut at 50%", _cut(0.5, engine="scipy"), "damaged|cannot be")
+)
+
+
+@bad(FILES, "a NetCDF 4 file with a flipped byte in its data", "cannot be read")
+def _(folder):
+    encoding = {"temperature": {"fletcher32": True, "chunksizes": (5, 3, 4, 6)}}
+    path = data_samples.write(state(), folder / "state.nc", encoding=encoding)
+    content = bytearray(path.read_bytes())
+    raw = state()["temperature"].values.tobytes()[:64]
+    content[content.index(raw) + 7] ^= 0x55
+    path.write_bytes(content)
+    return lambda: open_dataset(path).load()
+
+
+@bad(FILES, "a folder that is no Zarr store", "no Zarr store")
+def _(folder):
+    (folder / "era5").mkdir()
+    return lambda: open_dataset(folder / "era5")
+
+
+def _zarr(folder: Path) -> Path:
+    state().to_zarr(folder / "state.zarr", consolidated=False, zarr_format=3)
+    return folder / "state.zarr"
+
+
+@bad(FILES, "a Zarr store with damaged metadata", "damaged|cannot be read")
+def _(folder):
+    path = _zarr(folder)
+    (path / "temperature" / "zarr.json").write_text("{")
+    return lambda: open_dataset(path).load()
+
+
+@bad(FILES, "a Zarr store with a chunk cut short", "cannot be read")
+def _(folder):
+    path = _zarr(folder)
+    chunk = next(p for p in (path / "temperature" / "c").rglob("*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:9])
+    return lambda: open_dataset(path).load()
+
+
+@bad(FILES, "a file without variables", "holds no variable")
+def _(folder):
+    return opening(state().drop_vars("temperature"), folder)
+
+
+@bad(FILES, "a GRIB file of noise", "GRIB|damaged|cannot be read")
+def _(folder):
+    (folder / "era5.grib").write_bytes(b"GRIB" + bytes(range(200)))
+    return lambda: open_dataset(folder / "era5.grib").load()
+
+
+@bad(FILES, "a GRIB file that ends at once", "GRIB|damaged|cannot be read")
+def _(folder):
+    (folder / "era5.grib").write_bytes(b"GRIB\x00\x00\x10\x01")
+    return lambda: open_dataset(folder / "era5.grib").load()
+
+
+@bad(FILES, "a URL of an unknown scheme", "cannot be opened as")
+def _(folder):
+    return lambda: open_dataset("telepathy://era5.zarr")
+
+
+@bad(FILES, "a URL where nothing is", "no such|cannot be read|check the URL")
+def _(folder):
+    return lambda: open_dataset("memory://nothing/era5.nc")
+
+
+@bad(FILES, "a store at a URL where nothing is", "no such|cannot be read|check|damaged")
+def _(folder):
+    return lambda: open_dataset("memory://nothing/era5.zarr")
+
+
+@bad(FILES, "a pattern at a URL that matches nothing", "matches no file")
+def _(folder):
+    return lambda: open_dataset("memory://nothing/*.nc")
+
+
+# --- variables and levels -----------------------------------------------------------------------
+VARIABLES = "Variables and levels"
+
+
+@bad(VARIABLES, "a variable that is not there", "no variable 'wind'")
+def _(folder):
+    return opening(state(), folder, variables=["wind"])
+
+
+@bad(VARIABLES, "a name in the file that is not there", "no variable 'T850'")
+def _(folder):
+    return opening(state(), folder, variables={"temperature": "T850"})
+
+
+@bad(VARIABLES, "an empty list of variables", "variables is empty")
+def _(folder):
+    return opening(state(), folder, variables=[])
+
+
+@bad(VARIABLES, "two variables that both could be meant", "could be any of")
+def _(folder):
+    attrs = {"units": "K", "standard_name": "air_temperature"}
+    both = state().rename(temperature="first")
+    both["second"] = both["first"].copy()
+    for name in ("first", "second"):
+        both[name].attrs = attrs
+    return opening(both, folder, variables=["temperature"])
+
+
+@bad(VARIABLES, "a level that is not there", "no level 300 hPa")
+def _(folder):
+    return opening(state(), folder, levels=[300])
+
+
+@bad(VARIABLES, "levels asked for in Pa", r"levels must be pressures in hPa")
+def _(folder):
+    return opening(state(), folder, levels=[85000.0])
+
+
+@bad(VARIABLES, "a level below zero", r"levels must be pressures in hPa")
+def _(folder):
+    return opening(state(), folder, levels=[-500.0])
+
+
+@bad(VARIABLES, "levels of a variable that has none", "has no vertical dimension")
+def _(folder):
+    return opening(state().isel(level=0, drop=True), folder, levels=[500.0])
+
+
+@bad(VARIABLES, "a level that appears twice", "a level appears twice")
+def _(folder):
+    return opening(state(levels=(500.0, 850.0, 850.0)), folder)
+
+
+def _levels(values, units):
+    def make(folder):
+        return opening(state().assign_coords(level=("level", values, {"units": units})), folder)
+
+    return make
+
+
+for values, units, what in (
+    ([10.0, 500.0, 9000.0], "m", "levels in metres"),
+    ([1.0, 2.0, 3.0], "level", "numbers of model levels"),
+    ([0.5, 0.8, 1.0], "sigma", "sigma levels"),
+    ([500.0, 850.0, 1000.0], "degC", "levels in degrees"),
+):
+    CORPUS.append(Bad(VARIABLES, what, _levels(values, units), "is no pressure"))
+
+
+# --- dimensions and coordinates -----------------------------------------------------------------
+GRIDS = "Grids"
+
+
+@bad(GRIDS, "stations where a grid is expected", "latitude|grid")
+def _(folder):
+    return opening(data_samples.records(), folder)
+
+
+@bad(GRIDS, "a curvilinear grid", "rectangular latitude-longitude")
+def _(folder):
+    dataset = state().drop_vars(("latitude", "longitude"))
+    dataset = dataset.rename(latitude="y", longitude="x")
+    lat, lon = np.meshgrid(np.linspace(30, 60, 4), np.linspace(0, 20, 6), indexing="ij")
+    return opening(dataset.assign_coords(lat=(("y", "x"), lat), lon=(("y", "x"), lon)), folder)
+
+
+@bad(GRIDS, "a projected grid in metres", "not in degrees")
+def _(folder):
+    dataset = state().assign_coords(
+        latitude=("latitude", np.arange(4) * 1e5, {"units": "m"}),
+        longitude=("longitude", np.arange(6) * 1e5, {"units": "m"}),
+    )
+    return opening(dataset, folder)
+
+
+@bad(GRIDS, "coordinates in radians", "not in degrees")
+def _(folder):
+    latitude = ("latitude", np.linspace(-1.5, 1.5, 4), {"units": "radians"})
+    return opening(state().assign_coords(latitude=latitude), folder)
+
+
+@bad(GRIDS, "latitude and longitude swapped", "not in degrees")
+def _(folder):
+    dataset = state().rename(latitude="longitude", longitude="latitude")
+    return opening(dataset, folder)
+
+
+@bad(GRIDS, "a latitude that appears twice", "a latitude appears twice")
+def _(folder):
+    return opening(state(latitude=(-60.0, 20.0, 20.0, 60.0)), folder)
+
+
+@bad(GRIDS, "a latitude that is not a number", "not in degrees")
+def _(folder):
+    return opening(state(latitude=(-60.0, np.nan, 20.0, 60.0)), folder)
+
+
+@bad(GRIDS, "latitudes beyond the poles", "not in degrees")
+def _(folder):
+    return opening(state(latitude=(-95.0, -20.0, 20.0, 60.0)), folder)
+
+
+@bad(GRIDS, "two dimensions that mean the same", "mean the same")
+def _(folder):
+    return opening(state().rename(level="lat"), folder)
+
+
+@bad(GRIDS, "files of different grids", "differs from that in")
+def _(folder):
+    data_samples.write(state(), folder / "a.nc")
+    other = state(start="2001-01-06", latitude=(-50.0, -20.0, 20.0, 60.0))
+    data_samples.write(other, folder / "b.nc")
+    return lambda: open_dataset(str(folder / "*.nc"))
+
+
+@bad(GRIDS, "files of different dimensions", "dimensions .* differ")
+def _(folder):
+    data_samples.write(state(), folder / "a.nc")
+    data_samples.write(state(start="2001-01-06").isel(level=0, drop=True), folder / "b.nc")
+    return lambda: open_dataset(str(folder / "*.nc"))
+
+
+@bad(GRIDS, "variables on different grids", "differs from")
+def _(folder):
+    data_samples.write(state(), folder / "a.nc")
+    other = state(longitude=(5.0, 65.0, 125.0, 185.0, 245.0, 305.0))
+    data_samples.write(other.rename(temperature="z").drop_attrs(), folder / "b.nc")
+    return lambda: open_dataset(str(folder / "*.nc"))
+
+
+@bad(GRIDS, "longitudes that go around twice", "full circle|must")
+def _(folder):
+    return lambda: Grid.of([-45.0, 45.0], np.arange(0.0, 540.0, 90.0))
+
+
+@bad(GRIDS, "a grid whose latitudes descend", "must ascend")
+def _(folder):
+    return lambda: Grid.of([45.0, -45.0], [0.0, 90.0, 180.0, 270.0])
+
+
+@bad(GRIDS, "a grid without longitudes", "must be a non-empty")
+def _(folder):
+    return lambda: Grid.of([45.0], [])
+
+
+# --- times --------------------------------------------------------------------------------------
+TIMES = "Times"
+
+
+def _times(order, **encoding):
+    def make(folder):
+        path = data_samples.write(state().isel(time=order), folder / "state.nc")
+        return lambda: open_dataset(path, **encoding)
+
+    return make
+
+
+CORPUS += [
+    Bad(TIMES, "times out of order", _times([0, 2, 1, 3, 4]), "must ascend"),
+    Bad(TIMES, "a time that appears twice", _times([0, 1, 1, 2, 3]), "must ascend .* twice"),
+    Bad(TIMES, "times that descend", _times([4, 3, 2, 1, 0]), "must ascend"),
+    Bad(TIMES, "a period without times", _times(slice(None), period=("1990", "1991")), "none of"),
+    Bad(
+        TIMES,
+        "a period that ends before it starts",
+        _times(slice(None), period=("2001-01-03", "2001-01-01")),
+        "ends .* before it starts",
+    ),
+    Bad(TIMES, "a period that is no dates", _times(slice(None), period=("a", "b")), "two dates"),
+    Bad(TIMES, "a period of one date", _times(slice(None), period=("2001",)), "must be"),
+]
+
+
+def _numbers(values, units: str, calendar: str = "standard"):
+    def make(folder):
+        attributes = {"units": units, "calendar": calendar}
+        dataset = state().assign_coords(time=("time", np.asarray(values, np.float64), attributes))
+        return opening(dataset, folder)
+
+    return make
+
+
+CORPUS += [
+    Bad(TIMES, what, make, "stand for no dates|missing entries")
+    for what, make in (
+        ("times without a reference date", _numbers(range(5), "days")),
+        ("a reference date that is none", _numbers(range(5), "days since the flood")),
+        ("steps of a model", _numbers(range(5), "1")),
+        ("an unknown calendar", _numbers(range(5), "days since 2001-01-01", "lunar")),
+        (
+            "a day that the calendar lacks",
+            _numbers([58, 59, 60, 61, 62], "days since 2001-01-01", "360_day"),
+        ),
+        ("years before 1690", _numbers(range(5), "days since 0001-01-01")),
+        ("times beyond 2250", _numbers(np.arange(5) + 1e6, "days since 2001-01-01")),
+        ("a time that is missing", _numbers([0, 1, np.nan, 3, 4], "days since 2001-01-01")),
+    )
+]
+
+
+@bad(TIMES, "no time at all", "neither a time dimension nor a time")
+def _(folder):
+    return opening(state().isel(time=0, drop=True), folder)
+
+
+@bad(TIMES, "a time dimension without times", "has no times")
+def _(folder):
+    return opening(state().drop_vars("time"), folder)
+
+
+@bad(TIMES, "files that overlap in time", "must ascend")
+def _(folder):
+    data_samples.write(state(), folder / "a.nc")
+    data_samples.write(state(start="2001-01-03"), folder / "b.nc")
+    return lambda: open_dataset(str(folder / "*.nc"))
+
+
+@bad(TIMES, "periods that share a day", "overlap")
+def _(folder):
+    periods = {"train": ("2001-01-01", "2001-01-03"), "test": ("2001-01-03", "2001-01-05")}
+    return lambda: split_periods(data_samples.times(5), periods)
+
+
+# --- units and values ---------------------------------------------------------------------------
+VALUES = "Units and values"
+
+
+def _units(units: str, scale: float = 1.0, offset: float = 0.0, name: str = "temperature"):
+    def make(folder):
+        dataset = state().rename(temperature=name)
+        dataset[name] = (dataset[name] * scale + offset).astype(np.float32)
+        dataset[name].attrs["units"] = units
+        return opening(dataset, folder)
+
+    return make
+
+
+CORPUS += [
+    Bad(VALUES, "an unknown unit", _units("furlong"), "no spelling of 'K'"),
+    Bad(VALUES, "a temperature in W m-2", _units("W m-2"), "no spelling of 'K'"),
+    Bad(VALUES, "Celsius called Kelvin", _units("K", offset=-273.15), "outside"),
+    Bad(VALUES, "Kelvin called Celsius", _units("degC"), "outside"),
+    Bad(VALUES, "Fahrenheit", _units("degF"), "no spelling of 'K'"),
+    Bad(
+        VALUES,
+        "hPa called Pa",
+        _units("Pa", scale=4.0, name="mean_sea_level_pressure"),
+        "outside",
+    ),
+    Bad(VALUES, "missing values written as -999", _units("K", scale=0.0, offset=-999.0), "outside"),
+]
+
+
+def _archive(change: Callable[[xr.Dataset], xr.Dataset], **modalities):
+    def make(folder):
+        def attempt():
+            fields = {"state": change(state())}
+            fields |= {name: make_field() for name, make_field in modalities.items()}
+            archive = build_archive(folder / "cache", {}, fields)
+            for field in archive.fields.values():
+                fit_statistics(field.array, archive.times)
+
+        return attempt
+
+    return make
+
+
+def _filled(value: float, level: int | None = None):
+    def change(dataset: xr.Dataset) -> xr.Dataset:
+        where = slice(None) if level is None else level
+        dataset["temperature"].values[:, where] = value
+        return dataset
+
+    return change
+
+
+CORPUS += [
+    Bad(VALUES, "a field without any value", _archive(_filled(np.nan)), "no data"),
+    Bad(VALUES, "a level without any value", _archive(_filled(np.nan, 1)), "no data"),
+    Bad(VALUES, "a field that is constant", _archive(_filled(280.0)), "never varies"),
+    Bad(VALUES, "a level that is constant", _archive(_filled(280.0, 2)), "never varies"),
+]
+
+
+def _one_day(value: float):
+    """A value that only one later day has: found when all is read."""
+
+    def change(dataset: xr.Dataset) -> xr.Dataset:
+        dataset["temperature"].values[3, 1, 2, 2] = value
+        return dataset
+
+    return change
+
+
+def _precipitation(value: float) -> xr.Dataset:
+    dataset = state().isel(level=0, drop=True).rename(temperature="total_precipitation")
+    dataset["total_precipitation"].values[:] = value
+    dataset["total_precipitation"].attrs["units"] = "m"
+    return dataset
+
+
+CORPUS += [
+    Bad(VALUES, "one value that cannot be", _archive(_one_day(3.0)), "data from .* outside"),
+    Bad(
+        VALUES,
+        "infinite values",
+        lambda f: opening(_one_day(np.inf)(state()), f),
+        "infinite values",
+    ),
+    Bad(
+        VALUES,
+        "negative precipitation",
+        lambda f: opening(_precipitation(-0.01), f),
+        "signs are wrong",
+    ),
+    Bad(
+        VALUES,
+        "precipitation in mm called m",
+        lambda f: opening(_precipitation(25.0), f),
+        "mm for m",
+    ),
+]
+
+
+# --- training sets ------------------------------------------------------------------------------
+SETS = "Training sets"
+shifted = lambda: state(start="2011-01-01")
+CORPUS += [
+    Bad(
+        SETS,
+        "a modality that shares no time with the state",
+        _archive(lambda d: d, olr=shifted),
+        "shares no time with the state",
+    ),
+    Bad(
+        SETS,
+        "a modality on another grid",
+        _archive(lambda d: d, olr=lambda: state(latitude=(-50.0, -20.0, 20.0, 60.0))),
+        "lies on another grid",
+    ),
+    Bad(
+        SETS,
+        "a field with two extra dimensions",
+        _archive(lambda d: d, olr=lambda: state().expand_dims(channel=2)),
+        "time, latitude, longitude and at most one other",
+    ),
+    Bad(SETS, "a field without times", _archive(lambda d: d.isel(time=0, drop=True)), "dimension"),
+    Bad(
+        SETS,
+        "a field whose name is no word",
+        _archive(lambda d: d, **{"olr 2": state}),
+        "must be named by letters",
+    ),
+]
+
+
+@bad(SETS, "a logarithm of negative precipitation", "log1p is for values from 0 up")
+def _(folder):
+    return lambda: transform(_precipitation(-5e-5), "log1p", 1e-3, name="cpc").load()
+
+
+@bad(SETS, "a transform that is unknown", "unknown transform")
+def _(folder):
+    return lambda: transform(_precipitation(1.0), "sqrt", name="cpc")
+
+
+@bad(SETS, "a transform of scale zero", "must be positive")
+def _(folder):
+    return lambda: transform(_precipitation(1.0), "log1p", 0.0, name="cpc")
+
+
+@bad(SETS, "no state", "needs the field 'state'")
+def _(folder):
+    return lambda: build_archive(folder / "cache", {}, {"olr": state()})
+
+
+@bad(SETS, "levels that the state does not have", "asked for")
+def _(folder):
+    channels = {"state": channels_of(["temperature"], [300.0])}
+    return lambda: build_archive(folder / "cache", {}, {"state": state()}, channels)
+
+
+@bad(SETS, "a cache where nothing can be written", "cannot be written")
+def _(folder):
+    (folder / "file").write_text("")
+    return lambda: build_archive(folder / "file" / "cache", {}, {"state": state()})
+
+
+# --- stations -----------------------------------------------------------------------------------
+STATIONS = "Stations"
+WIDE = "YYYYMMDD,a,b\n20010101,10.5,11.0\n20010102,,12.0\n"
+PLACES = "station_id,longitude,latitude,altitude\na,-10,40,12\nb,65,45,300\n"
+TIDY = (
+    "time,latitude,longitude,level,variable,value\n"
+    "2001-01-01,40,-10,850,temperature,5.0\n2001-01-02,40,-10,850,temperature,6.0\n"
+)
+
+
+def _wide(table: str = WIDE, places: str | None = PLACES, **options):
+    def make(folder):
+        (folder / "tmean.csv").write_text(table)
+        if places is not None:
+            (folder / "stations.csv").write_text(places)
+            options["stations"] = folder / "stations.csv"
+        return lambda: read_stations(folder / "tmean.csv", **options)
+
+    return make
+
+
+def _tidy(table: str, **options):
+    def make(folder):
+        (folder / "obs.csv").write_text(table)
+        return lambda: read_stations(folder / "obs.csv", **options)
+
+    return make
+
+
+CORPUS += [
+    Bad(STATIONS, "a table that is not there", lambda f: lambda: read_stations(f / "x.csv"), "no "),
+    Bad(STATIONS, "an empty table", _wide(""), "not a readable CSV"),
+    Bad(STATIONS, "a table without rows", _wide("YYYYMMDD,a,b\n"), "holds no rows"),
+    Bad(STATIONS, "a table of another form", _wide("name,a,b\nx,1,2\n"), "neither form"),
+    Bad(STATIONS, "rows of unequal length", _wide(WIDE + "20010103,1,2,3,4\n"), "not a readable"),
+    Bad(STATIONS, "no positions of the stations", _wide(places=None), "needs their positions"),
+    Bad(STATIONS, "a station without a position", _wide(WIDE.replace(",b", ",c")), "no row for"),
+    Bad(STATIONS, "a station with two positions", _wide(places=PLACES + "a,1,2,3\n"), "twice"),
+    Bad(STATIONS, "a column that appears twice", _wide(WIDE.replace(",b", ",a")), "twice|no row"),
+    Bad(STATIONS, "a cell that is no number", _wide(WIDE.replace("10.5", "warm")), "no number"),
+    Bad(STATIONS, "a date that is none", _wide(WIDE.replace("20010102", "20011332")), "no date"),
+    Bad(STATIONS, "a date that appears twice", _wide(WIDE.replace("0102", "0101")), "twice"),
+    Bad(STATIONS, "an unknown unit", _wide(units="furlong"), "no spelling"),
+    Bad(STATIONS, "Celsius called Kelvin", _wide(units="K"), "outside"),
+    Bad(STATIONS, "a latitude off the globe", _wide(places=PLACES.replace(",40,", ",400,")), "out"),
+    Bad(STATIONS, "a longitude off the globe", _wide(places=PLACES.replace("-10", "-999")), "outs"),
+    Bad(STATIONS, "an altitude in space", _wide(places=PLACES.replace(",300", ",300000")), "outsi"),
+    Bad(STATIONS, "a position that is missing", _wide(places=PLACES.replace(",40,", ",,")), "outs"),
+    Bad(
+        STATIONS,
+        "no column of latitudes",
+        _wide(places=PLACES.replace("latitude", "where")),
+        "no column 'latitude'",
+    ),
+    Bad(STATIONS, "a period without records", _wide(period=("1980", "1981")), "none of the times"),
+    Bad(STATIONS, "a variable without rows", _tidy(TIDY, variable="geopotential"), "no row of"),
+    Bad(STATIONS, "neither altitude nor level", _tidy(TIDY.replace("level", "floor")), "exactly"),
+    Bad(
+        STATIONS,
+        "an observation that appears twice",
+        _tidy(TIDY.replace("01-02", "01-01")),
+        "appears twice",
+    ),
+    Bad(
+        STATIONS,
+        "an observation without a position",
+        _tidy(TIDY.replace("40,", ",", 1)),
+        "no position",
+    ),
+    Bad(STATIONS, "a level in Pa called hPa", _tidy(TIDY.replace("850", "85000")), "outside"),
+]
+
+
+def _with_errors(value: str):
+    lines = TIDY.splitlines()
+    return "\n".join([lines[0] + ",error", *(line + f",{value}" for line in lines[1:])]) + "\n"
+
+
+for value, what in (("0", "an error of zero"), ("-1", "a negative error"), ("", "a missing error")):
+    CORPUS.append(Bad(STATIONS, what, _tidy(_with_errors(value)), "needs one > 0"))
+
+
+@bad(STATIONS, "a table in another encoding", "not a readable CSV")
+def _(folder):
+    (folder / "tmean.csv").write_bytes("YYYYMMDD,Zürich\n20010101,1\n".encode("utf-16"))
+    return lambda: read_stations(folder / "tmean.csv", stations=folder / "tmean.csv")
+
+
+def _records(change: Callable[[xr.Dataset], xr.Dataset], **options):
+    def make(folder):
+        path = data_samples.write(change(data_samples.records()), folder / "stations.nc")
+        return lambda: read_stations(path, **options)
+
+    return make
+
+
+CORPUS += [
+    Bad(
+        STATIONS,
+        "a NetCDF file without the variable",
+        _records(lambda d: d, variable="q"),
+        "no variable",
+    ),
+    Bad(
+        STATIONS,
+        "a NetCDF file without latitudes",
+        _records(lambda d: d.drop_vars("latitude")),
+        "no coordinate 'latitude'",
+    ),
+    Bad(
+        STATIONS,
+        "a NetCDF file of a grid",
+        lambda f: functools.partial(read_stations, data_samples.write(state(), f / "state.nc")),
+        "expected \\(time, station\\)",
+    ),
+]
+
+
+# --- observations -------------------------------------------------------------------------------
+OBSERVATIONS = "Observations"
+CHANNELS = channels_of(["temperature"], data_samples.LEVELS)
+
+
+def _stream(dataset: Callable[[], xr.Dataset], kind: str = "points", **options):
+    def make(folder):
+        def attempt():
+            grid = Grid.of(state()["latitude"].values, state()["longitude"].values)
+            observations = Observations("obs", dataset(), kind, **{"error": 1.0} | options)
+            climate = np.full((*grid.shape, 3), 270.0, np.float32)
+            std = np.full(3, 10.0, np.float32)
+            to_stream(observations, grid, CHANNELS, data_samples.times(5), climate=climate, std=std)
+
+        return attempt
+
+    return make
+
+
+records = lambda: data_samples.records()
+CORPUS += [
+    Bad(OBSERVATIONS, "an unknown variable", _stream(records, variable="wind"), "no variable"),
+    Bad(OBSERVATIONS, "an error of zero", _stream(records, error=0.0), "must be > 0"),
+    Bad(OBSERVATIONS, "an error that is not a number", _stream(records, error=np.nan), "> 0"),
+    Bad(OBSERVATIONS, "errors for other stations", _stream(records, error=np.ones(7)), "give one"),
+    Bad(OBSERVATIONS, "no error anywhere", _stream(records, error=None), "error"),
+    Bad(OBSERVATIONS, "biases for other stations", _stream(records, bias=np.ones(7)), "give one"),
+    Bad(
+        OBSERVATIONS,
+        "observations of other times",
+        _stream(lambda: records().assign_coords(time=data_samples.times(4, "2031-01-01"))),
+        "none of which",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "observations that are all missing",
+        _stream(lambda: records() * np.nan),
+        "no finite value",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "stations without longitudes",
+        _stream(lambda: records().drop_vars("longitude")),
+        "need the coordinate 'longitude'",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "a grid on levels that the state lacks",
+        _stream(lambda: state(levels=(300.0, 850.0)), "grid"),
+        "which the state does not have",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "a grid of another size",
+        _stream(lambda: state(latitude=(-60.0, 20.0, 60.0)), "grid"),
+        "values of shape|another grid",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "block means that do not divide the grid",
+        _stream(lambda: state(latitude=(-30.0, 0.0, 30.0)), "coarse"),
+        "coarse|block|divide",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "samples that are no points of the grid",
+        _stream(lambda: state(latitude=(-59.0, 21.0)), "stride"),
+        "stride|points|grid",
+    ),
+]
+
+
+@bad(OBSERVATIONS, "a station outside a regional domain", "outside the domain")
+def _(folder):
+    region = Grid.of([35.0, 40.0, 45.0], [-15.0, -10.0, -5.0, 0.0])
+    return lambda: grid_points(data_samples.records(), region, data_samples.times(4), "temperature")
+
+
+@bad(OBSERVATIONS, "an observation above the levels of the state", "outside the levels")
+def _(folder):
+    grid = Grid.of([-45.0, 45.0], [0.0, 90.0, 180.0, 270.0])
+    at = [np.array([v]) for v in (0.0, 10.0, 5.0)]
+    return lambda: Points.at(grid, CHANNELS, *at, variable="temperature")
+
+
+@bad(OBSERVATIONS, "stations without records at the times of the grid", "share no time")
+def _(folder):
+    grid = Grid.of(state()["latitude"].values, state()["longitude"].values)
+    times = data_samples.times(4, "2031-01-01")
+    return lambda: grid_points(data_samples.records(), grid, times, "temperature")
+
+
+@bad(OBSERVATIONS, "channels that are no channels", "levels must ascend")
+def _(folder):
+    assert Channel("temperature", 500.0) in CHANNELS
+    return lambda: channels_of(["temperature"], [850.0, 500.0])

@@ -1,0 +1,67 @@
+"""docs/errors.md: every input of the corpus with what is said of it, kept true by the tests.
+
+A test hands over what was said; it must be what the page says. To write the page anew:
+
+    SLAMS_WRITE_ERRORS=1 python -m pytest -p no:xdist tests/test_errors.py \\
+        tests/commands/test_bad_input.py
+"""
+
+import atexit
+import os
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+HEAD = """# What is said of bad input
+
+Every input below is wrong. Each ends with one line, as an `InputError` in the library and with
+exit status 2 from a command, which names what is wrong, what was expected and what to do. The
+tests make each of them, and this page is what they found. `…` stands for what a file's reader or
+the operating system adds.
+"""
+_rows: dict[tuple[str, str], str] = {}
+
+
+def plain(message: str, folder: Path) -> str:
+    """A message without what differs from machine to machine."""
+    text = message.replace(f"{folder}/", "").replace(str(folder), ".")
+    # What other libraries say of a damaged file is theirs to change.
+    text = re.sub(r"cannot be read( as \w+)? \(.*\): ", r"cannot be read\1 (…): ", text)
+    text = re.sub(
+        r"no Zarr store that can be read \(.*\): ", "no Zarr store that can be read (…): ", text
+    )
+    text = re.sub(r"not a readable CSV file \(.*\): ", "not a readable CSV file (…): ", text)
+    text = re.sub(
+        r"cannot read the analysis (\S+) \(.*\): ", r"cannot read the analysis \1 (…): ", text
+    )
+    text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, of times of files among others
+    text = re.sub(r"cannot be written \([^)]*\)", "cannot be written (…)", text)
+    return text.replace("|", "\\|")
+
+
+def row(group: str, what: str, message: str) -> str:
+    """One row of the page."""
+    return f"| {group} | {what} | {message} |"
+
+
+def keep(group: str, what: str, message: str, folder: Path) -> None:
+    """Hold a message against the page, or note it to write the page."""
+    text = row(group, what, plain(message, folder))
+    if os.environ.get("SLAMS_WRITE_ERRORS"):
+        if not _rows:
+            atexit.register(_write)
+        _rows[group, what] = text
+        return
+    known = PAGE.read_text().splitlines()
+    assert text in known, f"docs/errors.md does not say so (write it anew: {__doc__}):\n{text}"
+
+
+def known_rows() -> list[tuple[str, str]]:
+    """(group, what) of every row of the page."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
+    return [(cells[0], cells[1]) for line in lines for cells in [line[2:].split(" | ")]]
+
+
+def _write() -> None:
+    table = ["| | input | what is said |", "|---|---|---|", *_rows.values()]
+    PAGE.write_text(f"{HEAD}\n{len(_rows)} inputs:\n\n" + "\n".join(table) + "\n")

@@ -1,0 +1,113 @@
+"""A tiny model, built by hand: exact where its score network is zero, a true network where not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from slams_jax.data import Statistics
+from slams_jax.diffusion import CosineSchedule
+from slams_jax.grid import Grid
+from slams_jax.models import autoencoder, score
+from slams_jax.models.autoencoder import AutoencoderConfig
+from slams_jax.models.model import Model, Networks
+from slams_jax.models.score import ScoreConfig
+from slams_jax.observe import PriorCovariance, Separable, fit_separable
+from slams_jax.schema import channels_of
+
+GRID = Grid.of(np.arange(-75.0, 76.0, 30.0), np.arange(0.0, 360.0, 45.0))  # 6 x 8
+LEVELS = (20.0, 300.0, 1000.0)
+CHANNELS = channels_of(["temperature"], LEVELS)
+STD = np.array([3.0, 5.0, 6.0], np.float32)
+BIAS = 1.5  # K, of the background
+BACKGROUND_ERROR = 0.2  # of the background, in climatological standard deviations
+
+
+def statistics() -> Statistics:
+    """A climatology with a yearly cycle at every grid point."""
+    rng = np.random.default_rng(0)
+    mean = np.array([210.0, 230.0, 285.0]) + rng.standard_normal((*GRID.shape, 3))
+    cycle = 4.0 * rng.standard_normal((2, *GRID.shape, 3))
+    return Statistics(np.concatenate([mean[None], cycle]).astype(np.float32), STD)
+
+
+def tiny_model(*, latent: bool, network: float = 0.05) -> Model:
+    """A model whose prior is nearly white noise of the state, or of the latent.
+
+    A score network whose last kernel is zero predicts the velocity 0, and so is the exact denoiser
+    of white noise of unit variance; `network` is the size of its random last kernel.
+    """
+    key_score, key_encoder, key_last = jax.random.split(jax.random.key(0), 3)
+    rng = np.random.default_rng(1)
+    encoder, width = None, len(CHANNELS)
+    arrays = {"std": jnp.asarray(STD)}
+    if latent:
+        width = 4
+        inputs = (("state", 3), ("background", 3))
+        encoder = AutoencoderConfig(3, inputs, width, compression=2, width=8, blocks=1)
+        states = rng.standard_normal((20, *GRID.shape, 3)).astype(np.float32)
+        params, model_state = autoencoder.init(encoder, key_encoder, GRID.shape, states=states)
+        arrays |= {
+            "autoencoder": _perturbed(params, key_last, 0.1),
+            "model_state": model_state,
+            "latent_mean": jnp.full((width,), 0.2),
+            "latent_std": jnp.full((width,), 1.1),
+        }
+    config = ScoreConfig(window=3, channels=width, widths=(8,), blocks=1, embedding=8)
+    networks = Networks(CosineSchedule(), config, encoder, GRID.shape)
+    params = score.init(config, key_score, networks.frame_shape[:2])
+    arrays["score"] = _perturbed(params, key_last, network)
+    arrays["prior"] = white_prior(networks.frame_shape)
+    latent_error = rng.standard_normal((30, *networks.frame_shape)).astype(np.float32)
+    return Model(
+        networks,
+        GRID,
+        CHANNELS,
+        arrays,
+        {"state": statistics(), "background": statistics()},
+        state_error=0.05 * STD if latent else np.zeros(3, np.float32),
+        increment_error=0.02 * STD if latent else np.zeros(3, np.float32),
+        background_error=fit_separable(background_errors(), rank=10),
+        latent_error=fit_separable(0.3 * latent_error + 0.1, rank=10) if latent else None,
+        latent_inputs=("background",) if latent else (),
+    )
+
+
+def white_prior(shape) -> PriorCovariance:
+    """The covariance of white noise, one of whose patterns is named."""
+    lat, lon, channel = shape
+    one = jnp.ones(())
+    pattern = jnp.full((lat * lon, 1), 1.0 / np.sqrt(lat * lon))
+    frame = Separable(
+        std=jnp.ones(shape),
+        patterns=pattern,
+        pattern_variance=jnp.ones(1),
+        floor=one,
+        channel_vectors=jnp.eye(channel),
+        channel_variance=jnp.ones(channel),
+        nugget=0.0 * one,
+    )
+    return PriorCovariance(frame, jnp.ones(1))
+
+
+def background_errors(count: int = 60) -> np.ndarray:
+    rng = np.random.default_rng(2)
+    white = rng.standard_normal((count, *GRID.shape, 3))
+    return (BIAS + BACKGROUND_ERROR * STD * white).astype(np.float32)
+
+
+def _perturbed(params, key, size: float):
+    """Kernels that start at zero get random values of `size`."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    zero = [leaf.ndim == 4 and not np.any(np.asarray(leaf)) for leaf in leaves]
+    return jax.tree.unflatten(
+        tree,
+        [
+            size * jax.random.normal(k, leaf.shape) if z else leaf
+            for k, leaf, z in zip(keys, leaves, zero, strict=True)
+        ],
+    )
+
+
+def times(count: int = 5, start: str = "2001-07-01") -> np.ndarray:
+    return np.datetime64(start, "ns") + np.arange(count) * np.timedelta64(1, "D")
