@@ -1,6 +1,6 @@
-"""docs/errors.md: every input of the corpus with what is said of it, kept true by the tests.
+"""docs/errors.md: every input of the corpus with its error message, kept true by the tests.
 
-A test hands over what was said; it must be what the page says. To write the page anew:
+A test passes the message it got, which must be the one on the page. To rewrite the page:
 
     SLAMS_WRITE_ERRORS=1 python -m pytest -p no:xdist tests/test_errors.py \\
         tests/commands/test_bad_input.py
@@ -12,20 +12,19 @@ import re
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
-HEAD = """# What is said of bad input
+HEAD = """# Error messages
 
-Every input below is wrong. Each ends with one line, as an `InputError` in the library and with
-exit status 2 from a command, which names what is wrong, what was expected and what to do. The
-tests make each of them, and this page is what they found. `…` stands for what a file's reader or
-the operating system adds.
+Every input below is invalid and ends in one line that names what is wrong, what was expected and
+what to do: an `InputError` in the library, exit status 2 from a command. The tests try each input
+and keep this page true. `…` stands for text added by a file reader or the operating system.
 """
 _rows: dict[tuple[str, str], str] = {}
 
 
 def plain(message: str, folder: Path) -> str:
-    """A message without what differs from machine to machine."""
+    """A message without the parts that differ between machines."""
     text = message.replace(f"{folder}/", "").replace(str(folder), ".")
-    # What other libraries say of a damaged file is theirs to change.
+    # Other libraries may change their own messages about damaged files.
     text = re.sub(r"cannot be read( as \w+)? \(.*\): ", r"cannot be read\1 (…): ", text)
     text = re.sub(
         r"no Zarr store that can be read \(.*\): ", "no Zarr store that can be read (…): ", text
@@ -34,7 +33,7 @@ def plain(message: str, folder: Path) -> str:
     text = re.sub(
         r"cannot read the analysis (\S+) \(.*\): ", r"cannot read the analysis \1 (…): ", text
     )
-    text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, of times of files among others
+    text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, among them those of file times
     text = re.sub(r"cannot be written \([^)]*\)", "cannot be written (…)", text)
     return text.replace("|", "\\|")
 
@@ -45,7 +44,7 @@ def row(group: str, what: str, message: str) -> str:
 
 
 def keep(group: str, what: str, message: str, folder: Path) -> None:
-    """Hold a message against the page, or note it to write the page."""
+    """Compare a message with the page, or collect it to rewrite the page."""
     text = row(group, what, plain(message, folder))
     if os.environ.get("SLAMS_WRITE_ERRORS"):
         if not _rows:
@@ -53,7 +52,7 @@ def keep(group: str, what: str, message: str, folder: Path) -> None:
         _rows[group, what] = text
         return
     known = PAGE.read_text().splitlines()
-    assert text in known, f"docs/errors.md does not say so (write it anew: {__doc__}):\n{text}"
+    assert text in known, f"docs/errors.md has no such line (to rewrite it: {__doc__}):\n{text}"
 
 
 def known_rows() -> list[tuple[str, str]]:
@@ -63,5 +62,5 @@ def known_rows() -> list[tuple[str, str]]:
 
 
 def _write() -> None:
-    table = ["| | input | what is said |", "|---|---|---|", *_rows.values()]
+    table = ["| | Input | Message |", "|---|---|---|", *_rows.values()]
     PAGE.write_text(f"{HEAD}\n{len(_rows)} inputs:\n\n" + "\n".join(table) + "\n")
