@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo check test lint docs release-notes clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m experiments.train --config=configs/demo.py
 	$(BIN)/python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
 	$(BIN)/python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc \
 		--report=runs/demo/report.html
+
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
@@ -19,6 +22,9 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+release-notes:
+	@$(PYTHON) .ci/release_notes.py $(TAG)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -11,7 +11,7 @@ from slams_jax.grid import Grid
 from slams_jax.models import Model, load_model
 from slams_jax.readers import open_dataset, read_stations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CosineSchedule",
