@@ -43,9 +43,9 @@ def tables(rows: Sequence[Row]) -> str:
             parts += ["### corrected: CRPS / climatological std", "", _table(mine, crps), ""]
             parts += ["### corrected: spread/skill", "", _table(mine, _ratio, best=False), ""]
             parts += [
-                "### corrected: RMSE / climatological std, less that of OI",
+                "### corrected: RMSE / climatological std minus that of OI",
                 "",
-                "With the half width of its 95 % interval by a paired block bootstrap over times.",
+                "With the half-width of the 95 % interval from a paired block bootstrap over times.",
                 "",
                 _differences(mine),
                 "",

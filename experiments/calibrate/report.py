@@ -1,4 +1,4 @@
-"""What experiments.calibrate found, as tables and pictures."""
+"""The results of `experiments.calibrate` as tables and figures."""
 
 import math
 from collections.abc import Sequence
@@ -39,19 +39,19 @@ def figures(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The whole table, the best of each case before it, and what the columns say."""
+    """The best row of each case, then every row, under a line that explains the columns."""
     return "\n".join(
         [
-            "# Calibration",
+            "# Calibration tables",
             "",
             "Errors are in units of the posterior's standard deviation, with their standard "
-            "errors; what a sample of exact draws would show is taken off mean and covariance "
-            "errors, and given in brackets for W1. Seconds are for all members.",
+            "errors. The error that a sample of exact draws would show is subtracted from mean "
+            "and covariance errors, and given in brackets for W1. Seconds are for all members.",
             "",
-            f"## The best with at most {BUDGET} evaluations and derivatives together",
+            f"## Best within {BUDGET} evaluations and derivatives combined",
             "",
             best(rows),
-            "## All",
+            "## All runs",
             "",
             HEAD,
             _ruler(HEAD),
