@@ -45,7 +45,7 @@ def tables(rows: Sequence[Row]) -> str:
             parts += [
                 "### corrected: RMSE / climatological std minus that of OI",
                 "",
-                "With the half-width of the 95 % interval from a paired block bootstrap over times.",
+                "With the half-width of the 95 % interval of a paired block bootstrap over times.",
                 "",
                 _differences(mine),
                 "",
