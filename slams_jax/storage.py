@@ -7,6 +7,7 @@ that was killed leaves none behind.
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -14,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import xarray as xr
-from absl import logging
 
 from slams_jax.errors import InputError
+
+LOG = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
@@ -78,7 +80,7 @@ def _take(file: int, directory: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        logging.warning("%s is on a file system without locks: let one run use it", directory)
+        LOG.warning("%s is on a file system without locks: let one run use it", directory)
     with contextlib.suppress(OSError):  # a full disk; the name is a courtesy
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

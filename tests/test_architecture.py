@@ -23,6 +23,7 @@ OWNERS = {
     "diffrax": {"diffusion"},
     "lineax": {"diffusion"},
     "equinox": {"diffusion"},
+    "absl": {"training"},
     "optax": {"training"},
     "orbax": {"training"},
     "tensorboardX": {"training"},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from absl import logging
 from jax.sharding import Mesh
 
 from slams_jax.aliases import PRNGKey
@@ -40,6 +40,8 @@ from slams_jax.observe import (
     Stream,
     without_gross_errors,
 )
+
+LOG = logging.getLogger(__name__)
 
 
 def assimilate(
@@ -182,7 +184,7 @@ def _checked(
             kept = without_gross_errors(stream, state, covariance.std[None], threshold=threshold)
             rejected = int(stream.mask.sum() - kept.mask.sum())
             if rejected:
-                logging.warning(
+                LOG.warning(
                     "stream %r: %d of %d values are more than %g standard deviations from the "
                     "background and were rejected",
                     stream.name,

@@ -10,17 +10,19 @@ The first says how well observations should be fitted, the second how wide the e
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Trajectory
 from slams_jax.observe import Stream, innovation
+
+LOG = logging.getLogger(__name__)
 
 FIT, SPREAD = 1.5, 2.0  # how far from one the ratios may be before they are worth a warning
 ENOUGH = 50  # observations, below which the ratios are noise
@@ -81,7 +83,7 @@ def warn_of(found: Sequence[StreamDiagnostics]) -> None:
         if d.count < ENOUGH:
             continue
         if d.fit > FIT:
-            logging.warning(
+            LOG.warning(
                 "stream %r: the analysis does not fit its %d observations within their errors "
                 "(chi-squared %.2f each, expected %.2f): its errors are too small, or take more "
                 "guidance iterations",
@@ -91,7 +93,7 @@ def warn_of(found: Sequence[StreamDiagnostics]) -> None:
                 d.chi_squared / d.fit,
             )
         if d.spread is not None and not 1.0 / SPREAD < d.spread < SPREAD:
-            logging.warning(
+            LOG.warning(
                 "stream %r: the spread of the ensemble is %.2f times what its innovations imply: "
                 "check the errors of the observations and the background, or fit an inflation",
                 d.name,

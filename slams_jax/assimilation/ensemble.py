@@ -1,12 +1,12 @@
 """An ensemble drawn part by part, each part kept on disk as soon as it is there."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jaxtyping import Array, Float
 
 from slams_jax.assimilation.members import MemberStore
@@ -15,6 +15,8 @@ from slams_jax.errors import RunError
 from slams_jax.mesh import to_host
 from slams_jax.training.arrays import manifest, nested
 from slams_jax.training.records import record_digest
+
+LOG = logging.getLogger(__name__)
 
 
 def draw_members(
@@ -55,7 +57,7 @@ def draw_members(
             else:
                 store.put(first, states, about)
             if size < members:
-                logging.info("%d of %d members drawn", last, members)
+                LOG.info("%d of %d members drawn", last, members)
         count, seconds = max(count, about["evaluations"]), seconds + about["seconds"]
     return np.concatenate(drawn) if store is None else store.states, count, seconds
 

@@ -2,17 +2,19 @@
 nor too unsure, fitted on data that are not those of the verification.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 from jaxtyping import Float
 from scipy.optimize import brentq
 
 from slams_jax.errors import InputError
 from slams_jax.verify.metrics import spread_skill
+
+LOG = logging.getLogger(__name__)
 
 Members = Float[np.ndarray, "member *points channel"]
 
@@ -66,7 +68,7 @@ def fit_inflation(
         factor = math.exp(log_factor)
         if factor not in tried:
             tried[factor] = _ratio(analyse(factor), truth, weights)
-            logging.info("inflation %.3f: spread over skill %.3f", factor, tried[factor])
+            LOG.info("inflation %.3f: spread over skill %.3f", factor, tried[factor])
         ratio = tried[factor]
         return 0.0 if abs(ratio - 1.0) < tolerance else math.log(ratio)
 

@@ -7,15 +7,17 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from slams_jax.errors import RunError
+
+LOG = logging.getLogger(__name__)
 
 STATES, INDEX = "states.npy", "index.json"
 
@@ -56,7 +58,7 @@ class MemberStore:
         if part is None:
             return None
         if _digest(self.states[first:last]) != part["digest"]:
-            logging.warning(
+            LOG.warning(
                 "%s: members %d to %d do not match their digest: drawn again",
                 self._folder,
                 first,
@@ -96,9 +98,9 @@ class MemberStore:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, EOFError) as error:
-            logging.warning("%s: damaged, begun anew (%s)", self._folder, error)
+            LOG.warning("%s: damaged, begun anew (%s)", self._folder, error)
             return None
-        logging.info("%s: left by another analysis, begun anew", self._folder)
+        LOG.info("%s: left by another analysis, begun anew", self._folder)
         return None
 
     def _begin(self) -> None:

@@ -10,6 +10,7 @@ writer that was stopped is gone on with by the next one (`store`).
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from absl import logging
 
 from slams_jax.data.store import Archive, Source, open_archive, write_archive
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.readers.periods import check_times
 from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, TIME, Channel
+
+LOG = logging.getLogger(__name__)
 
 STATE = "state"  # the field whose times and grid the others follow
 _FORMAT = 1
@@ -78,7 +80,7 @@ def build_archive(
     digest = hashlib.sha256(description.encode()).hexdigest()[:20]
     final = Path(root).expanduser().absolute() / digest
     if (archive := open_archive(final)) is not None:
-        logging.info("archive %s: used again", final)
+        LOG.info("archive %s: used again", final)
         return archive
     index = json.loads(description) | {"digest": digest}
     try:

@@ -8,6 +8,7 @@ same archive takes it over and goes on. The result is the same to the bit.
 import dataclasses
 import io
 import json
+import logging
 import os
 import shutil
 import socket
@@ -20,13 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from absl import logging
 
 from slams_jax.data import journal
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.readers.units import check_plausible
 from slams_jax.schema import LATITUDE, LONGITUDE, TIME, VARIABLES, Channel
+
+LOG = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**26  # of a field, written at once
 _READ_BYTES = 2**24  # of a file, read at once to check it
@@ -91,7 +93,7 @@ def open_archive(path: str | os.PathLike[str]) -> Archive | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        logging.warning("archive %s: damaged, not used (%s)", path, error)
+        LOG.warning("archive %s: damaged, not used (%s)", path, error)
         return None
     return Archive(path, times, grid, fields)
 
@@ -170,7 +172,7 @@ def _claimed(final: Path) -> Path:
                 os.rename(left, draft)  # of two processes that try, one succeeds
             except OSError:
                 continue
-            logging.info("archive %s: gone on with", final)
+            LOG.info("archive %s: gone on with", final)
             return draft
     draft.mkdir()
     return draft
@@ -230,7 +232,7 @@ def _write_field(
                 done = (stop - first) / (times.size - first)
                 left = (told - started) * (1 - done) / done
                 percent = 100 * stop / times.size
-                logging.info("archive: %s %d %%, %.0f s left", path.stem, percent, left)
+                LOG.info("archive: %s %d %%, %.0f s left", path.stem, percent, left)
     return checksum
 
 

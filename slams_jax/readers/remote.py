@@ -12,6 +12,7 @@ store's own metadata are therefore asked for again.
 
 import asyncio
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
-from absl import logging
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, WrapperStore
 
 from slams_jax.errors import InputError, RunError, first_line
+
+LOG = logging.getLogger(__name__)
 
 TIMEOUT = 60.0  # s without an answer
 ATTEMPTS = 5
@@ -96,7 +98,7 @@ def fetch(url: str) -> Path:
     except OSError as error:
         raise _no_room(folder, error) from None
     try:
-        logging.info("%s: fetched into %s", url, folder)
+        LOG.info("%s: fetched into %s", url, folder)
         _patiently(lambda: _download(system, path, draft, about.get("size")), url)
         os.replace(draft, target)
     finally:
@@ -187,7 +189,7 @@ def _pause(error: Exception, attempt: int, source: str) -> float:
             "and start again"
         ) from None
     pause = PAUSE * 2.0**attempt
-    logging.warning("%s: %s: once more in %g s", source, reason, pause)
+    LOG.warning("%s: %s: once more in %g s", source, reason, pause)
     return pause
 
 

@@ -14,6 +14,7 @@ since then and no more, and a disk that is full says so at once.
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import checkpoint_managers
 
@@ -33,6 +33,8 @@ from slams_jax.training.arrays import Damage, Nested
 from slams_jax.training.chatter import without_chatter
 from slams_jax.training.devices import is_writer, wait_for_all
 from slams_jax.training.records import first_difference, record_digest
+
+LOG = logging.getLogger(__name__)
 
 FORMAT = 1
 FOLDER = "checkpoint"
@@ -106,7 +108,7 @@ class Checkpoints:
             try:
                 self.best_loss = _read_record(self._best, step)["validation"]["loss"]
             except Damage as error:
-                logging.warning("best checkpoint of step %d is damaged (%s)", step, error)
+                LOG.warning("best checkpoint of step %d is damaged (%s)", step, error)
         return restored
 
     def roll_back(self) -> Restored | None:
@@ -240,7 +242,7 @@ def restore_model(
         if restored is None:
             continue
         if folder != which:
-            logging.warning("no best checkpoint in %s: using the last one", directory)
+            LOG.warning("no best checkpoint in %s: using the last one", directory)
         model, statistics = restored.items["model"], restored.items["statistics"]
         model = jax.tree.map(jnp.asarray, model)
         metadata = restored.record["metadata"]
@@ -348,7 +350,7 @@ def _newest_good(
             return _read(manager, step, names)
         except Damage as error:
             reason = f"checkpoint {manager.directory}/{step} is damaged ({error})"
-            logging.warning("%s: trying the one before", reason)
+            LOG.warning("%s: trying the one before", reason)
     if reason is None:
         return None
     raise RunError(f"{reason} and there is no other: start over with resume=False")

@@ -4,18 +4,20 @@ The same code runs on one CPU and on many hosts: each process hands in its own p
 and the partitioner sums the gradients.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from slams_jax.errors import InputError
 from slams_jax.mesh import DATA
+
+LOG = logging.getLogger(__name__)
 
 SMALLEST = 1024  # values; what is smaller than that is not worth splitting
 
@@ -62,7 +64,7 @@ def batch_mesh(
                 f"a batch of {batch_size} does not divide over {len(chosen)} devices of "
                 f"{jax.process_count()} processes: choose a multiple of {len(chosen)}"
             )
-        logging.warning(
+        LOG.warning(
             "a batch of %d does not divide over %d devices: using %d of them",
             batch_size,
             len(chosen),

@@ -14,6 +14,7 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import logging
 import math
 import shutil
 import time
@@ -24,7 +25,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
@@ -56,6 +56,8 @@ from slams_jax.training.state import (
     learning_rate_schedule,
 )
 from slams_jax.training.step import Prepare, Step, make_step
+
+LOG = logging.getLogger(__name__)
 
 Validate = Callable[[Params, PyTree], Mapping[str, Any] | None]
 IN_FLIGHT = 2  # steps handed to the devices and not yet done; more only hold batches in memory
@@ -176,12 +178,12 @@ def fit(
     ):
         restored = checkpoints.resume()
         if restored is not None and restored.step == plan.steps:
-            logging.info("%s is finished: %d steps", directory, plan.steps)
+            LOG.info("%s is finished: %d steps", directory, plan.steps)
             return _place(init, restored, data_mesh(devices))
         try:
             batches = iter(loader)
             if restored is not None:
-                logging.info("resuming %s from step %d", directory, restored.step)
+                LOG.info("resuming %s from step %d", directory, restored.step)
                 batches.set_state(restored.record["data"])  # pyright: ignore[reportAttributeAccessIssue]
             # The first batch tells how many devices can share one.
             first = _draw(batches)
@@ -332,7 +334,7 @@ def _record(
 def _rollback(error: Diverged, restored: Restored | None) -> dict[str, Any]:
     """What the record keeps of a rollback; logs it."""
     step = 0 if restored is None else restored.step
-    logging.warning("%s: rolling back to step %d, to go on with the data that follow", error, step)
+    LOG.warning("%s: rolling back to step %d, to go on with the data that follow", error, step)
     return {"to": step, "reason": str(error)}
 
 

@@ -1,6 +1,7 @@
 """Metrics of a run: means, a file of JSON lines, TensorBoard, the progress line."""
 
 import json
+import logging
 import math
 import os
 import socket
@@ -11,13 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 from slams_jax.errors import Diverged
 from slams_jax.training.devices import is_writer
+
+LOG = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -174,7 +176,7 @@ class Progress:
             line += [f"{rate:.3g} samples/s", f"{duration(left)} left"]
         self._mark, self._marked, self._paused = now, step, 0.0
         if is_writer():
-            logging.info("  ".join(line))
+            LOG.info("  ".join(line))
         return values
 
 
@@ -213,7 +215,7 @@ class Recorder:
         """Write one record of `step`, if there is anything to write."""
         if validation and is_writer():
             line = "  ".join(f"{name} {value:.4g}" for name, value in validation.items())
-            logging.info("step %d  validation  %s", step, line)
+            LOG.info("step %d  validation  %s", step, line)
         values = {**values, **{f"validation/{name}": v for name, v in validation.items()}}
         if values and self._writer:
             self._writer.write(step, values)

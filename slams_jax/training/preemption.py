@@ -1,14 +1,16 @@
 """Being asked to end: SIGTERM, with which schedulers announce that they take the machine away."""
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import jax
-from absl import logging
 from jax.experimental import multihost_utils
+
+LOG = logging.getLogger(__name__)
 
 ShouldStop = Callable[[int], bool]
 
@@ -31,7 +33,7 @@ def watched() -> Iterator[ShouldStop]:
         asked.set()
 
     if threading.current_thread() is not threading.main_thread():
-        logging.info("not in the main thread: SIGTERM is not waited for")
+        LOG.info("not in the main thread: SIGTERM is not waited for")
         yield lambda step: False
         return
     before = signal.signal(signal.SIGTERM, note)

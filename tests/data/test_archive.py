@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import logging as absl_logging
 
 from slams_jax.data import build_archive, channels_in, grid_points, open_archive, store
 from slams_jax.errors import InputError, RunError
@@ -308,8 +307,6 @@ def test_tells_its_progress(tmp_path, monkeypatch, caplog):
     clock = iter(range(0, 100000, 11))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(store, "_CHUNK_BYTES", 1)
-    absl_logging.use_python_logging(quiet=True)
-    monkeypatch.setattr(absl_logging.get_absl_logger(), "propagate", True)
     with caplog.at_level(logging.INFO):
         build_archive(tmp_path, {}, {"state": gridded(4)})
     assert "state 50 %, 55 s left" in caplog.text

@@ -1,7 +1,6 @@
 import jax
 import numpy as np
 import pytest
-from absl import logging as absl_logging
 
 from slams_jax.errors import InputError
 from slams_jax.training import batch_mesh, batched, data_mesh, replicated, shard_batch
@@ -20,7 +19,7 @@ def test_mesh_has_one_auto_axis_over_all_devices():
 
 @pytest.mark.parametrize(("size", "devices"), [(16, 8), (12, 6), (7, 7), (11, 1), (3, 3)])
 def test_as_many_devices_as_divide_the_batch(size, devices, caplog):
-    with caplog.at_level("WARNING", logger=absl_logging.get_absl_logger().name):
+    with caplog.at_level("WARNING", logger="slams_jax"):
         assert batch_mesh(size).devices.size == devices
     assert (f"a batch of {size} does not divide" in caplog.text) == (devices < 8)
 

@@ -7,7 +7,6 @@ import jaxtyping
 import numpy as np
 import optax
 import pytest
-from absl import logging as absl_logging
 
 from slams_jax.errors import InputError, RunError
 from slams_jax.training import (
@@ -178,13 +177,8 @@ def test_compiler_options_reach_the_compiler(tmp_path):
 
 
 def test_run_learns_and_writes_its_metrics(tmp_path, caplog):
-    before = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.INFO)
-    try:
-        with caplog.at_level("INFO", logger="absl"):
-            state = train(tmp_path, optimiser=optimiser(steps=50, learning_rate=0.05))
-    finally:
-        absl_logging.set_verbosity(before)
+    with caplog.at_level("INFO"):
+        state = train(tmp_path, optimiser=optimiser(steps=50, learning_rate=0.05))
     assert int(state.step) == 50
     assert float(state.model_state["count"]) == 50
     x, y = data()
