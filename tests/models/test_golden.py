@@ -1,0 +1,73 @@
+"""A run that version 0.1.0 trained, and what version 0.1.0 made of it: it loads for ever."""
+
+import tarfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from slams_jax import GuidanceConfig, Observations, SamplerConfig, assimilate, load_model
+from slams_jax.data import unstack_channels
+from slams_jax.models import decode, encode, trajectory_prior
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    with np.load(GOLDEN / "outputs_0.1.0.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with tarfile.open(GOLDEN / "run_0.1.0.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return load_model(folder)
+
+
+def fields(outputs, *names):
+    return {name: jnp.asarray(outputs[f"input_{name}"]) for name in names}
+
+
+def test_the_networks_compute_what_they_did(model, outputs):
+    networks, arrays = model.networks, model.arrays
+    code = encode(networks, arrays, fields(outputs, "state"))
+    np.testing.assert_allclose(code, outputs["code"], atol=1e-4)
+    latent = encode(networks, arrays, fields(outputs, *model.latent_inputs))
+    np.testing.assert_allclose(latent, outputs["latent"], atol=1e-4)
+    np.testing.assert_allclose(decode(networks, arrays, code), outputs["decoded"], atol=1e-3)
+    denoised = trajectory_prior(networks, arrays["score"])(code, jnp.float32(0.4))
+    np.testing.assert_allclose(denoised, outputs["denoised"], atol=1e-4)
+
+
+def test_the_analysis_is_what_it_was(model, outputs):
+    """Every statistic enters: climatology, error covariances, biases, the prior, latent scales."""
+    times = outputs["times"].astype("datetime64[ns]")
+    background = unstack_channels(
+        outputs["background"][None],
+        model.channels,
+        times,
+        model.grid.latitude,
+        model.grid.longitude,
+    ).isel(member=0)
+    position = {n: ("station", outputs[f"station_{n}"]) for n in ("latitude", "longitude")}
+    stations = xr.Dataset(
+        {"temperature": (("time", "station"), outputs["station_values"], {"units": "K"})},
+        {"time": times, **position, "altitude": ("station", outputs["station_altitude"])},
+    )
+    analysis = assimilate(
+        model,
+        background,
+        [Observations("stations", stations, "points", error=0.5)],
+        members=2,
+        key=jax.random.key(3),
+        latent_inputs={n: outputs[f"input_{n}"] for n in model.latent_inputs},
+        sampler=SamplerConfig(steps=4),
+        guidance=GuidanceConfig(iterations=3),  # so few that rounding does not grow
+    )
+    np.testing.assert_allclose(analysis.temperature, outputs["analysis"], atol=0.02)
