@@ -11,7 +11,7 @@ from typing import NamedTuple
 from slams_jax.errors import InputError
 
 TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
-MEMBER, STATION, ALTITUDE = "member", "station", "altitude"
+MEMBER, STATION, ALTITUDE, CHANNEL = "member", "station", "altitude", "channel"
 DIMS = (TIME, LEVEL, LATITUDE, LONGITUDE)
 
 # Other spellings of the dimensions and coordinates, lower case.
@@ -34,36 +34,78 @@ COORDINATE_ALIASES = {
     LONGITUDE: ("longitude", "lon", "x", "nav_lon", "lons"),
     MEMBER: ("member", "number", "realization", "ensemble", "ens"),
     ALTITUDE: ("altitude", "elevation", "height", "alt", "elev"),
+    STATION: ("station", "station_id", "station_name", "id", "wmo_id", "name", "stn", "site"),
+    CHANNEL: ("channel", "sounding_channel", "band", "wavelength", "wavenumber", "frequency"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Variable:
-    """What is known of a variable: its units inside the library and its other names."""
+    """What the library knows of a variable.
+
+    Attributes:
+        name: WeatherBench 2's.
+        units: inside the library.
+        standard_name, long_name: of CF.
+        plausible: (lowest, highest) value in these units; beyond it units or signs are wrong.
+        on_levels: whether it lies on pressure levels; None where nothing is known.
+        aliases: other names, lower case.
+    """
 
     name: str
     units: str
     standard_name: str
     long_name: str
+    plausible: tuple[float, float]
     aliases: tuple[str, ...] = ()
+    on_levels: bool | None = False
 
 
+# A little below zero is what packing leaves of values that cannot be negative.
 VARIABLES = {
     v.name: v
     for v in (
-        Variable("temperature", "K", "air_temperature", "Temperature", ("t", "ta", "air", "temp")),
         Variable(
-            "2m_temperature", "K", "air_temperature", "2 metre temperature", ("t2m", "tas", "2t")
+            "temperature",
+            "K",
+            "air_temperature",
+            "Temperature",
+            (100.0, 400.0),
+            ("t", "ta", "air", "temp"),
+            on_levels=True,
         ),
-        Variable("geopotential", "m2 s-2", "geopotential", "Geopotential", ("z",)),
         Variable(
-            "specific_humidity", "kg kg-1", "specific_humidity", "Specific humidity", ("q", "hus")
+            "2m_temperature",
+            "K",
+            "air_temperature",
+            "2 metre temperature",
+            (100.0, 400.0),
+            ("t2m", "tas", "2t"),
+        ),
+        Variable(
+            "geopotential",
+            "m2 s-2",
+            "geopotential",
+            "Geopotential",
+            (-9e3, 9e5),
+            ("z",),
+            on_levels=True,
+        ),
+        Variable(
+            "specific_humidity",
+            "kg kg-1",
+            "specific_humidity",
+            "Specific humidity",
+            (-1e-3, 0.2),
+            ("q", "hus"),
+            on_levels=True,
         ),
         Variable(
             "mean_sea_level_pressure",
             "Pa",
             "air_pressure_at_mean_sea_level",
             "Mean sea level pressure",
+            (2e4, 1.2e5),
             ("slp", "msl", "psl"),
         ),
         Variable(
@@ -71,6 +113,7 @@ VARIABLES = {
             "m",
             "lwe_thickness_of_precipitation_amount",
             "Total precipitation",
+            (-1e-4, 10.0),
             ("tp", "precip"),
         ),
         Variable(
@@ -78,6 +121,7 @@ VARIABLES = {
             "W m-2",
             "toa_outgoing_longwave_flux",
             "Outgoing longwave radiation",
+            (-10.0, 700.0),
             ("olr", "rlut"),
         ),
         Variable(
@@ -85,6 +129,7 @@ VARIABLES = {
             "K",
             "toa_brightness_temperature",
             "Brightness temperature",
+            (100.0, 400.0),
             ("tb", "bt"),
         ),
     )

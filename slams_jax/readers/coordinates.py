@@ -1,17 +1,25 @@
 """What the coordinates of a file are, and the order that the library wants them in."""
 
-import warnings
+import re
 from collections.abc import Hashable
 
 import numpy as np
 import xarray as xr
 
 from slams_jax.errors import InputError
-from slams_jax.readers.periods import check_times
-from slams_jax.readers.units import hectopascals
-from slams_jax.schema import ALTITUDE, COORDINATE_ALIASES, LATITUDE, LEVEL, LONGITUDE, MEMBER, TIME
+from slams_jax.readers.units import hectopascals, units_of
+from slams_jax.schema import (
+    ALTITUDE,
+    CHANNEL,
+    COORDINATE_ALIASES,
+    LATITUDE,
+    LEVEL,
+    LONGITUDE,
+    MEMBER,
+    TIME,
+)
 
-_ROLES = (TIME, LEVEL, LATITUDE, LONGITUDE, MEMBER)
+_ROLES = (TIME, LEVEL, LATITUDE, LONGITUDE, MEMBER, CHANNEL)
 _AXES = {"T": TIME, "Z": LEVEL, "Y": LATITUDE, "X": LONGITUDE, "E": MEMBER}
 _STANDARD_NAMES = {
     "time": TIME,
@@ -19,7 +27,43 @@ _STANDARD_NAMES = {
     "latitude": LATITUDE,
     "longitude": LONGITUDE,
     "realization": MEMBER,
+    "sensor_band_identifier": CHANNEL,
+    "sensor_band_central_radiation_wavelength": CHANNEL,
+    "sensor_band_central_radiation_wavenumber": CHANNEL,
+    "radiation_wavelength": CHANNEL,
+    "radiation_frequency": CHANNEL,
 }
+# Vertical coordinates other than pressure, in the names of GRIB, CF and models, lower case.
+_HEIGHTS = ("surface", "heightaboveground", "heightabovesea", "meansea", "geopotential_height")
+_MODEL_LEVELS = (
+    "hybrid",
+    "hybridlayer",
+    "model_level",
+    "modellevel",
+    "model_level_number",
+    "generalvertical",
+    "generalverticallayer",
+    "sigma",
+    "sigma_level",
+    "eta",
+    "bottom_top",
+    "theta",
+    "potentialvorticity",
+    "depth",
+    "depthbelowland",
+    "depthbelowlandlayer",
+)
+_VERTICAL_STANDARD_NAMES = (
+    "model_level_number",
+    "altitude",
+    "height",
+    "geopotential_height",
+    "depth",
+    "air_potential_temperature",
+)
+_NO_PRESSURE = re.compile(r"\b(hybrid|sigma|eta|model[ _-]?levels?|log[ -]pressure|ln)\b")
+# hPa of the levels that reanalyses and models are published on, between multiples of 25 hPa.
+_USUAL_LEVELS = (*range(1, 11), 15, 20, 30, 40, 50, 60, 70, 80, 90)
 
 
 def role_of(name: Hashable, coordinate: xr.Variable | None) -> str | None:
@@ -32,15 +76,17 @@ def role_of(name: Hashable, coordinate: xr.Variable | None) -> str | None:
     for role in _ROLES:
         if lower in COORDINATE_ALIASES[role]:
             return role
-    if lower in COORDINATE_ALIASES[ALTITUDE]:
-        return LEVEL  # vertical, and no pressure: `pressures` tells
+    if lower in (*COORDINATE_ALIASES[ALTITUDE], *_HEIGHTS, *_MODEL_LEVELS):
+        return LEVEL  # vertical, but not a pressure: `pressures` tells
     attributes = {} if coordinate is None else coordinate.attrs
     standard_name = str(attributes.get("standard_name", ""))
     if standard_name in _STANDARD_NAMES:
         return _STANDARD_NAMES[standard_name]
+    if standard_name.startswith("atmosphere_") or standard_name in _VERTICAL_STANDARD_NAMES:
+        return LEVEL
     if attributes.get("axis") in _AXES:
         return _AXES[attributes["axis"]]
-    units = str(attributes.get("units", ""))
+    units = units_of(coordinate)
     if units.lower().startswith(("degrees_n", "degree_n")):
         return LATITUDE
     if units.lower().startswith(("degrees_e", "degree_e")):
@@ -57,10 +103,39 @@ def role_of(name: Hashable, coordinate: xr.Variable | None) -> str | None:
 
 
 def pressures(name: Hashable, coordinate: xr.Variable | None) -> np.ndarray | None:
-    """hPa, float64 (n,), of a vertical coordinate, or None when it is not a pressure."""
-    if coordinate is None or str(name).lower() in COORDINATE_ALIASES[ALTITUDE]:
+    """hPa, float64 (n,), of a vertical coordinate, or None when it is not a pressure.
+
+    `standard_name`, `formula_terms` and `long_name` decide before the units: hybrid coordinates are
+    often written in hPa. Without any of these the name (`plev`) or values that are published
+    pressure levels are needed; other numbers may count the levels of a model.
+    """
+    lower = str(name).lower()
+    if coordinate is None or lower in (*COORDINATE_ALIASES[ALTITUDE], *_HEIGHTS, *_MODEL_LEVELS):
         return None
-    return hectopascals(exact_float64(coordinate.values), coordinate.attrs.get("units"))
+    standard_name = str(coordinate.attrs.get("standard_name", ""))
+    words = f"{lower} {str(coordinate.attrs.get('long_name', '')).lower()}"
+    foreign = standard_name and (
+        standard_name.startswith("atmosphere_") or "pressure" not in standard_name
+    )
+    if foreign or "formula_terms" in coordinate.attrs or _NO_PRESSURE.search(words):
+        return None
+    levels = hectopascals(exact_float64(coordinate.values), units_of(coordinate))
+    said = units_of(coordinate) or standard_name or "pres" in words or "plev" in words
+    said = said or "isobar" in words
+    return levels if levels is None or said or _usual(levels) else None
+
+
+def _usual(levels: np.ndarray) -> bool:
+    """Whether all of `levels` are hPa that data are published on, and not 1, 2, 3, ... n."""
+    counted = np.array_equal(levels, np.arange(1, levels.size + 1))
+    return not counted and bool(np.all((levels % 25 == 0) | np.isin(levels, _USUAL_LEVELS)))
+
+
+def is_height(name: Hashable, coordinate: xr.Variable | None) -> bool:
+    """Whether a vertical coordinate is a height, as in "at 2 m", or the surface."""
+    lengths = ("m", "meter", "meters", "metre", "metres", "km", "ft")
+    names = (*COORDINATE_ALIASES[ALTITUDE], *_HEIGHTS)
+    return str(name).lower() in names or units_of(coordinate).strip().lower() in lengths
 
 
 def exact_float64(values: np.ndarray) -> np.ndarray:
@@ -82,7 +157,7 @@ def horizontal(coordinate: xr.Variable | None, role: str, *, source: str) -> np.
             f"{source}: no one-dimensional {role} coordinate: only rectangular "
             "latitude-longitude grids are read, interpolate the data to one"
         )
-    units = str(coordinate.attrs.get("units", "")).lower() or "degrees"
+    units = units_of(coordinate).lower() or "degrees"
     values = exact_float64(coordinate.values)
     limit = 90.0 if role == LATITUDE else 720.0
     if not units.startswith("deg") or not np.all(np.abs(values) <= limit + 1e-6):
@@ -124,36 +199,6 @@ def longitude_order(longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             ascending = np.argsort(wrapped)
             return order[ascending], np.round(wrapped[ascending], 6)
     return order, wrapped
-
-
-def decode_times(coordinate: xr.Variable, *, source: str) -> np.ndarray:
-    """datetime64[ns] (time,) of a CF time coordinate; dates of a 365-day calendar keep their date.
-
-    Raises:
-        InputError: times that stand for no date (climatologies, model steps), lie outside 1678 to
-            2262, do not ascend or appear twice.
-    """
-    units = str(coordinate.attrs.get("units", ""))
-    attributes = {k: v for k, v in coordinate.attrs.items() if k in ("units", "calendar")}
-    raw = xr.Variable((TIME,), np.atleast_1d(coordinate.values), attributes)
-    try:
-        # Not as the coordinate of its own dimension: that would build an index of odd calendars.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of xarray, on dates that only cftime can hold
-            values = xr.decode_cf(xr.Dataset({"decoded": raw}))["decoded"].values
-        if values.dtype == object:
-            values = np.array([np.datetime64(t.isoformat(), "us") for t in values])
-        if not np.issubdtype(values.dtype, np.datetime64):
-            raise ValueError(units)
-        if np.any(np.abs(values.astype("datetime64[Y]").astype(int)) > 280):
-            raise ValueError(units)  # beyond what nanoseconds hold
-    except (ValueError, TypeError, OverflowError, ImportError, AttributeError):
-        raise InputError(
-            f"{source}: times with units {units!r} and calendar "
-            f"{coordinate.attrs.get('calendar', 'standard')!r} stand for no dates between 1690 and "
-            "2250: give them units such as 'days since 1961-01-01' and a Gregorian calendar"
-        ) from None
-    return check_times(values, name=f"{source}: time")
 
 
 def select_levels(

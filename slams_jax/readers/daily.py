@@ -17,9 +17,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from slams_jax.errors import InputError
-from slams_jax.readers import coordinates as coords
 from slams_jax.readers.files import Location, is_store, open_file
-from slams_jax.schema import TIME
+from slams_jax.readers.times import meaning, time_axis
 
 _DATE = re.compile(r"(?<!\d)((?:1[6-9]|2[0-2])\d\d)(\d\d)(\d\d)(?!\d)")
 
@@ -86,7 +85,7 @@ def template(dataset: xr.Dataset, key: Hashable, time: np.datetime64, path: Loca
         )
     variable = dataset.variables[key]
     coordinates = {d: dataset.variables[d].values for d in variable.dims if d in dataset.variables}
-    dates = [n for n, v in dataset.variables.items() if coords.role_of(n, v) == TIME]
+    dates = [n for n, v in dataset.variables.items() if meaning(n, v) is not None]
     needed = {key, *variable.dims, *dates}
     others = tuple(str(v) for v in dataset.variables if v not in needed)
     return Template(key, variable, coordinates, others, hour)
@@ -124,7 +123,7 @@ class _Deferred(BackendArray):
         same = variable.dims == like.variable.dims and variable.shape == like.variable.shape
         same &= variable.attrs.get("units") == like.variable.attrs.get("units")
         same = same and all(
-            coords.role_of(d, dataset.variables.get(d)) == TIME
+            meaning(d, dataset.variables.get(d)) is not None
             or (d in dataset.variables and np.array_equal(dataset.variables[d].values, values))
             for d, values in like.coordinates.items()
         )
@@ -133,15 +132,13 @@ class _Deferred(BackendArray):
                 f"{self._path}: dimensions, coordinates or units of {like.key} differ from those "
                 "of the first store of the series: open it separately"
             )
-        for name, value in dataset.variables.items():
-            if value.size == 1 and coords.role_of(name, value) == TIME:
-                time = coords.decode_times(value.squeeze(), source=str(self._path))[0]
-                expected = dated(self._path) + like.hour
-                if time != expected:
-                    raise InputError(
-                        f"{self._path}: is of {str(time)[:16]}, but its name and the first store "
-                        f"of the series say {str(expected)[:16]}: rename it"
-                    )
+        dated_inside = time_axis(dataset, variable.dims, source=str(self._path))
+        expected = dated(self._path) + like.hour
+        if dated_inside is not None and dated_inside.times[0] != expected:
+            raise InputError(
+                f"{self._path}: is of {str(dated_inside.times[0])[:16]}, but its name and the "
+                f"first store of the series say {str(expected)[:16]}: rename it"
+            )
 
 
 def _name(path: Location) -> str:

@@ -7,7 +7,7 @@ value is missing. Nothing but coordinates is read before it is indexed.
 
 import functools
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,11 +16,10 @@ from slams_jax.errors import InputError
 from slams_jax.readers import coordinates as coords
 from slams_jax.readers import daily
 from slams_jax.readers.files import Location, PathLike, expand_paths, fingerprint, open_file
-from slams_jax.readers.lazy import LazyField, Piece, lazy_variable
-from slams_jax.readers.periods import check_times, select_period
-from slams_jax.readers.units import check_plausible, conversion
+from slams_jax.readers.parts import ORDER, Part, join, part, rest_of_series, same_axis
+from slams_jax.readers.times import meaning
 from slams_jax.readers.variables import SourceFile, resolve
-from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, MEMBER, TIME, VARIABLES
+from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, TIME, VARIABLES
 
 COORDINATE_ATTRIBUTES = {
     TIME: {"standard_name": "time", "axis": "T"},
@@ -28,16 +27,6 @@ COORDINATE_ATTRIBUTES = {
     LATITUDE: {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"},
     LONGITUDE: {"standard_name": "longitude", "units": "degrees_east", "axis": "X"},
 }
-ERROR = "error"  # the attribute in which a file gives the standard deviation of observations
-_ORDER = (MEMBER, TIME, LEVEL, LATITUDE, LONGITUDE)  # of the dimensions of a result
-
-
-class _Part(NamedTuple):
-    """What one file holds of one variable: its values and its coordinates by library name."""
-
-    piece: Piece
-    dims: tuple[str, ...]
-    axes: dict[str, np.ndarray]
 
 
 def open_dataset(
@@ -79,19 +68,12 @@ def open_dataset(
     try:
         first, series = daily.split_series(paths)
         for p in first:
-            file = _opened(p)
+            file = _source(p, open_file(p))
             opened.append(file)
-            times = [file.dataset.sizes[d] for d, role in file.roles.items() if role == TIME]
-            if max(times, default=1) > 1:  # no series of one time each
-                opened += [_opened(other) for other in series.pop(p, [])]
-        joined = {}
-        for name, found in resolve(opened, variables).items():
-            parts = []
-            for file, key in found:
-                part = _part(file, name, key, wanted_levels, units)
-                parts += [part, *_series(part, file, key, series.get(file.path, []))]
-            joined[name] = _join(parts, name, period)
-        dataset = _assemble(joined, wanted_levels)
+            sizes = file.dataset.sizes
+            if any(sizes[d] > 1 for d in file.roles if _is_time(file, d)):
+                opened += [_source(other, open_file(other)) for other in series.pop(p, [])]
+        dataset = _read(opened, series, variables, wanted_levels, period, units)
     except BaseException:
         _close(opened)
         raise
@@ -100,15 +82,80 @@ def open_dataset(
     return dataset
 
 
-def _opened(path: Location) -> SourceFile:
-    dataset = open_file(path)
+def from_dataset(
+    dataset: Any,
+    *,
+    variables: Mapping[str, str] | Sequence[str] | None = None,
+    levels: Sequence[float | int] | None = None,
+    period: Sequence[Any] | None = None,
+    units: str = "",
+    name: str = "dataset",
+) -> xr.Dataset:
+    """A Dataset in memory, or one that the user opened, read as `open_dataset` reads a file.
+
+    Its names, order, units, levels and times become the library's, and it goes through every check
+    that a file goes through; its values are checked when they are read (`load`).
+
+    Args:
+        dataset: a Dataset on a latitude-longitude grid, or a DataArray whose name, or else the only
+            one of `variables`, says what it is.
+        variables: as for `open_dataset`.
+        levels: likewise.
+        period: likewise.
+        units: likewise.
+        name: of the Dataset, for errors.
+
+    Returns:
+        As `open_dataset`, lazily.
+
+    Raises:
+        InputError: as `open_dataset`.
+    """
+    wanted_levels = _checked_levels(levels)
+    if isinstance(dataset, xr.DataArray):
+        only = [variables] if isinstance(variables, str) else list(variables or ())
+        dataset = dataset.to_dataset(name=dataset.name or (only[0] if len(only) == 1 else "values"))
+    if not isinstance(dataset, xr.Dataset):
+        raise InputError(f"{name} is a {type(dataset).__name__}: give an xarray Dataset")
+    if not dataset.data_vars:
+        raise InputError(f"{name}: holds no variable: gridded data expected")
+    file = _source(name, dataset)._replace(dated_by_name=False)
+    result = _read([file], {}, variables, wanted_levels, period, units)
+    result.attrs = {"Conventions": "CF-1.11"}
+    return result
+
+
+def _source(path: Location, dataset: xr.Dataset) -> SourceFile:
     roles = {d: coords.role_of(d, dataset.variables.get(d)) for d in dataset.dims}
     return SourceFile(path, dataset, roles)
+
+
+def _is_time(file: SourceFile, dim: Hashable) -> bool:
+    return meaning(dim, file.coordinate(dim)) is not None
 
 
 def _close(files: list[SourceFile]) -> None:
     for file in files:
         file.dataset.close()
+
+
+def _read(
+    files: list[SourceFile],
+    series: Mapping[Location, list[Location]],
+    variables: Mapping[str, str] | Sequence[str] | None,
+    levels: tuple[float, ...] | None,
+    period: Sequence[Any] | None,
+    units: str,
+) -> xr.Dataset:
+    """The variables of open files, and of the stores of their series, as one Dataset."""
+    joined = {}
+    for name, found in resolve(files, variables).items():
+        parts = []
+        for file, key in found:
+            first = part(file, name, key, levels, units)
+            parts += [first, *rest_of_series(first, file, name, key, series.get(file.path, []))]
+        joined[name] = join(parts, name, period)
+    return _assemble(joined, levels)
 
 
 def _checked_levels(levels: Sequence[float | int] | None) -> tuple[float, ...] | None:
@@ -120,185 +167,31 @@ def _checked_levels(levels: Sequence[float | int] | None) -> tuple[float, ...] |
     return result
 
 
-# --- one variable of one file ------------------------------------------------------------------
-
-
-def _part(
-    file: SourceFile, name: str, key: Hashable, levels: tuple[float, ...] | None, units: str
-) -> _Part:
-    """The values and normalised coordinates of variable `key` of one file."""
-    source = f"{file.path}: {key}"
-    variable = _without_remarks(file, file.dataset.variables[key])
-    roles = {d: file.roles[d] or str(d) for d in variable.dims}
-    if len(set(roles.values())) < len(roles):
-        raise InputError(f"{source}: two of its dimensions {tuple(roles)} mean the same")
-    axes: dict[str, np.ndarray] = {}
-    positions: dict[str, np.ndarray] = {}
-    for dim, role in roles.items():
-        positions[role], axes[role] = _axis(file, dim, role, levels, source)
-    for role in (LATITUDE, LONGITUDE):
-        if role not in axes:
-            raise InputError(
-                f"{source} has dimensions {tuple(map(str, roles))}: a grid with latitude and "
-                "longitude is expected; stations are read by read_stations"
-            )
-    if TIME not in axes:
-        positions[TIME], axes[TIME] = np.zeros(1, dtype=int), _scalar_time(file, source)
-    extras = [d for d in axes if d not in _ORDER]
-    order = [*_ORDER[:3], *extras, *_ORDER[3:]]
-    written = variable.attrs.get("units") or units
-    scale, offset = conversion(name, written, source=str(file.path))
-    renamed = _in_library_dims(file, variable)
-    piece = Piece(source, renamed, positions, scale, offset)
-    return _Part(piece, tuple(d for d in order if d in axes), axes)
-
-
-def _without_remarks(file: SourceFile, variable: xr.Variable) -> xr.Variable:
-    for dim in variable.dims:
-        # A level that is no pressure, alone, is a remark: "at 2 m".
-        alone = file.roles[dim] == LEVEL and variable.sizes[dim] == 1
-        if alone and coords.pressures(dim, file.coordinate(dim)) is None:
-            variable = variable.isel({dim: 0})
-    return variable
-
-
-def _in_library_dims(file: SourceFile, variable: xr.Variable) -> xr.Variable:
-    renamed = variable.copy(deep=False)
-    renamed.dims = tuple(file.roles[d] or str(d) for d in variable.dims)
-    return renamed
-
-
-def _axis(
-    file: SourceFile, dim: Hashable, role: str, levels: tuple[float, ...] | None, source: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """(indices into the file, normalised coordinate) of one dimension."""
-    coordinate = file.coordinate(dim)
-    if role == LATITUDE:
-        return coords.latitude_order(
-            coords.horizontal(coordinate, role, source=source), source=source
-        )
-    if role == LONGITUDE:
-        return coords.longitude_order(coords.horizontal(coordinate, role, source=source))
-    if role == LEVEL:
-        pressures = coords.pressures(dim, coordinate)
-        if pressures is None:
-            units = "" if coordinate is None else coordinate.attrs.get("units", "")
-            raise InputError(
-                f"{source}: vertical dimension {dim} (units {units!r}) is no pressure: interpolate "
-                "the data to pressure levels"
-            )
-        return coords.select_levels(pressures, levels, source=source)
-    if role == TIME:
-        if coordinate is None:
-            raise InputError(f"{source}: dimension {dim} has no times: give it a time coordinate")
-        times = coords.decode_times(coordinate, source=str(file.path))
-        return np.arange(times.size), times
-    size = file.dataset.sizes[dim]
-    return np.arange(size), np.arange(size) if coordinate is None else coordinate.values
-
-
-def _series(part: _Part, file: SourceFile, key: Hashable, rest: list[Location]) -> list[_Part]:
-    """The parts of the other stores of a series, made after that of the first."""
-    if not rest:
-        return []
-    like = daily.template(file.dataset, key, part.axes[TIME][0], file.path)
-    parts = []
-    for path in rest:
-        renamed = _in_library_dims(file, _without_remarks(file, daily.deferred(path, like)))
-        time = np.array([daily.dated(path) + like.hour])
-        piece = part.piece._replace(source=f"{path}: {key}", variable=renamed)
-        parts.append(part._replace(piece=piece, axes={**part.axes, TIME: time}))
-    return parts
-
-
-def _scalar_time(file: SourceFile, source: str) -> np.ndarray:
-    """The one time of a file without a time dimension."""
-    for name, variable in file.dataset.variables.items():
-        if variable.size == 1 and coords.role_of(name, variable) == TIME:
-            return coords.decode_times(variable.squeeze(), source=str(file.path))
-    if (date := daily.date_in_name(file.path)) is not None:
-        return np.array([date])
-    raise InputError(
-        f"{source}: has neither a time dimension nor a time, nor YYYYMMDD in its name: add one"
-    )
-
-
-# --- putting the parts together ----------------------------------------------------------------
-
-
-def _join(parts: list[_Part], name: str, period: Sequence[Any] | None) -> _Part:
-    """Join the files of one variable in time and keep those times that lie in `period`."""
-    parts = sorted(parts, key=lambda part: part.axes[TIME][0])
-    first = parts[0]
-    for part in parts[1:]:
-        if part.dims != first.dims:
-            raise InputError(
-                f"{part.piece.source}: dimensions {part.dims} differ from {first.dims} in "
-                f"{first.piece.source}: open the files separately"
-            )
-        for dim in first.dims:
-            if dim != TIME and not _same(part.axes[dim], first.axes[dim]):
-                raise InputError(
-                    f"{part.piece.source}: its {dim} differs from that in {first.piece.source}: "
-                    "open the files separately"
-                )
-    sizes = [part.axes[TIME].size for part in parts]
-    times = np.concatenate([part.axes[TIME] for part in parts])
-    times = check_times(times, name=f"{first.piece.source}: time")
-    keep = slice(0, times.size) if period is None else select_period(times, period)
-    pieces = []
-    for part, stop in zip(parts, np.cumsum(sizes), strict=True):
-        begin = int(stop) - part.axes[TIME].size
-        low, high = max(keep.start, begin) - begin, min(keep.stop, int(stop)) - begin
-        if low < high:
-            chosen = part.piece.positions[TIME][low:high]
-            pieces.append(part.piece._replace(positions={**part.piece.positions, TIME: chosen}))
-    field = LazyField(pieces, first.dims, TIME)
-    corner = [
-        np.arange(1 if d in (MEMBER, TIME, LEVEL) else n)
-        for d, n in zip(first.dims, field.shape, strict=True)
-    ]
-    check_plausible(name, field.block(corner), source=first.piece.source)
-    # Errors that a file gives with its values stay with them; differences take no offset.
-    error = first.piece.variable.attrs.get(ERROR)
-    kept = {} if error is None else {ERROR: np.asarray(error, np.float64) * first.piece.scale}
-    joined = first.piece._replace(variable=lazy_variable(field, first.dims, kept))
-    return _Part(joined, first.dims, {**first.axes, TIME: times[keep]})
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.shape != b.shape:
-        return False
-    if np.issubdtype(a.dtype, np.floating) and np.issubdtype(b.dtype, np.floating):
-        return bool(np.allclose(a, b, rtol=0, atol=1e-4))
-    return bool(np.array_equal(a, b))
-
-
-def _assemble(joined: dict[str, _Part], levels: tuple[float, ...] | None) -> xr.Dataset:
+def _assemble(joined: dict[str, Part], levels: tuple[float, ...] | None) -> xr.Dataset:
     """One Dataset of variables that share their coordinates."""
-    if levels is not None and not any(LEVEL in part.dims for part in joined.values()):
+    if levels is not None and not any(LEVEL in each.dims for each in joined.values()):
         raise InputError(
             f"levels {levels} are asked for, but {', '.join(joined)} has no vertical dimension: "
             "leave levels out"
         )
     axes: dict[str, np.ndarray] = {}
-    for part in joined.values():
-        for dim in part.dims:
-            if dim in axes and not _same(axes[dim], part.axes[dim]):
+    for each in joined.values():
+        for dim in each.dims:
+            if dim in axes and not same_axis(axes[dim], each.axes[dim]):
                 way_out = "choose levels that both have" if dim == LEVEL else "open it separately"
                 raise InputError(
-                    f"{part.piece.source}: its {dim} ({_brief(part.axes[dim])}) differs from that "
+                    f"{each.piece.source}: its {dim} ({_brief(each.axes[dim])}) differs from that "
                     f"of {next(iter(joined))} ({_brief(axes[dim])}): {way_out}"
                 )
-            axes.setdefault(dim, part.axes[dim])
+            axes.setdefault(dim, each.axes[dim])
     dataset = xr.Dataset(
         coords={
             dim: xr.Variable((dim,), axes[dim], COORDINATE_ATTRIBUTES.get(dim))
-            for dim in sorted(axes, key=lambda d: _ORDER.index(d) if d in _ORDER else 2)
+            for dim in sorted(axes, key=lambda d: ORDER.index(d) if d in ORDER else 2)
         }
     )
-    for name, part in joined.items():
-        dataset[name] = part.piece.variable
+    for name, each in joined.items():
+        dataset[name] = each.piece.variable
         if (known := VARIABLES.get(name)) is not None:
             dataset[name].attrs |= {
                 "units": known.units,

@@ -10,7 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from slams_jax.errors import InputError, RunError, first_line
-from slams_jax.readers.units import to_float32
+from slams_jax.readers.units import check_plausible, to_float32
 
 
 class Piece(NamedTuple):
@@ -24,7 +24,7 @@ class Piece(NamedTuple):
 
 
 def _runs(indices: np.ndarray, chunk: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Split `indices` where what lies between needs not be read: more than a chunk of the file."""
+    """Split `indices` at gaps wider than a chunk of the file, which need not be read."""
     edges = [0, *(np.flatnonzero(np.abs(np.diff(indices)) > max(2, chunk)) + 1), indices.size]
     for first, last in itertools.pairwise(edges):
         yield slice(first, last), indices[first:last]
@@ -52,15 +52,19 @@ class LazyArray(BackendArray):
 
 
 class LazyField(LazyArray):
-    """Pieces joined along their first common dimension `along`; float32, library order and units.
+    """Pieces joined along dimension `along`; float32, in the library's order and units.
+
+    Values that cannot be in these units are refused when they are read.
 
     Attributes:
         shape, dtype: of the whole.
         dims: names of the dimensions of the result.
+        name: library name of the variable.
     """
 
-    def __init__(self, pieces: Sequence[Piece], dims: tuple[str, ...], along: str):
+    def __init__(self, pieces: Sequence[Piece], dims: tuple[str, ...], along: str, name: str):
         self.pieces = tuple(pieces)
+        self.name = name
         self.dims = dims
         self.along = along
         ends = np.cumsum([p.positions[along].size for p in pieces])
@@ -85,36 +89,65 @@ class LazyField(LazyArray):
         return result
 
     def _read_piece(self, piece: Piece, wanted: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Read the smallest block of the file that holds `wanted`, then pick from it."""
+        """The values of one file at `wanted`, in the order and units of the result."""
         box, pick = {}, []
         for dim in self.dims:
             indices = piece.positions[dim][wanted[dim]]
+            low = 0
             if dim in piece.variable.dims:
                 low = int(indices.min())
                 box[dim] = slice(low, int(indices.max()) + 1)
-                pick.append(indices - low)
-            else:  # a file of one time without that dimension
-                pick.append(np.zeros_like(indices))
-        try:
-            # Transposed after reading: a lazy transpose would read point by point.
-            values = piece.variable.isel(box).values
-        except (InputError, RunError):
-            raise
-        except (OSError, RuntimeError, ValueError, IndexError, KeyError, EOFError) as error:
-            raise InputError(
-                f"{piece.source}: cannot be read ({first_line(error)}): fetch or write it again"
-            ) from error
-        if np.issubdtype(values.dtype, np.floating) and np.isinf(values).any():
-            raise InputError(
-                f"{piece.source}: holds infinite values: write what is missing as NaN, or declare "
-                "a fill value"
-            )
+            pick.append(indices - low)
+        values = _read_box(piece, box)
+        # Transposed after reading: a lazy transpose would read point by point.
         present = [d for d in self.dims if d in piece.variable.dims]
         values = values.transpose([piece.variable.dims.index(d) for d in present])
-        values = np.expand_dims(
-            values, [a for a, d in enumerate(self.dims) if d not in piece.variable.dims]
+        absent = [a for a, d in enumerate(self.dims) if d not in piece.variable.dims]
+        values = np.expand_dims(values, absent)
+        result = to_float32(values[np.ix_(*pick)], piece.scale, piece.offset)
+        check_plausible(self.name, result, source=piece.source.removesuffix(f": {self.name}"))
+        return result
+
+
+def _read_box(piece: Piece, box: Mapping[str, slice]) -> np.ndarray:
+    """A contiguous block of a file, in its own order and units."""
+    try:
+        values = piece.variable.isel(box).values
+    except (InputError, RunError):
+        raise
+    except (OSError, RuntimeError, ValueError, IndexError, KeyError, EOFError) as error:
+        raise InputError(
+            f"{piece.source}: cannot be read ({first_line(error)}): fetch or write it again"
+        ) from error
+    if np.issubdtype(values.dtype, np.floating) and np.isinf(values).any():
+        raise InputError(
+            f"{piece.source}: holds infinite values: write missing values as NaN, or declare a "
+            "fill value"
         )
-        return to_float32(values[np.ix_(*pick)], piece.scale, piece.offset)
+    return values
+
+
+class FirstPresent(BackendArray):
+    """Two variables as one: the values of the first, and of the second where it has none."""
+
+    def __init__(self, first: xr.Variable, second: xr.Variable, source: str):
+        self.first, self.second, self.source = first, second, source
+        self.shape, self.dtype = first.shape, first.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        first, second = (np.asarray(v[key].values) for v in (self.first, self.second))
+        both = ~(np.isnan(first) | np.isnan(second))
+        if not np.array_equal(first[both], second[both]):
+            raise InputError(
+                f"{self.source}: both versions have values, and they differ: choose one, such as "
+                f"with dataset.isel(expver=0), and write it again"
+            )
+        return np.where(np.isnan(first), second, first)
 
 
 def _chunk_size(variable: xr.Variable, dim: str) -> int:

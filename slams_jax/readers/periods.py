@@ -1,6 +1,7 @@
-"""Periods of time: inclusive dates to slices, and splits that share no time."""
+"""Times and periods: their resolution, inclusive dates to slices, splits that share no time."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,16 @@ import numpy as np
 import pandas as pd
 
 from slams_jax.errors import InputError
+
+RESOLUTION = np.timedelta64(1, "s")  # of all times: numbers of days are microseconds off
+_DATE = re.compile(
+    r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?Z?)?)?)?|\d{8}", re.ASCII
+)  # ISO 8601, and YYYYMMDD
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is written as a date: `1961`, `1961-01-31`, `19610131`, `1961-01-31T12:00`."""
+    return _DATE.fullmatch(text.strip()) is not None
 
 
 def period_bounds(period: Sequence[Any], *, name: str = "period") -> tuple[np.datetime64, ...]:
@@ -21,13 +32,16 @@ def period_bounds(period: Sequence[Any], *, name: str = "period") -> tuple[np.da
     if isinstance(period, str) or len(period) != 2:
         raise InputError(f"{name} must be (start, end), got {period!r}")
     try:
-        first, last = (pd.Period(str(date)) for date in period)
+        if not all(is_date(str(date)) for date in period):
+            raise ValueError("not a date")
+        first, last = (pd.Period(str(date).strip().removesuffix("Z")) for date in period)
         if not (isinstance(first, pd.Period) and isinstance(last, pd.Period)):
             raise ValueError("not a time")
         bounds = (first.start_time.to_datetime64(), last.end_time.to_datetime64())
     except (ValueError, TypeError, OverflowError):
         raise InputError(
-            f"{name} ({period[0]!r}, {period[1]!r}) is not two dates such as '1961-01-31'"
+            f"{name} ({period[0]!r}, {period[1]!r}) is not two dates: write them as '1961', "
+            "'1961-01-31' or '1961-01-31T12:00'"
         ) from None
     if not bounds[0] <= bounds[1]:
         raise InputError(f"{name} ends ({period[1]}) before it starts ({period[0]})")
@@ -35,7 +49,7 @@ def period_bounds(period: Sequence[Any], *, name: str = "period") -> tuple[np.da
 
 
 def check_times(times: np.ndarray, *, name: str = "times") -> np.ndarray:
-    """`times` as datetime64[ns] (time,), strictly ascending.
+    """`times` as datetime64[ns] (time,), strictly ascending, rounded to `RESOLUTION`.
 
     Raises:
         InputError: no times, other types, duplicates, unsorted or missing times.
@@ -48,6 +62,8 @@ def check_times(times: np.ndarray, *, name: str = "times") -> np.ndarray:
     times = times.astype("datetime64[ns]")
     if np.isnat(times).any():
         raise InputError(f"{name} has missing entries (NaT): remove or fill them")
+    step = RESOLUTION.astype("timedelta64[ns]").astype(np.int64)
+    times = ((times.astype(np.int64) + step // 2) // step * step).astype("datetime64[ns]")
     bad = np.flatnonzero(np.diff(times) <= np.timedelta64(0, "ns"))
     if bad.size:
         first, second = (str(t)[:16] for t in times[bad[0] : bad[0] + 2])

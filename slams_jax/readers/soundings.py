@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from slams_jax.errors import InputError
-from slams_jax.readers.coordinates import decode_times
+from slams_jax.readers.times import decode_times
 from slams_jax.readers.units import hectopascals
 from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, STATION, TIME
 

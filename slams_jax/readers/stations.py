@@ -14,13 +14,13 @@ import pandas as pd
 import xarray as xr
 
 from slams_jax.errors import InputError
-from slams_jax.readers.coordinates import decode_times
 from slams_jax.readers.files import PathLike, expand_paths, open_file
 from slams_jax.readers.gridded import COORDINATE_ATTRIBUTES
 from slams_jax.readers.metar import metar_records
 from slams_jax.readers.periods import select_period
 from slams_jax.readers.soundings import is_sounding, sounding_records
 from slams_jax.readers.station_tables import ERROR, VERTICAL, read_table, to_series
+from slams_jax.readers.times import decode_times
 from slams_jax.readers.units import (
     canonical_name,
     check_plausible,

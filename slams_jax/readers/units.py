@@ -1,6 +1,7 @@
 """Units at the boundary: what files write, and how it becomes what the library holds."""
 
 import numpy as np
+import xarray as xr
 
 from slams_jax.errors import InputError
 from slams_jax.schema import VARIABLES
@@ -12,10 +13,26 @@ FILL_ABOVE = 1e20  # no atmospheric quantity in these units is so large: undecla
 # library units -> {spelling reduced by `_reduced`: (scale, offset)}
 _SPELLINGS = {
     "K": {
-        **dict.fromkeys(("k", "kelvin", "degk", "degreek", "degreeskelvin"), (1.0, 0.0)),
         **dict.fromkeys(
-            ("c", "degc", "degreec", "degreesc", "celsius", "degreecelsius", "degreescelsius"),
+            (
+                "k",
+                "kelvin",
+                "kelvins",
+                "degk",
+                "degreek",
+                "degreesk",
+                "degreekelvin",
+                "degreeskelvin",
+            ),
+            (1.0, 0.0),
+        ),
+        **dict.fromkeys(
+            ("degc", "c", "degreec", "degreesc", "celsius", "degreecelsius", "degreescelsius"),
             (1.0, KELVIN),
+        ),
+        **dict.fromkeys(
+            ("degf", "f", "degreef", "degreesf", "fahrenheit", "degreesfahrenheit"),
+            (5.0 / 9.0, KELVIN - 32.0 * 5.0 / 9.0),
         ),
     },
     "Pa": {
@@ -24,6 +41,7 @@ _SPELLINGS = {
             ("hpa", "hectopascal", "hectopascals", "mb", "mbar", "millibar", "millibars"),
             (100.0, 0.0),
         ),
+        **dict.fromkeys(("kpa", "kilopascal", "kilopascals"), (1000.0, 0.0)),
     },
     "m2 s-2": {
         **dict.fromkeys(("m2s-2", "m2/s2", "jkg-1", "j/kg"), (1.0, 0.0)),
@@ -40,14 +58,14 @@ _SPELLINGS = {
     "W m-2": dict.fromkeys(("wm-2", "w/m2", "watt/m2", "watts/m2"), (1.0, 0.0)),
 }
 
-# Range of values that the library's units can mean; outside it the units are wrong.
-_PLAUSIBLE = {"K": (100.0, 400.0), "Pa": (2e4, 1.2e5)}
-# Of variables whose sign is known; a little below zero is what packing leaves.
-_PLAUSIBLE_OF = {
-    "total_precipitation": (-1e-4, 10.0),
-    "specific_humidity": (-1e-3, 0.2),
-    "outgoing_longwave_radiation": (-10.0, 700.0),
-}
+# What stands for a missing value in files that do not say so, where no variable takes it.
+SENTINELS = (-999.0, -999.9, -9999.0, -9999.9, -99999.0, -999999.0)
+
+
+def units_of(variable: xr.Variable | xr.DataArray | None) -> str:
+    """The `units` attribute as text, also where it is a number; empty where there is none."""
+    units = None if variable is None else variable.attrs.get("units")
+    return "" if units is None else str(units).strip()
 
 
 def _reduced(units: str) -> str:
@@ -86,37 +104,56 @@ def conversion(variable: str, units: str | None, *, source: str) -> tuple[float,
         return 1.0, 0.0
     spellings = _SPELLINGS[known.units]
     if _reduced(units) not in spellings:
+        one_each = {conversion: spelling for spelling, conversion in reversed(spellings.items())}
         raise InputError(
-            f"{source}: {variable} has units {units!r}, which is no spelling of {known.units!r} "
-            f"or of what converts to it ({', '.join(sorted(spellings))}): "
-            "correct the units in the source"
+            f"{source}: {variable} has units {units!r}, not {known.units!r} or what converts to it "
+            f"({', '.join(reversed(one_each.values()))}): correct the units in the source"
         )
     return spellings[_reduced(units)]
 
 
-def check_plausible(variable: str, values: np.ndarray, *, source: str) -> None:
+def check_plausible(
+    variable: str,
+    values: np.ndarray,
+    *,
+    source: str,
+    plausible: tuple[float, float] | None = None,
+) -> None:
     """Refuse values that the library's units of `variable` cannot mean; NaN is ignored.
 
+    Args:
+        variable: library name.
+        values: in the library's units.
+        source: what to name in the error, such as a file.
+        plausible: (lowest, highest) value; None takes that of `schema.VARIABLES`.
+
     Raises:
-        InputError: a value out of the plausible range, such as Celsius called Kelvin.
+        InputError: an infinite value, one that stands for a missing value elsewhere (-9999), or one
+            out of the plausible range, such as Celsius called Kelvin.
     """
     known = VARIABLES.get(variable)
+    units = known.units if known else ""
     if np.isinf(values).any():
-        raise InputError(
-            f"{source}: {variable} is infinite somewhere: write what is missing as NaN"
-        )
+        raise InputError(f"{source}: {variable} is infinite somewhere: write missing values as NaN")
     finite = values[np.isfinite(values)]
-    bounds = _PLAUSIBLE_OF.get(variable, _PLAUSIBLE.get(known.units) if known else None)
-    if known is None or bounds is None or finite.size == 0:
+    bounds = plausible or (known.plausible if known else None)
+    if finite.size == 0:
         return
-    low, high = bounds
-    for extreme in (float(finite.min()), float(finite.max())):
-        if not low <= extreme <= high:
-            raise InputError(
-                f"{source}: {variable} reaches {extreme:.6g} {known.units}, outside "
-                f"[{low:g}, {high:g}] {known.units}: its units or signs are wrong (Celsius for "
-                "Kelvin, hPa for Pa, mm for m?) or a missing value is not marked as one"
-            )
+    lowest, highest = float(finite.min()), float(finite.max())
+    if bounds is not None:
+        low, high = bounds
+        for extreme in (lowest, highest):
+            if not low <= extreme <= high:
+                raise InputError(
+                    f"{source}: {variable} reaches {extreme:.6g} {units}, outside "
+                    f"[{low:g}, {high:g}] {units}: its units or signs are wrong (Celsius for "
+                    "Kelvin, hPa for Pa, mm for m?) or a missing value is not marked as one"
+                )
+    if any(np.float32(lowest) == np.float32(s) for s in SENTINELS):
+        raise InputError(
+            f"{source}: {variable} is {lowest:g} {units} somewhere, which other files write for "
+            "missing values: declare it as _FillValue, or leave such cells empty"
+        )
 
 
 def to_float32(values: np.ndarray, scale: float, offset: float) -> np.ndarray:

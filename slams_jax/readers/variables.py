@@ -12,11 +12,19 @@ from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, VARIABLES
 
 
 class SourceFile(NamedTuple):
-    """An open file and the part (`coordinates.role_of`) that each dimension plays."""
+    """An open file, or a Dataset in memory, and the role of each of its dimensions.
+
+    Attributes:
+        path: the file, or the name of the Dataset, for errors.
+        dataset: as it is, times as numbers or decoded.
+        roles: of its dimensions, by `coordinates.role_of`.
+        dated_by_name: whether YYYYMMDD in `path` is a date.
+    """
 
     path: Location
     dataset: xr.Dataset
     roles: dict[Hashable, str | None]
+    dated_by_name: bool = True
 
     def coordinate(self, dim: Hashable) -> xr.Variable | None:
         """The coordinate variable of a dimension, if it has one."""
@@ -85,7 +93,8 @@ def _find(file: SourceFile, name: str) -> Hashable | None:
             return spelling
     matches = [v for v in there if str(v).lower() in {s.lower() for s in spellings}]
     if not matches and known is not None:
-        on_levels = {"temperature": True, "2m_temperature": False}.get(name)
+        # Two variables share the name of CF: one on levels, one at 2 m.
+        on_levels = known.on_levels if known.standard_name == "air_temperature" else None
         matches = [
             v
             for v in there

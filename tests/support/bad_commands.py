@@ -21,7 +21,7 @@ TRAIN = {
     ),
     "unknown units": ("--config.data.state=furlongs.nc", "furlongs.nc.*'furlong'.*'K'"),
     "Celsius called Kelvin": ("--config.data.state=celsius.nc", r"celsius\.nc.*K, outside"),
-    "levels in metres": ("--config.data.state=metres.nc", "metres.nc.*level.*'m'.*no pressure"),
+    "levels in metres": ("--config.data.state=metres.nc", "metres.nc.*level.*'m'.*not a pressure"),
     "missing level": ("--config.data.levels=(20.0,777.0)", "no level 777 hPa: it has 20, 300"),
     "impossible level": ("--config.data.levels=(-5.0,)", r"levels.*\(-5.0,\)"),
     "overlapping periods": (

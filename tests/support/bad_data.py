@@ -270,7 +270,7 @@ for values, units, what in (
     ([0.5, 0.8, 1.0], "sigma", "sigma levels"),
     ([500.0, 850.0, 1000.0], "degC", "levels in degrees"),
 ):
-    CORPUS.append(Bad(VARIABLES, what, _levels(values, units), "is no pressure"))
+    CORPUS.append(Bad(VARIABLES, what, _levels(values, units), "is not a pressure"))
 
 
 # --- dimensions and coordinates -----------------------------------------------------------------
@@ -407,7 +407,7 @@ def _numbers(values, units: str, calendar: str = "standard"):
 
 
 CORPUS += [
-    Bad(TIMES, what, make, "stand for no dates|missing entries")
+    Bad(TIMES, what, make, "are no dates|missing entries|months of 30 days")
     for what, make in (
         ("times without a reference date", _numbers(range(5), "days")),
         ("a reference date that is none", _numbers(range(5), "days since the flood")),
@@ -462,11 +462,11 @@ def _units(units: str, scale: float = 1.0, offset: float = 0.0, name: str = "tem
 
 
 CORPUS += [
-    Bad(VALUES, "an unknown unit", _units("furlong"), "no spelling of 'K'"),
-    Bad(VALUES, "a temperature in W m-2", _units("W m-2"), "no spelling of 'K'"),
+    Bad(VALUES, "an unknown unit", _units("furlong"), "not 'K' or what converts"),
+    Bad(VALUES, "a temperature in W m-2", _units("W m-2"), "not 'K' or what converts"),
     Bad(VALUES, "Celsius called Kelvin", _units("K", offset=-273.15), "outside"),
     Bad(VALUES, "Kelvin called Celsius", _units("degC"), "outside"),
-    Bad(VALUES, "Fahrenheit", _units("degF"), "no spelling of 'K'"),
+    Bad(VALUES, "degrees Rankine", _units("degR"), "not 'K' or what converts"),
     Bad(
         VALUES,
         "hPa called Pa",
@@ -654,7 +654,7 @@ CORPUS += [
     Bad(STATIONS, "a cell that is no number", _wide(WIDE.replace("10.5", "warm")), "no number"),
     Bad(STATIONS, "a date that is none", _wide(WIDE.replace("20010102", "20011332")), "no date"),
     Bad(STATIONS, "a date that appears twice", _wide(WIDE.replace("0102", "0101")), "twice"),
-    Bad(STATIONS, "an unknown unit", _wide(units="furlong"), "no spelling"),
+    Bad(STATIONS, "an unknown unit", _wide(units="furlong"), "not 'K'"),
     Bad(STATIONS, "Celsius called Kelvin", _wide(units="K"), "outside"),
     Bad(STATIONS, "a latitude off the globe", _wide(places=PLACES.replace(",40,", ",400,")), "out"),
     Bad(STATIONS, "a longitude off the globe", _wide(places=PLACES.replace("-10", "-999")), "outs"),
