@@ -29,7 +29,7 @@ from experiments.configuration.models import open_model
 from experiments.configuration.observations import frames_of, open_streams
 from experiments.configuration.settings import CONFIG, Settings, read
 from experiments.process import cli
-from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.inflation import fit_inflation
 from slams_jax.assimilation.members import holds_members
 from slams_jax.data.channels import stack_members
@@ -141,13 +141,15 @@ def analyse(
         guidance=settings.guidance,
         inflation=options.inflation,
         gross_error=options.gross_error or None,
-        window_chunk=options.window_chunk or None,
-        remat=options.remat,
-        member_batch=options.member_batch or None,
-        mesh=analysis_mesh(
-            options.members, windows=options.window_devices, space=options.space_devices
+        compute=ComputeConfig(
+            mesh=analysis_mesh(
+                options.members, windows=options.window_devices, space=options.space_devices
+            ),
+            window_chunk=options.window_chunk or None,
+            member_batch=options.member_batch or None,
+            remat=options.remat,
+            keep=keep,
         ),
-        keep=keep,
     )
 
 

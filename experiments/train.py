@@ -227,16 +227,12 @@ def _fit(
         optimiser=training.optimiser,
         seed=settings.seed,
         validate=validate,
-        log_every=training.log_every,
-        checkpoint_every=training.checkpoint_every,
+        intervals=training.intervals,
+        divergence=training.divergence,
+        devices=training.devices,
         prepare=prepare,
-        accumulate=training.accumulate,
-        sharded=training.shard_state,
-        rollbacks=training.rollbacks,
-        loss_limit=training.loss_limit,
         metadata={"config": {k: settings.raw.get(k) for k in stages[stage]}, **(metadata or {})},
         statistics=statistics,
-        compiler_options=compiler_options() or None,
     )
 
 

@@ -4,7 +4,7 @@ The front door is `assimilate`; the rooms behind it (`data`, `observe`, `diffusi
 `verify`, ...) are for use on their own.
 """
 
-from slams_jax.assimilation import Observations, assimilate, fit_inflation
+from slams_jax.assimilation import ComputeConfig, Observations, assimilate, fit_inflation
 from slams_jax.diffusion import CosineSchedule, GuidanceConfig, SamplerConfig, preset
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
@@ -14,6 +14,7 @@ from slams_jax.readers import open_dataset, read_stations
 __version__ = "0.2.0"
 
 __all__ = [
+    "ComputeConfig",
     "CosineSchedule",
     "Grid",
     "GuidanceConfig",

@@ -4,9 +4,10 @@
     member   members of an ensemble
     space    bands of latitude of one field
 
-Code names axes with `split`; the caller chooses devices with `jax.set_mesh(mesh)`, and the
-partitioner of XLA adds whatever the devices have to tell each other. Without a mesh, or with one
-device along an axis, nothing is split: there is one code for all.
+Code names axes with `split`; the caller chooses the ambient mesh with `jax.set_mesh(mesh)`, and
+XLA's partitioner adds the communication between its devices. Without a mesh, or with one device
+along an axis, nothing is split: the same code runs everywhere. What reads the ambient mesh, here or
+through these functions, says so in its docstring; it is read when a function is traced.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +26,12 @@ _AT_ONCE = 2**26  # bytes fetched from other processes at once
 
 
 def devices_along(axis: str) -> int:
-    """Number of devices along `axis` of the current mesh; 1 where there is no such axis."""
+    """Number of devices along `axis` of the ambient mesh; 1 where there is no such axis."""
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
 
 
 def split(x: Array, *axes: str | None) -> Array:
-    """`x`, its leading axes split over the named axes of the current mesh (None: not split)."""
+    """`x`, its leading axes split over the named axes of the ambient mesh (None: not split)."""
     names = [axis if axis is not None and devices_along(axis) > 1 else None for axis in axes]
     if not any(names):
         return x

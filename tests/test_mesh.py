@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import CosineSchedule, SamplerConfig, sample_ensemble
@@ -140,9 +140,8 @@ def analyse(mesh, *, latent):
         members=3,
         key=jax.random.key(3),
         times=at,
-        window_chunk=1,
         sampler=SamplerConfig(steps=4),
-        mesh=mesh,
+        compute=ComputeConfig(mesh=mesh, window_chunk=1),
     )["temperature"].values
 
 

@@ -32,7 +32,7 @@ from slams_jax.models import score
 from slams_jax.models.model import Networks
 from slams_jax.networks import compiler_options
 from slams_jax.observe import fit_prior, fit_separable
-from slams_jax.training import OptimiserConfig, fit
+from slams_jax.training import DeviceConfig, OptimiserConfig, fit
 from slams_jax.verify import metrics
 
 folder = Path(tempfile.mkdtemp())
@@ -159,7 +159,8 @@ trained = fit(
     window_loader({"state": states}, length=3, batch_size=16, seed=0, times=past.time.values),
     optimiser=OptimiserConfig(steps=600, learning_rate=2e-3, warmup_steps=20),
     seed=0,
-    compiler_options=compiler_options(),  # what makes convolutions fast on this machine
+    # What makes convolutions fast on this machine:
+    devices=DeviceConfig(compiler_options=compiler_options()),
 )
 
 # %% [markdown]

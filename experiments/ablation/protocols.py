@@ -22,10 +22,9 @@ from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.observations import degrading, frames_of, simulated
 from experiments.configuration.settings import Settings
 from experiments.evaluation.references import climate_of, optimal_interpolation_of
-from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.observations import Observations, simulate
 from slams_jax.data.channels import stack_channels, stack_members
-from slams_jax.mesh import analysis_mesh
 from slams_jax.models.model import Model, encode
 from slams_jax.observe import Diagonal, Stream, make_stream
 from slams_jax.verify import metrics
@@ -200,9 +199,9 @@ def _analyse(
         ),
         sampler=settings.sampler,
         guidance=settings.guidance,
-        window_chunk=options.window_chunk or None,
-        member_batch=options.member_batch or None,
-        mesh=analysis_mesh(options.members),
+        compute=ComputeConfig(
+            window_chunk=options.window_chunk or None, member_batch=options.member_batch or None
+        ),
     )
     counts = ("evaluations", "derivative_evaluations", "seconds")
     about = {name: np.asarray(analysis.attrs[name]).item() for name in counts}

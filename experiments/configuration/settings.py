@@ -10,7 +10,8 @@ from ml_collections import ConfigDict, config_flags
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError
-from slams_jax.training import OptimiserConfig
+from slams_jax.networks import compiler_options
+from slams_jax.training import DeviceConfig, DivergenceConfig, IntervalConfig, OptimiserConfig
 
 T = TypeVar("T")
 
@@ -232,17 +233,29 @@ class Training:
     loss_limit: float | None = None
 
     def __post_init__(self):
-        for name, low in (
-            ("batch_size", 1),
-            ("log_every", 1),
-            ("checkpoint_every", 1),
-            ("accumulate", 1),
-            ("rollbacks", 0),
-        ):
-            if getattr(self, name) < low:
-                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if self.loss_limit is not None and not self.loss_limit > 0:
-            raise InputError(f"loss_limit must be positive, or None, got {self.loss_limit}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
+        # The groups own the checks; making them now tells before anything has been computed.
+        _ = self.intervals, self.divergence, self.devices
+
+    @property
+    def intervals(self) -> IntervalConfig:
+        """How often the run records and saves."""
+        return IntervalConfig(self.log_every, self.checkpoint_every)
+
+    @property
+    def divergence(self) -> DivergenceConfig:
+        """What becomes of a run that diverges."""
+        return DivergenceConfig(self.rollbacks, self.loss_limit)
+
+    @property
+    def devices(self) -> DeviceConfig:
+        """How its steps are computed."""
+        return DeviceConfig(
+            accumulate=self.accumulate,
+            sharded=self.shard_state,
+            compiler_options=compiler_options() or None,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

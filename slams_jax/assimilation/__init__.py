@@ -1,7 +1,7 @@
 """From a trained model, a background and observations to an ensemble of analyses."""
 
-from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.inflation import Inflation, fit_inflation
 from slams_jax.assimilation.observations import Observations
 
-__all__ = ["Inflation", "Observations", "assimilate", "fit_inflation"]
+__all__ = ["ComputeConfig", "Inflation", "Observations", "assimilate", "fit_inflation"]

@@ -1,21 +1,29 @@
-"""Members of an ensemble on disk as they are drawn, so that a run that was killed goes on.
+"""Members of an ensemble: drawn part by part, and kept on disk so that a killed run resumes.
 
-<folder>/states.npy   (member, ...), of which the rows that the index names are whole
+<folder>/states.npy   (member, ...), of which the rows that the index names are complete
 <folder>/index.json   the identity of what is drawn; for each part its rows, their digest and
-                      whatever is to be remembered of it
+                      what it took to draw them
 """
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Array, Float
 
+from slams_jax.aliases import PRNGKey
+from slams_jax.diffusion import DrawInfo
 from slams_jax.errors import RunError
+from slams_jax.mesh import to_host
+from slams_jax.training.arrays import manifest, nested
+from slams_jax.training.records import record_digest
 
 LOG = logging.getLogger(__name__)
 
@@ -23,7 +31,7 @@ STATES, INDEX = "states.npy", "index.json"
 
 
 class MemberStore:
-    """The members that are drawn already.
+    """The members drawn so far.
 
     Attributes:
         states: (member, ...), float32, memory-mapped; rows that are not in a part are undefined.
@@ -33,27 +41,28 @@ class MemberStore:
         """Open the store of a folder, or begin it anew.
 
         Args:
-            folder: made if need be; nobody else is in it (`slams_jax.lock`).
+            folder: made if need be; used by one process at a time (`slams_jax.storage.locked`).
             shape: of all members, the member first.
-            identity: a digest of everything that the members follow from. What was left in the
-                folder by an ensemble of another one is removed.
+            identity: a digest of everything that the members follow from. Members of another
+                identity are removed from the folder.
 
         Raises:
             RunError: no room for all members, or a folder that cannot be written.
         """
         self._folder, self._shape, self._identity = folder, tuple(shape), identity
+        self._parts: dict[str, Any] = {}
         try:
-            self._parts = self._found()
-            if self._parts is None:
-                self._parts = {}
+            left = self._left()
+            if left is None:
                 self._begin()
+            else:
+                self._parts = left
             self.states = np.load(folder / STATES, mmap_mode="r")
         except OSError as error:
             raise self._refused(error) from error
 
     def get(self, first: int, last: int) -> dict[str, Any] | None:
-        """What was remembered of the part of these rows; None where it is not there, or damaged."""
-        assert self._parts is not None
+        """What was noted about the part of these rows; None where it is absent or damaged."""
         part = self._parts.get(f"{first}:{last}")
         if part is None:
             return None
@@ -65,30 +74,29 @@ class MemberStore:
                 last - 1,
             )
             return None
-        return part["about"]
+        return part["note"]
 
-    def put(self, first: int, states: np.ndarray, about: dict[str, Any]) -> None:
-        """Write the part that begins at row `first`, and what is to be remembered of it (JSON).
+    def put(self, first: int, states: np.ndarray, note: dict[str, Any]) -> None:
+        """Write the part that begins at row `first`, with a note about it (JSON).
 
         Raises:
             RunError: the disk refuses; the parts before stay.
         """
-        assert self._parts is not None
         last = first + len(states)
         try:
-            # Not through the map, where a disk that refuses ends the process without a word.
+            # Not through the map: a write that the disk refuses there kills the process silently.
             with (self._folder / STATES).open("r+b") as file:
                 file.seek(self.states.offset + first * self.states.strides[0])
                 file.write(np.ascontiguousarray(states, "<f4").data)
                 file.flush()
                 os.fsync(file.fileno())
-            self._parts[f"{first}:{last}"] = {"digest": _digest(states), "about": about}
+            self._parts[f"{first}:{last}"] = {"digest": _digest(states), "note": note}
             self._write_index()
         except OSError as error:
             raise self._refused(error) from error
 
-    def _found(self) -> dict[str, Any] | None:
-        """The parts in the folder; None where there are none of this ensemble."""
+    def _left(self) -> dict[str, Any] | None:
+        """The parts of this ensemble that an earlier run left; None where there are none."""
         try:
             index = json.loads((self._folder / INDEX).read_text())
             states = np.load(self._folder / STATES, mmap_mode="r")
@@ -109,7 +117,7 @@ class MemberStore:
         with (self._folder / STATES).open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": self._shape}
             np.lib.format.write_array_header_1_0(file, header)
-            # All of it now: a disk that is too small is known before the first member is drawn.
+            # Allocate all of it now, so that a full disk fails before the first member is drawn.
             os.posix_fallocate(file.fileno(), file.tell(), 4 * int(np.prod(self._shape)))
         self._write_index()
 
@@ -126,8 +134,68 @@ class MemberStore:
         )
 
 
+def draw_members(
+    draw: Callable[[int], tuple[Array, DrawInfo]],
+    members: int,
+    size: int,
+    store: MemberStore | None,
+) -> tuple[Float[np.ndarray, "member time lat lon channel"], int, float]:
+    """All members, `size` at a time; those in the store are not drawn again.
+
+    Args:
+        draw: index of the first member -> `size` members from there on, and what happened.
+        members: number of members.
+        size: members in a part; those beyond the last one are discarded.
+        store: where parts are kept as they are drawn; None keeps them in memory alone.
+
+    Returns:
+        The states; the most evaluations that any of them took; the seconds that all took.
+
+    Raises:
+        RunError: members that are not finite; earlier parts stay in the store.
+    """
+    drawn, count, seconds = [], 0, 0.0
+    for first in range(0, members, size):
+        last = min(first + size, members)
+        cost = None if store is None else store.get(first, last)
+        if cost is None:
+            begun = time.perf_counter()
+            used = slice(last - first)
+            states, info = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
+            _require_finite(states, info, first, members)
+            cost = {
+                "evaluations": int(info.evaluations.max()),
+                "seconds": time.perf_counter() - begun,
+            }
+            if store is None:
+                drawn.append(states)
+            else:
+                store.put(first, states, cost)
+            if size < members:
+                LOG.info("%d of %d members drawn", last, members)
+        count, seconds = max(count, cost["evaluations"]), seconds + cost["seconds"]
+    return np.concatenate(drawn) if store is None else store.states, count, seconds
+
+
+def identity(config: Any, key: PRNGKey, *rest: Any) -> str:
+    """A digest of all that members follow from: configuration, key, arrays, and the back end.
+
+    `config` is told by its `repr`.
+    """
+    arrays = nested([jax.random.key_data(key), *rest])
+    by = [jax.__version__, jax.default_backend()]
+    return record_digest(
+        {
+            "config": repr(config),
+            "structure": str(jax.tree.structure(rest)),
+            "arrays": manifest(arrays),
+            "by": by,
+        }
+    )
+
+
 def holds_members(folder: Path) -> bool:
-    """Whether there is a part in the folder of a store."""
+    """Whether the folder of a store holds any members."""
     try:
         return bool(json.loads((folder / INDEX).read_text())["parts"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -136,3 +204,19 @@ def holds_members(folder: Path) -> bool:
 
 def _digest(states: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(states).tobytes()).hexdigest()
+
+
+def _require_finite(
+    states: Float[np.ndarray, "member time lat lon channel"],
+    info: DrawInfo,
+    first: int,
+    members: int,
+) -> None:
+    bad = [i for i in range(len(states)) if not np.isfinite(states[i]).all()]
+    if bad:
+        failed = info.failed_at[bad]
+        when = f" from diffusion time t = {np.nanmax(failed):.3f}" if np.any(failed >= 0) else ""
+        raise RunError(
+            f"members {[first + i for i in bad]} of {members} are not finite{when}: take more "
+            "sampler steps or guidance rule 'gaussian', or check the errors of the observations"
+        )

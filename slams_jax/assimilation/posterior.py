@@ -1,93 +1,128 @@
-"""Draws of the posterior as one compiled function over the devices."""
+"""Draws of the posterior as one compiled function over the devices.
+
+    z ~ p(z | observations),    x = D(z) + climate,
+
+z by the reverse SDE of the guided denoiser, the innovations taken through the decoder D.
+"""
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from slams_jax.aliases import PRNGKey, Trajectory
-from slams_jax.diffusion import (
-    DrawInfo,
-    SamplerConfig,
-    guide,
-    sample_ensemble,
-    sample_with_info,
-)
+from slams_jax.aliases import Denoiser, PRNGKey, Trajectory
+from slams_jax.diffusion import DrawInfo, SamplerConfig, guide, sample_ensemble, sample_with_info
 from slams_jax.diffusion.presets import GuidanceConfig
-from slams_jax.mesh import (
-    MEMBER,
-    SPACE,
-    in_bands,
-    place,
-    split,
-    whole,
-)
+from slams_jax.mesh import MEMBER, SPACE, in_bands, place, split, whole
 from slams_jax.models.model import Model, Networks, decode, trajectory_prior
 from slams_jax.networks import compiler_options
-from slams_jax.observe import (
-    Stream,
-    whitened_innovations,
-)
+from slams_jax.observe import Stream, whitened_innovations
+
+COMPILED = 8  # programs kept: one for each model, recipe and mesh lately used in this process
+
+Members = Float[Array, "member time lat lon channel"]
 
 
-def placed_arguments(model: Model, mesh: Mesh, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of the compiled analysis on its devices: networks whole, fields in bands."""
-    key, arrays, *fields = arguments
-    bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
-    networks = {name: value for name, value in arrays.items() if name != "prior"}
-    prior = {"prior": place(arrays["prior"], mesh, bands)}
-    return (
-        place(key, mesh, whole),
-        place(networks, mesh, whole) | prior,
-        *place(fields, mesh, bands),
-    )
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that is static in a draw. Hashable: each compiles a program of its own.
+
+    Attributes:
+        networks: of the model.
+        sampler: how the reverse SDE is solved.
+        guidance: how observations enter it.
+        members: drawn by one call.
+        window_chunk: windows evaluated at a time by a device; None for all.
+        remat: whether the activations of a chunk are computed again for gradients.
+        mesh: the devices.
+    """
+
+    networks: Networks
+    sampler: SamplerConfig
+    guidance: GuidanceConfig
+    members: int
+    window_chunk: int | None
+    remat: bool
+    mesh: Mesh
 
 
-@functools.cache
-def compiled_analysis(
-    networks: Networks,
-    sampler: SamplerConfig,
-    guidance: GuidanceConfig,
-    members: int,
-    window_chunk: int | None,
-    remat: bool,
-    mesh: Mesh,
-):
-    """`members` draws of the analysis, counted from `first`, as one compiled function."""
-    bands = SPACE if networks.shape[0] % mesh.shape[SPACE] == 0 else None
+@functools.lru_cache(maxsize=COMPILED)
+def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]:
+    """The compiled function (first, key, arrays, climate, streams) -> (states, info).
+
+    It draws `recipe.members` members, counted from `first`; `arrays` are those of the model.
+    Call it within `jax.set_mesh(recipe.mesh)`. The `COMPILED` recipes used last are kept.
+    """
 
     def analyse(
         first: Int[Array, ""],
         key: PRNGKey,
-        arrays: dict[str, Any],
+        arrays: Mapping[str, Any],
         climate: Trajectory,
         streams: tuple[Stream, ...],
-    ) -> tuple[Float[Array, "member time lat lon channel"], DrawInfo]:
-        prior = trajectory_prior(networks, arrays["score"], window_chunk, remat=remat)
-
-        def to_state(latent: Array) -> Trajectory:
-            return split(decode(networks, arrays, latent) + climate, None, SPACE)
-
-        def innovations(latent: Array, extra: Array):
-            return whitened_innovations(streams, latent, to_state, extra)
-
-        posterior = guide(
-            prior,
-            innovations if streams else None,
-            networks.schedule,
-            covariance=arrays["prior"].posterior,
-            **dataclasses.asdict(guidance),
-        )
-        shape = (climate.shape[0], *networks.frame_shape)
+    ) -> tuple[Members, DrawInfo]:
+        posterior, to_state = _posterior(recipe, arrays, climate, streams)
+        shape = (climate.shape[0], *recipe.networks.frame_shape)
+        schedule = recipe.networks.schedule
 
         def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo]:
-            latent, info = sample_with_info(key, posterior, shape, networks.schedule, sampler)
+            latent, info = sample_with_info(key, posterior, shape, schedule, recipe.sampler)
             return to_state(latent), info
 
-        return sample_ensemble(key, draw, members, first=first)
+        return sample_ensemble(key, draw, recipe.members, first=first)
 
-    out = [NamedSharding(mesh, PartitionSpec(MEMBER, *rest)) for rest in ((None, bands), ())]
-    return jax.jit(analyse, out_shardings=tuple(out), compiler_options=compiler_options() or None)
+    mesh = recipe.mesh
+    bands = SPACE if recipe.networks.shape[0] % mesh.shape[SPACE] == 0 else None
+    out = (
+        NamedSharding(mesh, PartitionSpec(MEMBER, None, bands)),
+        NamedSharding(mesh, PartitionSpec(MEMBER)),
+    )
+    return jax.jit(analyse, out_shardings=out, compiler_options=compiler_options() or None)
+
+
+def _posterior(
+    recipe: Recipe,
+    arrays: Mapping[str, Any],
+    climate: Trajectory,
+    streams: tuple[Stream, ...],
+) -> tuple[Denoiser, Callable[[Array], Trajectory]]:
+    """The guided denoiser of latents, and the map from a latent to the state.
+
+    Both read the ambient mesh.
+    """
+    networks = recipe.networks
+    prior = trajectory_prior(networks, arrays["score"], recipe.window_chunk, remat=recipe.remat)
+
+    def to_state(latent: Array) -> Trajectory:
+        return split(decode(networks, arrays, latent) + climate, None, SPACE)
+
+    def innovations(latent: Array, extra: Array) -> tuple[Array, ...]:
+        return whitened_innovations(streams, latent, to_state, extra)
+
+    posterior = guide(
+        prior,
+        innovations if streams else None,
+        networks.schedule,
+        covariance=arrays["prior"].posterior,
+        **dataclasses.asdict(recipe.guidance),
+    )
+    return posterior, to_state
+
+
+def placed_arguments(
+    model: Model, mesh: Mesh, key: PRNGKey, climate: Any, streams: tuple[Stream, ...]
+) -> tuple[Any, ...]:
+    """The arguments of `compiled_analysis` after `first`: networks whole, fields in bands."""
+    bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
+    networks = {name: value for name, value in model.arrays.items() if name != "prior"}
+    prior = {"prior": place(model.arrays["prior"], mesh, bands)}
+    return (
+        place(key, mesh, whole),
+        place(networks, mesh, whole) | prior,
+        place(climate, mesh, bands),
+        place(streams, mesh, bands),
+    )

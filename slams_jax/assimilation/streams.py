@@ -1,4 +1,4 @@
-"""Streams that a model makes: the background, and what is encoded into a latent observation."""
+"""Streams that a model makes: the background, and encoded fields as a latent observation."""
 
 import dataclasses
 import functools
@@ -15,23 +15,12 @@ from jaxtyping import Array, Float
 from slams_jax.data.channels import stack_channels
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.mesh import (
-    DATA,
-    SPACE,
-    analysis_mesh,
-    in_bands,
-    place,
-    split,
-    to_host,
-    whole,
-)
+from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.model import Model, Networks, encode, residual
 from slams_jax.networks import compiler_options
-from slams_jax.observe import (
-    Identity,
-    Stream,
-    make_stream,
-)
+from slams_jax.observe import Identity, Stream, make_stream
+
+COMPILED = 8  # programs kept, of the models lately used in this process
 
 
 def background_stream(model: Model, background: xr.Dataset) -> Stream:
@@ -64,10 +53,10 @@ def unresolved(
     climate: Float[np.ndarray, "time lat lon channel"],
     mesh: Mesh,
 ) -> Float[np.ndarray, "time lat lon channel"]:
-    """What of the background no latent can represent; zero where it is missing.
+    """The part of the background that no latent can represent; zero where it is missing.
 
-    Observations correct the background in what the latent represents; the rest of it is the best
-    that is known, and is added to the decoder's output as in an incremental analysis.
+    Observations correct the part that the latent represents. The rest is the best estimate there
+    is, and is added to the decoder's output, as in an incremental analysis.
     """
     if model.networks.autoencoder is None:
         return np.zeros_like(climate)
@@ -108,7 +97,7 @@ def _on_frames(
     frames: Any,
     mesh: Mesh,
 ) -> Float[np.ndarray, "time lat lon channel"]:
-    """A function of networks, arrays and standardised fields, on the devices of `mesh`."""
+    """`function` of networks, arrays and standardised fields, on the devices of `mesh`."""
     frames = place(frames, mesh, in_bands(mesh, model.grid.shape))
     with jax.set_mesh(mesh):
         return to_host(
@@ -118,8 +107,10 @@ def _on_frames(
         )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=COMPILED)
 def _compiled_function(function: Callable, networks: Networks):
+    """`function` of one model, compiled; the `COMPILED` used last are kept."""
+
     def run(arrays: dict[str, Any], frames: Any) -> Array:
         frames = jax.tree.map(lambda x: split(x, DATA, SPACE), frames)
         return function(networks, arrays, frames)

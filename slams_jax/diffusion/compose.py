@@ -27,6 +27,7 @@ def trajectory_denoiser(
 ) -> Denoiser:
     """Compose a denoiser of windows into one of trajectories.
 
+    Reads the ambient mesh: devices along "data" share the windows, along "space" the latitudes.
     Of n - k + 1 windows the first gives its first (k + 1) / 2 frames, each inner one its middle
     frame, the last its last (k + 1) / 2.
 

@@ -255,8 +255,8 @@ def sample_ensemble(
 
     Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices; they are
     counted from `first`. What `draw` returns, an array or a tree of them, gets the axis of the
-    members in front. On a mesh with an axis "member" its devices share them, each drawing `batch`
-    at a time.
+    members in front. Reads the ambient mesh: devices along "member" share them, each drawing
+    `batch` at a time.
     """
     devices = devices_along(MEMBER)
     parts, size = equal_parts(members, batch, devices)

@@ -111,6 +111,9 @@ def residual(networks: Networks, arrays: Mapping[str, Any], states: Trajectory) 
 def trajectory_prior(
     networks: Networks, params: Params, window_chunk: int | None = None, *, remat: bool = True
 ) -> Denoiser:
-    """The denoiser of trajectories of latents (or states), composed of windows."""
+    """The denoiser of trajectories of latents (or states), composed of windows.
+
+    Reads the ambient mesh, as `trajectory_denoiser` does.
+    """
     window = score.window_denoiser(networks.score, networks.schedule, params)
     return trajectory_denoiser(window, networks.score.window, chunk=window_chunk, remat=remat)

@@ -27,7 +27,8 @@ def pad(
     Over a pole ("sphere") the field goes on down the opposite meridian: row -1 is row 0 turned by
     half a circle. That is exact on grids whose first and last rows lie half a spacing from the
     poles (Gaussian grids nearly so). A grid with rows at the poles repeats that row, an error of
-    one row; an odd number of longitudes turns by half a spacing too little.
+    one row; an odd number of longitudes turns by half a spacing too little. Reads the ambient mesh:
+    where "space" splits the rows, they are selected in a way that XLA partitions.
 
     Args:
         x: horizontal arrays, latitude before longitude.

@@ -11,6 +11,7 @@ from slams_jax.training.devices import (
 )
 from slams_jax.training.loop import fit
 from slams_jax.training.metrics import read_metrics
+from slams_jax.training.options import DeviceConfig, DivergenceConfig, IntervalConfig
 from slams_jax.training.state import (
     OptimiserConfig,
     TrainState,
@@ -21,6 +22,9 @@ from slams_jax.training.state import (
 from slams_jax.training.step import make_step
 
 __all__ = [
+    "DeviceConfig",
+    "DivergenceConfig",
+    "IntervalConfig",
     "OptimiserConfig",
     "TrainState",
     "batch_mesh",

@@ -1,13 +1,13 @@
 """The training loop: what happens when, in an order that makes every resume exact.
 
-At a step where something is due: metrics are fetched and looked at (a value that is not finite
-stops the run before anything is saved), then validation, then the record, then the best
-checkpoint, last the checkpoint to resume from. A run killed in between resumes from the checkpoint
-before, removes the records after it, and repeats what it did, to the bit. One that is asked to end
-(SIGTERM), or whose data can no longer be read, first saves the step that it has reached.
+At a step where something is due: metrics are fetched and checked (a value that is not finite stops
+the run before anything is saved), then validation, then the record, then the best checkpoint, last
+the checkpoint to resume from. A run killed in between resumes from the checkpoint before, removes
+the records after it, and repeats those steps bit for bit. One that is asked to end (SIGTERM), or
+whose data can no longer be read, first saves the step that it has reached.
 
-Rolling back is resuming within the process, but for the data, which go on from where they are. It
-is repeated alike by a run that is killed after it, since it follows from the checkpoint.
+A rollback resumes within the process, except that the data continue from where they are. It
+follows from the checkpoint alone, so a run that is killed after it repeats it.
 """
 
 import collections
@@ -15,10 +15,9 @@ import contextlib
 import copy
 import dataclasses
 import logging
-import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,9 +44,11 @@ from slams_jax.training.devices import (
     wait_for_all,
 )
 from slams_jax.training.metrics import METRICS_FILE, TENSORBOARD, Recorder
+from slams_jax.training.options import DeviceConfig, DivergenceConfig, IntervalConfig, Plan
 from slams_jax.training.preemption import ShouldStop, watched
 from slams_jax.training.records import as_json
 from slams_jax.training.state import (
+    Info,
     InitFn,
     LossFn,
     OptimiserConfig,
@@ -67,28 +68,6 @@ LOWER = "lower the learning rate or clip_norm, or look for bad data"
 REPAIR = "repair that, and the same run goes on from there"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """When what is due, everything at the last step; and what becomes of a run that diverges."""
-
-    steps: int
-    log_every: int
-    validate_every: int
-    checkpoint_every: int
-    rollbacks: int
-    loss_limit: float
-
-    def __post_init__(self):
-        for name in ("log_every", "validate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.rollbacks < 0:
-            raise InputError(f"rollbacks must be 0 or more, got {self.rollbacks}")
-
-    def due(self, every: int, step: int) -> bool:
-        return step % every == 0 or step == self.steps
-
-
 @without_chatter()
 def fit(
     directory: str | Path,
@@ -98,19 +77,13 @@ def fit(
     *,
     optimiser: OptimiserConfig,
     seed: int,
+    intervals: IntervalConfig = IntervalConfig(),
+    divergence: DivergenceConfig = DivergenceConfig(),
+    devices: DeviceConfig = DeviceConfig(),
     validate: Validate | None = None,
-    validate_every: int | None = None,
-    log_every: int = 100,
-    checkpoint_every: int = 1000,
+    prepare: Prepare | None = None,
     metadata: Mapping[str, Any] | None = None,
     statistics: PyTree = None,
-    devices: Sequence[jax.Device] | None = None,
-    prepare: Prepare | None = None,
-    accumulate: int = 1,
-    sharded: bool = False,
-    compiler_options: Mapping[str, Any] | None = None,
-    rollbacks: int = 0,
-    loss_limit: float | None = None,
     resume: bool = True,
 ) -> TrainState:
     """Train for `optimiser.steps` steps, or what is left of them.
@@ -119,7 +92,8 @@ def fit(
     there: `checkpoint/` (see `checkpoint.py`), `metrics.jsonl`, `tensorboard/`.
 
     Args:
-        directory: of the run; made if need be. One run at a time is in it (`slams_jax.lock`).
+        directory: of the run; made if need be. It takes one run at a time
+            (`slams_jax.storage.locked`).
         loss_fn: (params, model_state, key, batch) -> (loss, (model_state, info)): a mean over the
             batch, info a dictionary of scalars.
         init_fn: key -> (params, model_state), nested dictionaries of arrays; jitted.
@@ -127,22 +101,14 @@ def fit(
             sample first; in several processes each gives its own part.
         optimiser: length of the run and the updates.
         seed: of the parameters and of all that is random in `loss_fn`.
+        intervals: steps between records, validations and checkpoints.
+        divergence: what counts as divergence, and how often the run may roll back.
+        devices: what the step is computed on, and how.
         validate: (averaged params, model_state) -> scalars, of which "loss" decides what is best;
             the same in every process.
-        validate_every: steps between validations; `checkpoint_every` unless given.
-        log_every: steps between records and progress lines.
-        checkpoint_every: steps between checkpoints.
+        prepare: what is random in the loss, as in `make_step`.
         metadata: JSON kept with every checkpoint; on resume its "config" must be the same.
         statistics: tree of arrays kept with every checkpoint.
-        devices: to train on; all unless given, fewer where the batch does not divide over them.
-        prepare: what is random in the loss, as in `make_step`.
-        accumulate: parts that each batch is taken in, as in `make_step`.
-        sharded: whether the devices share the state among them.
-        compiler_options: options of XLA for the step.
-        rollbacks: how often, in the whole run, a loss that diverges takes it back to the last good
-            checkpoint, to go on from there with the data that follow; each is logged and counted
-            in the records. With 0 the run stops.
-        loss_limit: a loss above it has diverged, as one that is not finite; None for no limit.
         resume: False removes a run found in `directory` and starts over.
 
     Returns:
@@ -157,9 +123,7 @@ def fit(
         RunError: data that cannot be read (the step reached is saved), a loader that ended, a disk
             that is full or broken, or only damaged checkpoints.
     """
-    validate_every = checkpoint_every if validate_every is None else validate_every
-    limit = math.inf if loss_limit is None else loss_limit
-    plan = _Plan(optimiser.steps, log_every, validate_every, checkpoint_every, rollbacks, limit)
+    plan = Plan(optimiser.steps, intervals, divergence)
     kept = as_json(dict(metadata or {}), name="metadata")
     run = {"config": kept.get("config"), "seed": seed, **dataclasses.asdict(optimiser)}
     init = partial(_init, init_fn, optimiser, seed)
@@ -172,42 +136,35 @@ def fit(
                 run=as_json(run, name="run"),
                 metadata=kept,
                 statistics=statistics,
-                every=checkpoint_every,
+                every=intervals.checkpoint_every,
             )
         ) as checkpoints,
     ):
         restored = checkpoints.resume()
         if restored is not None and restored.step == plan.steps:
             LOG.info("%s is finished: %d steps", directory, plan.steps)
-            return _place(init, restored, data_mesh(devices))
+            return _place(init, restored, data_mesh(devices.devices), sharded=False)
         try:
-            batches = iter(loader)
-            if restored is not None:
-                LOG.info("resuming %s from step %d", directory, restored.step)
-                batches.set_state(restored.record["data"])  # pyright: ignore[reportAttributeAccessIssue]
+            batches = _at(iter(loader), restored, directory)
             # The first batch tells how many devices can share one.
             first = _draw(batches)
             size = batch_size(first[0]) * jax.process_count()
-            mesh = batch_mesh(size, devices, accumulate=accumulate)
+            mesh = batch_mesh(size, devices.devices, accumulate=devices.accumulate)
+            step = make_step(
+                loss_fn,
+                optimiser,
+                mesh=mesh,
+                prepare=prepare,
+                accumulate=devices.accumulate,
+                sharded=devices.sharded,
+                compiler_options=devices.compiler_options,
+            )
+            schedule = learning_rate_schedule(optimiser)
             parts = _Parts(
-                place=lambda restored: _place(init, restored, mesh, sharded=sharded),
-                step=make_step(
-                    loss_fn,
-                    optimiser,
-                    mesh=mesh,
-                    prepare=prepare,
-                    accumulate=accumulate,
-                    sharded=sharded,
-                    compiler_options=compiler_options,
-                ),
+                place=partial(_place, init, mesh=mesh, sharded=devices.sharded),
+                step=step,
                 feed=_prefetch(batches, first, mesh),
-                record=partial(
-                    _record,
-                    directory,
-                    plan=plan,
-                    samples=size,
-                    schedule=learning_rate_schedule(optimiser),
-                ),
+                record=partial(_record, directory, plan=plan, samples=size, schedule=schedule),
                 plan=plan,
                 validate=validate,
                 checkpoints=checkpoints,
@@ -221,13 +178,13 @@ def fit(
 
 
 class _Parts(NamedTuple):
-    """What stays the same in a run, whichever checkpoint it goes on from."""
+    """What stays the same throughout a run, whichever checkpoint it resumes from."""
 
     place: Callable[[Restored | None], TrainState]
     step: Step
     feed: Iterator[tuple[PyTree, Any]]
     record: Callable[[Restored | None], Recorder]
-    plan: _Plan
+    plan: Plan
     validate: Validate | None
     checkpoints: Checkpoints
     should_stop: ShouldStop
@@ -242,65 +199,88 @@ def _train(parts: _Parts, restored: Restored | None) -> TrainState:
             try:
                 return _run(parts, state, recorder, history)
             except Diverged as error:
-                if len(history) >= parts.plan.rollbacks:
+                if len(history) >= parts.plan.divergence.rollbacks:
                     raise
                 restored = parts.checkpoints.roll_back()
                 history.append(_rollback(error, restored))
 
 
+class _InFlight:
+    """Infos of steps handed to the devices and not yet fetched."""
+
+    def __init__(self):
+        self._infos: list[Info] = []
+
+    def put(self, info: Info) -> None:
+        """Add those of the next step; wait while more than `IN_FLIGHT` steps are not done."""
+        self._infos.append(info)
+        if len(self._infos) > IN_FLIGHT:
+            jax.block_until_ready(self._infos[-1 - IN_FLIGHT])
+
+    def take(self) -> list[Info]:
+        """All since the last call, oldest first, on the host."""
+        infos, self._infos = jax.device_get(self._infos), []
+        return infos
+
+
 def _run(
     parts: _Parts, state: TrainState, recorder: Recorder, history: list[dict[str, Any]]
 ) -> TrainState:
-    plan, validate, checkpoints = parts.plan, parts.validate, parts.checkpoints
-    infos, position, saved = [], None, int(state.step)
+    """The steps after `state` to the last one, in the order that the module describes.
+
+    Raises:
+        Diverged: found where metrics are fetched, before anything is written or saved.
+        Preempted, RunError: asked to end, or no data; the step reached is saved first.
+    """
+    plan, limit = parts.plan, parts.plan.divergence.limit
+    saved, position, infos = int(state.step), None, _InFlight()
 
     def save(step: int) -> None:
         recorder.sync()
         extra = {"data": position, "running": recorder.running.state(), "rollbacks": history}
-        checkpoints.save(_rest(state), _model(state), extra, step=step)
+        parts.checkpoints.save(_rest(state), _model(state), extra, step=step)
 
     for step in range(saved + 1, plan.steps + 1):
         try:
-            if parts.should_stop(step - 1):
-                raise Preempted(f"at step {step - 1} of {plan.steps}, which is saved: run it again")
-            batch, position_after = next(parts.feed)
+            batch, after = _next(parts, step)
         except (Preempted, RunError) as reason:
             # Where one process lacks its data, the others are not here to save with it.
             together = isinstance(reason, Preempted) or jax.process_count() == 1
             if step - 1 > saved and together:
-                recorder.running.add(step - 1, jax.device_get(infos), limit=plan.loss_limit)
+                recorder.running.add(step - 1, infos.take(), limit=limit)
                 save(step - 1)
             raise
         state, info = parts.step(state, batch)
-        position = position_after
-        infos.append(info)
-        if len(infos) > IN_FLIGHT:
-            jax.block_until_ready(infos[-1 - IN_FLIGHT])
+        position = after
+        infos.put(info)
         if step == recorder.first:
             jax.block_until_ready(info)  # compiled and done: from here on the clock runs
             recorder.progress.start(step)
-        log, check, due = (
-            plan.due(every, step)
-            for every in (plan.log_every, plan.validate_every, plan.checkpoint_every)
-        )
-        check = check and validate is not None
-        if not (log or check or due):
+        due = plan.due(step)
+        validate = parts.validate if due.validate else None
+        if not (due.log or due.checkpoint or validate):
             continue
-        recorder.running.add(step, jax.device_get(infos), limit=plan.loss_limit)
-        infos = []
-        values = recorder.means(step) if log else {}
-        if log and plan.rollbacks:
+        recorder.running.add(step, infos.take(), limit=limit)
+        values = recorder.means(step) if due.log else {}
+        if due.log and plan.divergence.rollbacks:
             values["rollbacks"] = len(history)
         begun = time.perf_counter()
-        validation = _validated(validate, state) if check and validate else None
+        validation = None if validate is None else _validated(validate, state)
         recorder.write(step, values, validation or {})
-        if validation is not None and validation["loss"] < checkpoints.best_loss:
-            checkpoints.save_best(_model(state), validation, step=step)
-        if due:
+        if validation is not None and validation["loss"] < parts.checkpoints.best_loss:
+            parts.checkpoints.save_best(_model(state), validation, step=step)
+        if due.checkpoint:
             save(step)
             saved = step
         recorder.progress.paused(time.perf_counter() - begun)
     return state
+
+
+def _next(parts: _Parts, step: int) -> tuple[PyTree, Any]:
+    """The batch of `step` and the loader's position after it, unless the run is asked to end."""
+    if parts.should_stop(step - 1):
+        raise Preempted(f"at step {step - 1} of {parts.plan.steps}, which is saved: run it again")
+    return next(parts.feed)
 
 
 def _validated(validate: Validate, state: TrainState) -> dict[str, float] | None:
@@ -316,7 +296,7 @@ def _record(
     directory: Path,
     restored: Restored | None,
     *,
-    plan: _Plan,
+    plan: Plan,
     samples: int,
     schedule: Callable[[Any], Any],
 ) -> Recorder:
@@ -377,25 +357,50 @@ def _rest(state: TrainState) -> dict[str, PyTree]:
 
 
 def _place(
-    init: Callable[[], TrainState], restored: Restored | None, mesh: Mesh, *, sharded: bool = False
+    init: Callable[[], TrainState], restored: Restored | None, mesh: Mesh, *, sharded: bool
 ) -> TrainState:
     """The state to start from on the devices of `mesh`: restored, else new."""
     spec = state_spec(mesh, sharded=sharded)
     if restored is None:
         return jax.jit(init, out_shardings=shardings(jax.eval_shape(init), mesh, spec))()
-    target = jax.eval_shape(lambda: (lambda s: (s, _rest(s)))(init()))
+    rest, model = place(_from_checkpoint(restored, init), mesh, spec)
+    key = jax.random.wrap_key_data(rest.pop("key"))
+    return TrainState(**rest, **model, key=key)
+
+
+def _from_checkpoint(
+    restored: Restored, init: Callable[[], TrainState]
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """What `_rest` and `_model` gave, of the structure that `init` makes, on the host.
+
+    Raises:
+        InputError: the arrays of the checkpoint are not those of this model.
+    """
+
+    def parts() -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+        state = init()
+        return _rest(state), _model(state)
+
+    rest, model = jax.eval_shape(parts)
     try:
-        model = arrays.like(_model(target[0]), restored.items["model"])
-        rest = arrays.like(target[1], restored.items["state"])
+        return (
+            arrays.like(rest, restored.items["state"]),
+            arrays.like(model, restored.items["model"]),
+        )
     except (KeyError, ValueError) as error:
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f"the checkpoint of step {restored.step} is of another model: {what}; choose another "
             "directory, or start over with resume=False"
         ) from None
-    rest, model = place((rest, model), mesh, spec)
-    key = jax.random.wrap_key_data(rest.pop("key"))
-    return TrainState(**rest, **model, key=key)
+
+
+def _at(batches: Iterator[Any], restored: Restored | None, directory: Path) -> Iterator[Any]:
+    """The iterator of batches, moved to where the checkpoint left it."""
+    if restored is not None:
+        LOG.info("resuming %s from step %d", directory, restored.step)
+        batches.set_state(restored.record["data"])  # pyright: ignore[reportAttributeAccessIssue]
+    return batches
 
 
 def _draw(batches: Iterator[Any]) -> tuple[Any, Any]:

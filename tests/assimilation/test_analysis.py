@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from slams_jax.assimilation import analysis as assimilation
-from slams_jax.assimilation.analysis import assimilate, latent_stream
+from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.observations import Observations, to_stream
+from slams_jax.assimilation.posterior import compiled_analysis
+from slams_jax.assimilation.streams import latent_stream
 from slams_jax.data import climatology
 from slams_jax.data.channels import stack_channels, unstack_channels
 from slams_jax.diffusion import SamplerConfig, sample
@@ -281,7 +282,8 @@ def test_a_latent_observation_alone_moves_the_analysis(latent_model):
 def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
     background = as_dataset(some_truth(state_model) + BIAS)
     three, key = members_of(guided), jax.random.key(3)
-    five = assimilate(state_model, background, [], members=5, member_batch=2, key=key, sampler=FEW)
+    batch = ComputeConfig(member_batch=2)
+    five = assimilate(state_model, background, [], members=5, key=key, sampler=FEW, compute=batch)
     np.testing.assert_allclose(three, members_of(five)[:3], atol=0.05)
     key = jax.random.key(4)
     other = members_of(assimilate(state_model, background, [], members=3, key=key, sampler=FEW))
@@ -294,7 +296,8 @@ def test_chunks_of_windows_change_nothing(latent_model):
     options = dict(members=1, key=jax.random.key(3), sampler=FEW)
     options["guidance"] = GuidanceConfig(iterations=10)
     whole = members_of(assimilate(latent_model, background, [], **options))
-    chunked = assimilate(latent_model, background, [], window_chunk=2, **options)
+    chunk = ComputeConfig(window_chunk=2)
+    chunked = assimilate(latent_model, background, [], compute=chunk, **options)
     # Conjugate gradients magnify rounding: of 290 K, three parts in 10,000.
     np.testing.assert_allclose(members_of(chunked), whole, atol=0.1)
 
@@ -360,7 +363,7 @@ def test_evaluations_are_counted_right(rule, derivatives, at_most, state_model, 
         return network(params, x_t, t)
 
     monkeypatch.setattr(score, "predict", predict)
-    assimilation._compiled.cache_clear()
+    compiled_analysis.cache_clear()
     try:
         analysis = assimilate(
             state_model,
@@ -373,7 +376,7 @@ def test_evaluations_are_counted_right(rule, derivatives, at_most, state_model, 
         )
         jax.effects_barrier()
     finally:
-        assimilation._compiled.cache_clear()
+        compiled_analysis.cache_clear()
     assert counts["forward"] == analysis.attrs["evaluations"] == 3
     assert counts["backward"] == derivatives
     assert analysis.attrs["derivative_evaluations"] == at_most

@@ -1,12 +1,21 @@
 """A small regression with noise in its loss, so that keys, data and state all matter."""
 
+import dataclasses
+
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from slams_jax.training import OptimiserConfig, fit
+from slams_jax.training import (
+    DeviceConfig,
+    DivergenceConfig,
+    IntervalConfig,
+    OptimiserConfig,
+    fit,
+)
 
+GROUPS = {"intervals": IntervalConfig, "divergence": DivergenceConfig, "devices": DeviceConfig}
 CONFIG = {"model": {"width": 8, "levels": (10.0, 50.0)}, "name": "small"}
 # The map is large enough to lie in a file of its own, which orbax does not protect.
 STATISTICS = {
@@ -63,22 +72,27 @@ def optimiser(**changes):
 
 
 def train(directory, **changes):
-    """`fit` of the problem, on two devices, with any argument changed."""
+    """`fit` of the problem, on two devices, with any argument or option changed."""
     arguments = {
         "loss_fn": loss_fn,
         "init_fn": init_fn,
         "loader": loader(),
         "optimiser": optimiser(),
         "seed": 0,
-        "devices": jax.devices()[:2],
         "validate": validate,
-        "validate_every": 4,
-        "log_every": 3,
-        "checkpoint_every": 5,
         "metadata": {"config": CONFIG, "note": "kept"},
         "statistics": STATISTICS,
     }
-    return fit(directory, **{**arguments, **changes})
+    options = {
+        "intervals": {"log_every": 3, "validate_every": 4, "checkpoint_every": 5},
+        "divergence": {},
+        "devices": {"devices": jax.devices()[:2]},
+    }
+    for name, kind in GROUPS.items():
+        fields = {f.name for f in dataclasses.fields(kind)}
+        mine = {n: changes.pop(n) for n in fields & set(changes)}
+        arguments[name] = kind(**(options[name] | mine))
+    return fit(directory, **(arguments | changes))
 
 
 def assert_same(a, b):

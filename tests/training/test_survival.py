@@ -291,5 +291,5 @@ def test_rollbacks_and_the_loss_have_their_limits(tmp_path):
     always = {**options, "loss_fn": spoiled(1, np.inf), "loader": loader(64)}
     with pytest.raises(Diverged, match="loss is inf at step 1"):
         train(tmp_path / "always", rollbacks=1, **always)
-    with pytest.raises(InputError, match="rollbacks must be 0 or more, got -1"):
+    with pytest.raises(InputError, match="rollbacks must be at least 0, got -1"):
         train(tmp_path / "negative", rollbacks=-1)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from slams_jax.assimilation.analysis import assimilate
+from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.members import INDEX, STATES, MemberStore, holds_members
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
@@ -42,9 +42,7 @@ def analyse():
             members=members,
             key=jax.random.key(seed),
             sampler=SamplerConfig(steps=4),
-            member_batch=2,
-            keep=keep,
-            mesh=mesh,
+            compute=ComputeConfig(mesh=mesh, member_batch=2, keep=keep),
         )
 
     return run
@@ -60,11 +58,11 @@ def parts(monkeypatch):
     """The parts that are written, one after the other; ends the process before some of them."""
     original, written = MemberStore.put, []
 
-    def put(self, first, states, about):
+    def put(self, first, states, note):
         if first == put.kill_at:
             raise Killed
         written.append(first)
-        original(self, first, states, about)
+        original(self, first, states, note)
 
     put.kill_at = None
     monkeypatch.setattr(MemberStore, "put", put)
