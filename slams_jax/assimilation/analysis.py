@@ -31,6 +31,8 @@ from slams_jax.mesh import MEMBER, analysis_mesh
 from slams_jax.models.model import Model
 from slams_jax.observe import Diagonal, Stream, without_gross_errors
 
+LOG = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class ComputeConfig:
@@ -65,9 +67,6 @@ class ComputeConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, or None for all, got {value}")
-
-
-LOG = logging.getLogger(__name__)
 
 
 def assimilate(
