@@ -1,7 +1,7 @@
-"""Pages: formulas as MathML, and nothing from other servers.
+"""Pages: formulas become MathML, and nothing is loaded from other servers.
 
-`pymdownx.arithmatex` finds the formulas and keeps Markdown away from them; `latex2mathml` turns
-them into MathML, which every browser of today draws by itself.
+`pymdownx.arithmatex` finds the formulas and protects them from Markdown; `latex2mathml` turns
+them into MathML, which every current browser renders natively.
 """
 
 import html
@@ -16,7 +16,7 @@ from mkdocs.structure.pages import Page
 log = logging.getLogger("mkdocs.hooks.pages")  # a warning fails a strict build
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-# What a browser would fetch when it opens the page; links that a reader follows are none of it.
+# What a browser fetches when it opens the page; this excludes links for the reader to follow.
 _FETCHED = re.compile(
     r"<(?:script|img|iframe|source|audio|video|embed)\b[^>]*?\bsrc\s*=\s*[\"']?((?:https?:)?//[^\"'\s>]+)"
     r"|<link\b(?![^>]*\brel=[\"']?canonical)[^>]*?\bhref\s*=\s*[\"']?((?:https?:)?//[^\"'\s>]+)"
@@ -31,24 +31,24 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Warn of what the page would fetch from another server."""
+    """Warn about anything the page would fetch from another server."""
     for address in fetched(output):
         log.warning("%s fetches %s: the site must work offline", page.file.src_uri, address)
     return output
 
 
 def with_mathml(content: str, source: str) -> str:
-    """`content` with the formulas that arithmatex marked as MathML; warns of those it cannot."""
+    """`content` with arithmatex's formulas as MathML; warns about any that cannot be converted."""
 
     def formula(match: re.Match) -> str:
         display = "block" if match[1] == "div" else "inline"
         latex = html.unescape(match[2]).strip()
         try:
             drawn = convert(latex, display=display)
-        except Exception as error:  # latex2mathml's errors share no class of their own
+        except Exception as error:  # latex2mathml's errors share no base class
             log.warning("%s: no formula: %s (%s)", source, latex, type(error).__name__)
             return match[0]
-        if unknown := re.search(r">(\\[a-zA-Z]+)", drawn):  # it writes what it does not know
+        if unknown := re.search(r">(\\[a-zA-Z]+)", drawn):  # unknown commands are passed through
             log.warning("%s: %s is unknown in %s", source, unknown[1], latex)
         return drawn
 

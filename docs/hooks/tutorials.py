@@ -1,12 +1,12 @@
 """Tutorials: Python files in jupytext's percent format, executed into pages and notebooks.
 
 A tutorial is one file, `docs/tutorials/<name>.py`. It runs in a fresh process; the page shows its
-text, its code and what it printed and drew, and links to the notebook. Cells with the tag `check`
-hold what the text claims: they run and are not shown. A cell that raises fails the build, and so
-does one that writes to stderr, unless its tag `warns` says that the warning is part of the lesson.
+text, code, printed output and figures, and links to the notebook. Cells tagged `check` assert what
+the text claims: they run but are not shown. A cell that raises fails the build, and so does one
+that writes to stderr, unless its tag `warns` declares the warning part of the lesson.
 
-What was executed is kept in `build/tutorials`, under a digest of the tutorial and of all that it
-can import from the library: the tests and the site share one execution.
+Executed tutorials are cached in `build/tutorials`, under a digest of the tutorial and of the
+library, so the tests and the site share one execution.
 """
 
 import copy
@@ -27,7 +27,7 @@ from traitlets.config import Config
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "docs" / "tutorials"
 CHECK, WARNS = "check", "warns"  # tags of cells
-TIMEOUT = 600  # seconds a cell
+TIMEOUT = 600  # seconds per cell
 
 
 class Tutorial(File):
@@ -39,7 +39,7 @@ class Tutorial(File):
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Put the executed tutorials, their pictures and notebooks in the place of their sources."""
+    """Replace the sources of tutorials by the executed pages, their figures and notebooks."""
     for source in sorted(SOURCES.glob("*.py")):
         notebook = executed(source)
         text, pictures = rendered(notebook, source.stem)
@@ -62,19 +62,19 @@ def executed(source: Path) -> nbformat.NotebookNode:
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised.
-        RuntimeError: a cell wrote to stderr that does not say so, or one that does wrote nothing.
+        RuntimeError: a cell without the tag `warns` wrote to stderr, or one with it did not.
     """
     kept = ROOT / "build" / "tutorials" / f"{source.stem}-{digest(source)}.ipynb"
     if kept.exists():
         return nbformat.read(kept, as_version=4)
     notebook = jupytext.read(source)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    # One plain CPU whoever calls, and the library of this checkout.
+    # A single CPU device whatever the caller's settings, and the library of this checkout.
     inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         settings = Config()
-        settings.KernelManager.transport = "ipc"  # sockets in a folder that is nobody else's
+        settings.KernelManager.transport = "ipc"  # sockets in a private folder
         settings.KernelManager.ip = f"{folder}/kernel"
         where = {"metadata": {"path": str(ROOT)}}
         client = NotebookClient(notebook, timeout=TIMEOUT, resources=where, config=settings)
@@ -82,7 +82,7 @@ def executed(source: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         written = "".join(o["text"] for o in cell.get("outputs", ()) if o.get("name") == "stderr")
         if bool(written) != (WARNS in cell.metadata.get("tags", ())):
-            raise RuntimeError(f"{source}: stderr of\n{cell.source}\nis\n{written or 'empty'}")
+            raise RuntimeError(f"{source}: the stderr of\n{cell.source}\nis\n{written or 'empty'}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     for older in kept.parent.glob(f"{source.stem}-*"):
         older.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def executed(source: Path) -> nbformat.NotebookNode:
 
 
 def digest(source: Path) -> str:
-    """Of a tutorial, of the library and of the versions of what matters most to both."""
+    """Digest of a tutorial, the library and the versions of its main dependencies."""
     parts = [source, *sorted((ROOT / "slams_jax").rglob("*.py"))]
     text = "".join(p.read_text() for p in parts)
     versions = " ".join(f"{name} {version(name)}" for name in ("jax", "flax", "diffrax", "numpy"))
@@ -101,16 +101,16 @@ def digest(source: Path) -> str:
 
 
 def without_checks(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without the cells that check what its text says."""
+    """The notebook without the cells that check its text."""
     shown = copy.deepcopy(notebook)
     shown.cells = [c for c in shown.cells if CHECK not in c.metadata.get("tags", ())]
     return shown
 
 
 def rendered(notebook: nbformat.NotebookNode, name: str) -> tuple[str, list[tuple[str, bytes]]]:
-    """The Markdown of an executed tutorial, and its pictures by file name."""
+    """The Markdown of an executed tutorial, and its figures by file name."""
     resources = {"unique_key": name, "output_files_dir": f"{name}_files"}
-    # As text, what is neither text nor a picture: the HTML of Datasets brings styles of its own.
+    # Datasets as plain text: their HTML brings its own styles.
     kinds = ["image/png", "text/markdown", "text/plain"]
     settings = Config({"NbConvertBase": {"display_data_priority": kinds}})
     body, resources = MarkdownExporter(config=settings).from_notebook_node(

@@ -1,18 +1,17 @@
 # %% [markdown]
 # # Lorenz-63, end to end
 #
-# Lorenz-63 is the smallest chaotic flow: three numbers that change in time. It is small enough to
-# do everything that a data assimilation with a learned prior does in a minute on two cores:
+# Lorenz-63 is a classic chaotic system of three variables. It is small enough to run every step of
+# data assimilation with a learned prior in a minute on two cores:
 #
-# 1. make a long run of the system, the climatology to learn from;
-# 2. train a score network on short windows of it;
-# 3. observe a new truth, rarely and with noise;
+# 1. simulate the system for a long time, as the climatology to learn from;
+# 2. train a score network on short windows of this run;
+# 3. observe a new truth, sparsely and with noise;
 # 4. draw an ensemble of trajectories given these observations;
-# 5. hold the ensemble against the exact posterior, which a particle filter gives here.
+# 5. compare the ensemble with the exact posterior, here available from a particle filter.
 #
-# All that is particular to Lorenz-63 is in the first cell of code. The rest is the same for
-# fields on a sphere: arrays are (time, latitude, longitude, channel), and here the grid is one
-# point.
+# Only the first code cell is specific to Lorenz-63. The rest is the same for fields on a sphere:
+# arrays are (time, latitude, longitude, channel), and here the grid is a single point.
 
 # %%
 import tempfile
@@ -41,10 +40,10 @@ run = np.asarray(run)
 run.shape
 
 # %% [markdown]
-# ## The prior: a score network of windows
+# ## The prior: a score network for windows
 #
-# Diffusion starts from unit variance, so states are standardised. The first 18,000 frames are for
-# training; the truth will come from the rest.
+# Diffusion starts from unit variance, so we standardise the states. The first 18,000 frames are for
+# training; the truth comes from the rest.
 
 # %%
 training, later = run[:18_000], run[18_000:]
@@ -53,7 +52,7 @@ states = ((training - mean) / std)[:, None, None, :]  # (time, 1, 1, channel)
 
 # %% [markdown]
 # The network sees nine consecutive frames and predicts the velocity $v = \alpha\epsilon - \sigma
-# x_0$ (see [Equations](../method.md)). On a grid of one point its convolutions have kernels of
+# x_0$ (see [Method](../method.md)). On a grid of one point, its convolutions have kernels of
 # size 1.
 
 # %%
@@ -78,9 +77,9 @@ trained = fit(
 )
 
 # %% [markdown]
-# From the network comes the one thing that a sampler knows, a *denoiser* $(x_t, t) \mapsto E[x_0
-# \mid x_t]$: first of windows, then, composed of them, of trajectories of any length. The moving
-# average of the parameters, `ema`, is the one to use.
+# A sampler needs only a *denoiser*, $(x_t, t) \mapsto E[x_0 \mid x_t]$. We turn the network into a
+# denoiser of windows, and compose windows into a denoiser of trajectories of any length. Use `ema`,
+# the moving average of the parameters.
 
 # %%
 params = jax.device_get(trained.ema)
@@ -90,8 +89,8 @@ prior = trajectory_denoiser(window, config.window)
 # %% [markdown]
 # ## The observations
 #
-# A new truth of 25 frames. All three variables are observed at every fourth frame, with errors of
-# standard deviation 2; what was not observed is NaN.
+# The truth is a new trajectory of 25 frames. All three variables are observed at every fourth
+# frame, with an error standard deviation of 2; missing values are NaN.
 
 # %%
 FRAMES, EVERY, ERROR = 25, 4, 2.0
@@ -106,11 +105,11 @@ stream = make_stream(
 # %% [markdown]
 # ## The posterior
 #
-# Observations are in physical units, the prior is not: `to_state` is between them. Guidance turns
-# the prior's denoiser into the posterior's, given the innovations $y - H(x)$ divided by their
-# errors. `fit_prior` adds second moments of the climatology, for the times at which there is more
-# noise than signal. With few dimensions that are far from Gaussian, `mmps` is the rule to take
-# ([which rule when](../guides/guidance.md)).
+# Observations are in physical units and the prior is standardised; `to_state` converts. Guidance
+# turns the prior's denoiser into the posterior's, given the innovations $y - H(x)$ divided by the
+# observation errors. `fit_prior` provides the climatological covariance, used while there is more
+# noise than signal. In few dimensions and far from Gaussian, `mmps` is the rule to choose
+# ([which rule when](../guides/guidance.md#which-rule-when)).
 
 # %%
 center, scale = (jnp.asarray(a, jnp.float32) for a in (mean, std))
@@ -134,7 +133,8 @@ posterior = guide(
 )
 
 # %% [markdown]
-# A draw solves the reverse SDE from noise to data. An ensemble is many draws with different keys.
+# A draw integrates the reverse SDE from noise to data. An ensemble is a set of draws with different
+# keys.
 
 # %%
 MEMBERS = 64
@@ -153,8 +153,9 @@ members.shape
 # %% [markdown]
 # ## The exact posterior
 #
-# The system has no noise, so the first state decides all. A particle filter that begins with many
-# states on the attractor and never resamples is exact, as far as its number of particles goes.
+# The system is deterministic, so the initial state determines the trajectory. A particle filter
+# that starts from many states on the attractor and never resamples is exact up to its number of
+# particles.
 
 
 # %%
@@ -175,7 +176,7 @@ particles = filtered(jax.random.key(5), jnp.asarray(values, jnp.float32))
 weights = np.asarray(particles.weights)[:, None, None]
 exact_mean = np.sum(weights * particles.trajectories, axis=0)
 exact_spread = np.sqrt(np.sum(weights * (particles.trajectories - exact_mean) ** 2, axis=0))
-print(f"the particles are worth {float(particles.effective[-1]):.0f} equally weighted ones")
+print(f"effective number of particles: {float(particles.effective[-1]):.0f}")
 
 # %% [markdown]
 # ## How good is the ensemble?
@@ -223,15 +224,15 @@ axes[-1].set_xlabel("time")
 plt.show()
 
 # %% [markdown]
-# On this truth the mean of the ensemble is about as good as it can be; its spread is larger than
-# the exact one. Two things are behind that. The network is small and was trained for half a minute:
-# its error is uncertainty that the ensemble shows and the exact posterior does not have. And
-# guidance takes what is unknown of $x_0$ given $x_t$ as Gaussian.
-# [Calibration](../calibration.md) measures both on problems with known posteriors.
+# For this truth, the ensemble mean is about as good as it can be, but the spread is larger than
+# that of the exact posterior. There are two reasons. The network is small and was trained for half
+# a minute: its error adds uncertainty that the exact posterior does not have. And guidance
+# approximates the uncertainty of $x_0$ given $x_t$ as Gaussian. [Calibration](../calibration.md)
+# measures both on problems with known posteriors.
 #
-# ## From here
+# ## Next steps
 #
-# - The same with files, checkpoints and scores, trained for longer: `configs/lorenz63.py`.
-# - Real fields in place of three numbers: [your own data](own_data.py).
+# - The same with files, checkpoints and scores, and longer training: `configs/lorenz63.py`.
+# - Real fields: [your own data](own_data.py).
 # - Other observations: [your own observation operator](own_operator.py).
 # - Another network: [your own network](own_network.py).

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Your own data
 #
-# From files in a layout of their own to an analysis: read fields and stations, train a score
-# network on the fields, and draw an ensemble from a background and the stations. Everything is
-# small here (a region of 10 x 14 points, two levels, three years of days), so that it runs in
-# half a minute; put your own files in the place of those that the first cell writes.
+# This tutorial goes from files in an arbitrary layout to an analysis: read fields and stations,
+# train a score network on the fields, and draw an ensemble from a background and the stations.
+# Everything is small (a region of 10 x 14 points, two levels, three years of daily data) and runs
+# in half a minute. Replace the files that the first cells write with your own.
 
 # %%
 import tempfile
@@ -38,12 +38,12 @@ from slams_jax.verify import metrics
 folder = Path(tempfile.mkdtemp())
 
 # %% [markdown]
-# ## Files as they may be
+# ## Example files
 #
-# A smooth, slowly changing temperature is written as some model might do it: its own names,
-# degrees Celsius, pressures in Pa from the ground upwards, latitudes from north to south,
-# longitudes from 0 to 360, and the order of dimensions that came handy. The forecast, the
-# *background* of the analysis, is wrong by errors that are smooth as well.
+# We write a smooth, slowly varying temperature as some model might: with its own names, in degrees
+# Celsius, pressure in Pa from the ground upwards, latitudes from north to south, longitudes from 0
+# to 360, and an unusual order of dimensions. The forecast, which will be the *background* of the
+# analysis, has errors that are smooth as well.
 
 # %%
 DAYS, NORTH, EAST = 1100, np.arange(60.0, 37.0, -2.5), np.arange(340.0, 373.0, 2.5) % 360
@@ -82,9 +82,9 @@ write("analyses.nc", truth)
 write("forecasts.nc", forecast)
 
 # %% [markdown]
-# Stations are a table, one row a value: time, place, altitude in metres, variable and value.
-# Twenty of them stand here at the height of the 1000 hPa level and measure with errors of 0.5 K;
-# one day in ten is missing.
+# Stations are a table with one value per row: time, position, altitude in metres, variable and
+# value. Here there are twenty, at the height of the 1000 hPa level, with errors of 0.5 K; one day
+# in ten is missing.
 
 # %%
 rows, columns = rng.integers(0, NORTH.size, 20), rng.integers(0, EAST.size, 20)
@@ -106,11 +106,11 @@ table.sort_values("time").to_csv(folder / "stations.csv", index=False)
 table.head(3)
 
 # %% [markdown]
-# ## Read them
+# ## Read the files
 #
-# `open_dataset` brings any CF file into one layout: dimensions (time, level, latitude,
-# longitude), all ascending, hPa, K and float32. Names that it does not know are told to it. It
-# reads lazily, so a file may be larger than the memory.
+# `open_dataset` brings any CF file into one layout: dimensions (time, level, latitude, longitude),
+# all ascending, in hPa, K and float32. Pass it the names that it does not recognise. It reads
+# lazily, so a file may be larger than memory.
 
 # %%
 PAST, LATER = ("2019-01-01", "2021-11-30"), ("2021-12-08", "2021-12-17")
@@ -119,8 +119,8 @@ past = open_dataset(folder / "analyses.nc", variables=names, period=PAST)
 past
 
 # %% [markdown]
-# What a network trains on are arrays (time, lat, lon, channel), standardised by a climatology
-# with a yearly cycle that is fitted to the training period alone.
+# Networks train on arrays (time, lat, lon, channel), standardised with a climatology that includes
+# the annual cycle and is fitted to the training period only.
 
 # %%
 grid = Grid.of(past.latitude.values, past.longitude.values)
@@ -133,8 +133,8 @@ print(grid.shape, [str(c) for c in channels], states.std().round(2))
 # %% [markdown]
 # ## Train a few steps
 #
-# With fields this small there is no need for an autoencoder: the state itself is diffused. The
-# edges of a region are no poles and no seam; `grid.padding` knows.
+# Fields this small need no autoencoder: the diffusion runs in state space. The edges of a region
+# are neither poles nor periodic; `grid.padding` takes this into account.
 
 # %%
 networks = Networks(
@@ -159,13 +159,12 @@ trained = fit(
     window_loader({"state": states}, length=3, batch_size=16, seed=0, times=past.time.values),
     optimiser=OptimiserConfig(steps=600, learning_rate=2e-3, warmup_steps=20),
     seed=0,
-    # What makes convolutions fast on this machine:
-    devices=DeviceConfig(compiler_options=compiler_options()),
+    devices=DeviceConfig(compiler_options=compiler_options()),  # fast convolutions here
 )
 
 # %% [markdown]
-# A `Model` is the network and all that belongs to it. The errors of the background are estimated
-# from what it was wrong by in the past: they are smooth, and a covariance that ignored it would
+# A `Model` is the network with everything that belongs to it. The background error covariance is
+# estimated from past errors. They are spatially correlated; a covariance that ignored this would
 # count one error many times.
 
 # %%
@@ -186,8 +185,8 @@ model = Model(
 # %% [markdown]
 # ## Assimilate
 #
-# Ten days in the weeks after the training period. The last four stations are withheld, to see
-# whether the analysis is right where nothing was observed.
+# We analyse ten days shortly after the training period. The last four stations are withheld, to
+# check the analysis where nothing was observed.
 
 # %%
 background = open_dataset(folder / "forecasts.nc", variables=names, period=LATER)
@@ -204,10 +203,10 @@ analysis = assimilate(
 )
 
 # %% [markdown]
-# The library says where fit or spread of the analysis contradict the errors that it was given.
-# Here it is right: the network was trained for seconds, and its own errors keep the analysis from
-# fitting as well as it could. `analysis.attrs["diagnostics"]` has the numbers of every stream.
-# The analysis itself is a Dataset like those that were read, with the members in front:
+# The library warns where the fit or spread of the analysis is inconsistent with the prescribed
+# errors. Here the warning is justified: the network was trained for seconds, and its own errors
+# keep the analysis from fitting better. `analysis.attrs["diagnostics"]` has the numbers for every
+# stream. The analysis is a Dataset like those that were read, with a leading member dimension:
 
 # %%
 analysis.drop_attrs()
@@ -247,8 +246,8 @@ assert rmse["analysis"][1] < 0.6 * rmse["background"][1], rmse
 assert 0.5 < np.mean(spread / rmse["analysis"]) < 1.5
 
 # %% [markdown]
-# 500 hPa is not observed at all: what it gains comes through the errors of the background, which
-# are correlated between the levels, and through the prior.
+# 500 hPa is not observed at all: its improvement comes through the background errors, which are
+# correlated between levels, and through the prior.
 
 # %%
 day = analysis.time.values[5]
@@ -272,12 +271,12 @@ for axis, (name, field) in zip(axes, fields.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# ## The same by commands
+# ## The same from the command line
 #
-# With data that take hours to train on, use the commands: they keep a cache of the fields,
-# checkpoint, resume, evaluate, and leave a model that `load_model` reads. Copy
-# `configs/latent.py` to `mine.py`, set in it `data.root` to the folder, `data.state`,
-# `data.background`, `data.variables`, `data.levels` and `data.periods`, and
+# For data that take hours to train on, use the commands: they cache the fields, write checkpoints,
+# resume, evaluate, and save a model that `load_model` reads. Copy `configs/latent.py` to `mine.py`,
+# set `data.root` (the folder), `data.state`, `data.background`, `data.variables`, `data.levels` and
+# `data.periods` in it, and run
 #
 # ```sh
 # python -m experiments.train      --config=mine.py

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Your own network
 #
-# Samplers, guidance and observations know a network by one thing only: a *denoiser*, $(x_t, t)
-# \mapsto E[x_0 \mid x_t]$, the protocol `slams_jax.aliases.Denoiser`. Whatever computes it can
-# take the place of the library's U-Net. Here a Flax module of one's own learns Lorenz-63 and
-# assimilates.
+# Samplers, guidance and observations see a network only as a *denoiser*, $(x_t, t) \mapsto E[x_0
+# \mid x_t]$, the protocol `slams_jax.aliases.Denoiser`. Anything that computes it can replace the
+# library's U-Net. In this tutorial, a Flax module of your own learns Lorenz-63 and assimilates.
 
 # %%
 import tempfile
@@ -33,10 +32,10 @@ states = ((training - mean) / std)[:, None, None, :]  # (time, lat, lon, channel
 # %% [markdown]
 # ## A module
 #
-# Any module will do. This one takes a whole window of frames as one vector through residual
-# blocks, into which the time $t$ enters by its log signal-to-noise ratio. It predicts the
-# velocity $v = \alpha\epsilon - \sigma x_0$, which is of unit variance at all times, so that
-# nothing needs to be rescaled.
+# Any module will do. This one passes a whole window of frames as one vector through residual
+# blocks, into which the time $t$ enters through its log signal-to-noise ratio. It predicts the
+# velocity $v = \alpha\epsilon - \sigma x_0$, which has unit variance at all times and needs no
+# rescaling.
 
 # %%
 WINDOW = 9
@@ -65,8 +64,8 @@ module = Blocks()
 # %% [markdown]
 # ## Train it
 #
-# `fit` takes any loss of parameters and batches, and any function that makes parameters. Times
-# are spread evenly over [0, 1]; `target` says what the network should predict.
+# `fit` takes any loss function of parameters and batches, and any function that initialises
+# parameters. Times are spread evenly over [0, 1]; `target` gives the quantity to predict.
 
 
 # %%
@@ -99,9 +98,9 @@ trained = fit(
 # %% [markdown]
 # ## From network to denoiser
 #
-# Two conversions are left. A denoiser of windows takes (window, frame, lat, lon, channel) and one
-# time for all of them; `to_denoised` turns the velocity into $E[x_0 \mid x_t]$.
-# `trajectory_denoiser` composes windows into trajectories of any length.
+# Two conversions remain. A window denoiser takes (window, frame, lat, lon, channel) and one time
+# for all windows; `to_denoised` turns the velocity into $E[x_0 \mid x_t]$. `trajectory_denoiser`
+# composes windows into trajectories of any length.
 
 # %%
 params = jax.device_get(trained.ema)
@@ -118,7 +117,7 @@ prior = trajectory_denoiser(window_denoiser, WINDOW)
 # %% [markdown]
 # ## Draw
 #
-# Without observations, draws are states of the climatology: the two wings of the attractor.
+# Without observations, draws follow the climatology: the two wings of the attractor.
 
 # %%
 FRAMES, SHAPE = 25, (25, 1, 1, 3)
@@ -140,7 +139,7 @@ print("mean of the climatology", mean.round(1), "and of the draws", free.mean(ax
 print("standard deviations    ", std.round(1), "                ", free.std(axis=(0, 1)).round(1))
 
 # %% [markdown]
-# With observations of `x` alone, at every second frame:
+# Now with observations of `x` alone, at every second frame:
 
 # %%
 ERROR = 1.0
@@ -191,17 +190,17 @@ axes[1].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# One truth proves little. On others the same network does worse: where the trajectory comes
-# through a part of the attractor that training rarely saw, the error of `z` was three times the
-# spread. [Calibration](../calibration.md) holds ensembles against exact posteriors over many.
+# A single truth proves little. For others, the same network does worse: where the trajectory
+# crosses a part of the attractor that is rare in the training data, the error of `z` was three
+# times the spread. [Calibration](../calibration.md) compares ensembles with exact posteriors over
+# many truths.
 #
-# ## Worth knowing
+# ## Notes
 #
-# - A function that gives $E[x_0 \mid x_t]$ in closed form, or calls a network of another
-#   framework through `jax.pure_callback`, is as good a denoiser. Rules that differentiate it
-#   (`sda`, `dps`, `tmpd`, `mmps`) need its derivative; `gaussian` and `pigdm` with
-#   `jacobian=False` do not.
-# - On fields of latitude and longitude, convolutions must know what lies beyond the edges:
+# - A closed-form $E[x_0 \mid x_t]$, or a network of another framework called through
+#   `jax.pure_callback`, is a valid denoiser too. Rules that differentiate it (`sda`, `dps`, `tmpd`,
+#   `mmps`) need its derivative; `gaussian` and `pigdm` with `jacobian=False` do not.
+# - For fields of latitude and longitude, convolutions must handle the edges of the grid:
 #   `slams_jax.networks.Conv` and `pad` do.
-# - `assimilate`, which takes Datasets, builds its networks from a `ScoreConfig`. A network of
-#   one's own is used as here, with arrays.
+# - `assimilate`, which takes Datasets, builds its networks from a `ScoreConfig`. Use your own
+#   network with arrays, as here.

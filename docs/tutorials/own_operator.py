@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Your own observation operator
 #
-# An observation operator $H$ says what would be observed if the state were $x$. Any function of
-# the state that jax can differentiate will do. This tutorial writes one, the thickness of a layer
-# of air as satellites' radio occultations or two pressure sensors give it, tests its adjoint, and
-# assimilates with it. The prior is Gaussian here, with a denoiser in closed form: nothing is
-# trained, and the exact analysis is known.
+# An observation operator $H$ maps a state $x$ to what would be observed. Any function of the state
+# that JAX can differentiate will do. This tutorial writes one, for the thickness of an atmospheric
+# layer as given by radio occultations or two pressure sensors, tests its adjoint, and assimilates
+# with it. The prior is Gaussian with a closed-form denoiser: nothing is trained, and the exact
+# analysis is known.
 
 # %%
 import dataclasses
@@ -27,15 +27,15 @@ from slams_jax.schema import channels_of
 # %% [markdown]
 # ## The operator
 #
-# By the hypsometric equation the layer between the pressures $p_1 > p_2$ is $\Delta z =
-# \frac{R_d}{g} \int_{p_2}^{p_1} T \, d\ln p$ thick. With the temperature on levels the integral
-# is a sum with weights, by the trapezoidal rule. The instrument sees a footprint that is wider
-# than a grid cell: its mean over $3 \times 3$ points.
+# By the hypsometric equation, the layer between the pressures $p_1 > p_2$ has the thickness $\Delta
+# z = \frac{R_d}{g} \int_{p_2}^{p_1} T \, d\ln p$. With temperature on levels, the trapezoidal rule
+# turns the integral into a weighted sum. The instrument's footprint is wider than a grid cell: it
+# sees the mean over $3 \times 3$ points.
 #
-# An operator is a dataclass registered as a pytree, so that its arrays are arguments of what is
-# compiled and not constants in it. It takes a trajectory of states (time, lat, lon, channel) in
-# physical units and returns what is observed, time first. What is missing is none of its
-# business.
+# An operator is a dataclass registered as a pytree, so that its arrays are arguments of the
+# compiled program rather than constants in it. It takes a trajectory of states (time, lat, lon,
+# channel) in physical units and returns the observed quantity, time first. Missing values are
+# handled elsewhere.
 
 # %%
 GAS_CONSTANT, GRAVITY = 287.05, 9.80665  # J kg-1 K-1, m s-2
@@ -70,10 +70,10 @@ print(f"a layer of 260 K between 1000 and 500 hPa is {operator(warm)[0, 4, 6]:.0
 # %% [markdown]
 # ## Test the adjoint
 #
-# Guidance needs products with the derivative of $H$ and with its transpose; jax makes both. For all
-# $dx$ and $dy$, $\langle H'(x)\,dx, dy\rangle = \langle dx, H'(x)^T dy\rangle$ must hold to
-# rounding. A derivative that is wrong in both (behind an integer cast or a `stop_gradient`) passes
-# this test: compare it with a finite difference as well.
+# Guidance needs products with the derivative of $H$ and with its transpose; JAX provides both. For
+# all $dx$ and $dy$, $\langle H'(x)\,dx, dy\rangle = \langle dx, H'(x)^T dy\rangle$ must hold to
+# within rounding. A derivative that is wrong in the same way in both (behind an integer cast or a
+# `stop_gradient`) passes this test, so compare it with a finite difference as well.
 
 
 # %%
@@ -98,10 +98,10 @@ assert transpose_error < 1e-4
 assert derivative_error < 1e-3
 
 # %% [markdown]
-# ## A prior, and something to find
+# ## A prior and a truth
 #
-# States on 8 x 12 points and four levels, with correlations that fall with distance and between
-# levels. `GaussianPrior` is the denoiser of such a distribution.
+# States have 8 x 12 points and four levels, with correlations that decay with horizontal and
+# vertical distance. `GaussianPrior` is the denoiser of such a distribution.
 
 # %%
 grid = Grid.of(np.arange(40.0, 56.0, 2.0), np.arange(0.0, 24.0, 2.0))
@@ -125,8 +125,8 @@ anomaly = (root @ white).reshape(SHAPE).astype(np.float32)
 truth = MEAN + STD * anomaly
 
 # %% [markdown]
-# The thickness is observed in two thirds of the domain, with errors of 5 m. Observations come as
-# a Dataset, like any others; `operator` says what they are.
+# The thickness is observed in two thirds of the domain, with errors of 5 m. Like any observations,
+# these are a Dataset; `operator` defines what they measure.
 
 # %%
 ERROR = 5.0
@@ -145,9 +145,9 @@ observations = Observations(
 # %% [markdown]
 # ## Assimilate
 #
-# With a trained model that is all: `assimilate(model, background, [observations], ...)`. With a
-# prior of one's own, the same three steps by hand: observations become a stream, the stream
-# guides the denoiser, and the sampler draws.
+# With a trained model, only `assimilate(model, background, [observations], ...)` is left to do.
+# With a prior of your own, take its three steps yourself: turn the observations into a stream,
+# guide the denoiser with the stream, and draw with the sampler.
 
 # %%
 stream = to_stream(
@@ -178,10 +178,10 @@ members = np.asarray(ensemble_of(jax.random.key(0)))
 members.shape
 
 # %% [markdown]
-# ## Right?
+# ## Is it correct?
 #
-# The operator is linear, so that the exact posterior follows from linear algebra: with $H$ as a
-# matrix, its mean is $P H^T (H P H^T + R)^{-1} (y - H \bar x)$ above the prior's.
+# The operator is linear, so the exact posterior follows from linear algebra: with $H$ as a matrix,
+# its mean differs from the prior's by $P H^T (H P H^T + R)^{-1} (y - H \bar x)$.
 
 # %%
 seen = np.isfinite(observed).ravel()
@@ -229,17 +229,17 @@ for axis, (name, (field, cmap)) in zip(axes, pictures.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# East of 14 degrees nothing is observed: there the spread grows to that of the prior. Elsewhere the
-# thickness tells the mean of the column and not its shape, which is why even the exact analysis of
-# a single level gains no more.
+# East of 14 degrees nothing is observed, and the spread grows to that of the prior. Elsewhere, the
+# thickness determines the mean of the column but not its shape, which limits even the exact
+# analysis of a single level.
 #
-# ## Worth knowing
+# ## Notes
 #
-# - *Scattered places.* With kind `"points"`, `assimilate` aligns stations and times; the output
-#   of an own operator is then (time, station).
-# - *Nonlinear operators* need nothing else: they are linearised about the denoised state at each
-#   step. Their exponents and clips should not overflow far from the data, where the first steps
-#   are.
-# - *Several operators* one after the other: `slams_jax.observe.Chain`.
-# - *Errors* that are correlated: give a ready-made `Stream` with a `Dense` or `LowRank`
-#   covariance (`slams_jax.observe`).
+# - *Scattered observations*: with kind `"points"`, `assimilate` aligns stations and times; the
+#   output of your operator is then (time, station).
+# - *Nonlinear operators* need nothing more: they are linearised about the denoised state at each
+#   step. The first steps are far from the data, so make sure that exponentials do not overflow
+#   there.
+# - *Several operators in sequence*: `slams_jax.observe.Chain`.
+# - *Correlated errors*: pass a ready-made `Stream` with a `Dense` or `LowRank` covariance
+#   (`slams_jax.observe`).
