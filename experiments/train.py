@@ -26,7 +26,7 @@ from slams_jax.mesh import place, whole
 from slams_jax.models import autoencoder, score
 from slams_jax.models import error_statistics as estimate
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.model import Networks
+from slams_jax.models.model import ModelArrays, Networks
 from slams_jax.models.saved import AUTOENCODER, SCORE, describe
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Separable, fit_prior, fit_separable
@@ -60,12 +60,12 @@ def _train(settings: Settings) -> None:
     config = networks.autoencoder
     if config is not None:
         _train_autoencoder(settings, data, config)
-    arrays: dict[str, Any] = {"std": jnp.asarray(data.statistics[STATE].std)}
+    arrays = ModelArrays(std=jnp.asarray(data.statistics[STATE].std))
     state_error = np.zeros(len(channels), np.float32)
     latents = None
     if config is not None:
         params, model_state, _, _ = restore_model(workdir / AUTOENCODER)
-        arrays |= {AUTOENCODER: params, "model_state": model_state}
+        arrays = arrays._replace(autoencoder=params, model_state=model_state)
         count = len(data.archive.times)
         path = workdir / "latents.npy"
         if is_writer():
@@ -73,7 +73,7 @@ def _train(settings: Settings) -> None:
         wait_for_all("latents")
         latents = np.load(path, mmap_mode="r")
         mean, std = estimate.latent_scales(latents[data.spans["train"]])
-        arrays |= {"latent_mean": jnp.asarray(mean), "latent_std": jnp.asarray(std)}
+        arrays = arrays._replace(latent_mean=jnp.asarray(mean), latent_std=jnp.asarray(std))
         state_error = estimate.reconstruction_error(
             networks, arrays, data.read, data.frames("validation"), data.archive.grid.area_weights()
         )
@@ -93,7 +93,7 @@ def _train(settings: Settings) -> None:
         "fields": {n: s._asdict() for n, s in data.statistics.items() if n != BACKGROUND},
         "state_error": state_error,
         "increment_error": increment_error,
-        **{n: np.asarray(arrays[n]) for n in ("latent_mean", "latent_std") if n in arrays},
+        **({} if latents is None else {"latent_mean": mean, "latent_std": std}),
         **_error_covariances(settings, networks, arrays, data),
     }
     statistics["prior"] = _prior(settings, data, latents, statistics)
@@ -254,7 +254,7 @@ def _arrays(covariance: Separable) -> dict[str, np.ndarray]:
 
 
 def _error_covariances(
-    settings: Settings, networks: Networks, arrays: Mapping[str, Any], data: Inputs
+    settings: Settings, networks: Networks, arrays: ModelArrays, data: Inputs
 ) -> dict[str, Any]:
     """Of the background, from the training period; of the latent, from the validation period."""
     rank = settings.assimilation.rank

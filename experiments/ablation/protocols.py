@@ -155,7 +155,7 @@ def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
     if networks.autoencoder is None:
         return data.standardised(STATE, frames)
     run = jax.jit(lambda arrays, inputs: encode(networks, arrays, inputs))
-    arrays = dict(subject.model.arrays)
+    arrays = subject.model.arrays
     parts = [frames[i : i + ENCODED] for i in range(0, len(frames), ENCODED)]
     return np.concatenate(
         [np.asarray(run(arrays, {n: data.standardised(n, p) for n in names})) for p in parts]

@@ -51,12 +51,13 @@ def cases() -> list[LorenzCase]:
             f"the model in {LORENZ.value} is not one of Lorenz-63: set --lorenz to what "
             "configs/lorenz63.py trained"
         )
+    assert model.arrays.prior is not None
     state = model.statistics["state"]
     return lorenz_cases(
-        ScorePrior(model.arrays["score"], model.networks.score, model.networks.schedule),
-        model.arrays["prior"],
+        ScorePrior(model.arrays.score, model.networks.score, model.networks.schedule),
+        model.arrays.prior,
         np.asarray(state.coefficients, np.float64)[0, 0, 0],
-        np.asarray(model.arrays["std"], np.float64),
+        np.asarray(model.arrays.std, np.float64),
     )
 
 

@@ -74,7 +74,7 @@ def optimal_interpolation_of(
             model.channels,
             data.archive.times[frames],
             climate=climate.mean(axis=0),
-            std=np.asarray(model.arrays["std"]),
+            std=np.asarray(model.arrays.std),
         )
         for o in observations
     ]

@@ -35,7 +35,7 @@ def score(
 ) -> dict[str, Any]:
     """All scores of all systems: see docs/verification.md for what stands where."""
     grid = data.archive.grid
-    weights, std = grid.area_weights(), np.asarray(model.arrays["std"])
+    weights, std = grid.area_weights(), np.asarray(model.arrays.std)
     scores: dict[str, Any] = {
         "levels": [c.level for c in model.channels],
         "variables": [c.variable for c in model.channels],

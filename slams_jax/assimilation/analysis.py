@@ -184,7 +184,7 @@ def _pose(
             model.channels,
             times,
             climate=climate.mean(axis=0),
-            std=np.asarray(model.arrays["std"]),
+            std=np.asarray(model.arrays.std),
             state_error=error if model.networks.autoencoder else None,
         )
         for o in observations
@@ -217,7 +217,7 @@ def _draw(
     )
     store = None
     if keep is not None:
-        name = identity(recipe, key, dict(model.arrays), problem.climate, streams)
+        name = identity(recipe, key, model.arrays, problem.climate, streams)
         store = MemberStore(Path(keep), (members, *problem.climate.shape), name)
     analyse = compiled_analysis(recipe)
     arguments = placed_arguments(model, recipe.mesh, key, problem.climate, streams)

@@ -7,7 +7,7 @@ z by the reverse SDE of the guided denoiser, the innovations taken through the d
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from slams_jax.aliases import Denoiser, PRNGKey, Trajectory
 from slams_jax.diffusion import DrawInfo, SamplerConfig, guide, sample_ensemble, sample_with_info
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.mesh import MEMBER, SPACE, in_bands, place, split, whole
-from slams_jax.models.model import Model, Networks, decode, trajectory_prior
+from slams_jax.models.model import Model, ModelArrays, Networks, decode, trajectory_prior
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Stream, whitened_innovations
 
@@ -61,7 +61,7 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
     def analyse(
         first: Int[Array, ""],
         key: PRNGKey,
-        arrays: Mapping[str, Any],
+        arrays: ModelArrays,
         climate: Trajectory,
         streams: tuple[Stream, ...],
     ) -> tuple[Members, DrawInfo]:
@@ -86,7 +86,7 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
 
 def _posterior(
     recipe: Recipe,
-    arrays: Mapping[str, Any],
+    arrays: ModelArrays,
     climate: Trajectory,
     streams: tuple[Stream, ...],
 ) -> tuple[Denoiser, Callable[[Array], Trajectory]]:
@@ -95,7 +95,8 @@ def _posterior(
     Both read the ambient mesh.
     """
     networks = recipe.networks
-    prior = trajectory_prior(networks, arrays["score"], recipe.window_chunk, remat=recipe.remat)
+    assert arrays.prior is not None
+    prior = trajectory_prior(networks, arrays.score, recipe.window_chunk, remat=recipe.remat)
 
     def to_state(latent: Array) -> Trajectory:
         return split(decode(networks, arrays, latent) + climate, None, SPACE)
@@ -107,7 +108,7 @@ def _posterior(
         prior,
         innovations if streams else None,
         networks.schedule,
-        covariance=arrays["prior"].posterior,
+        covariance=arrays.prior.posterior,
         **dataclasses.asdict(recipe.guidance),
     )
     return posterior, to_state
@@ -118,11 +119,10 @@ def placed_arguments(
 ) -> tuple[Any, ...]:
     """The arguments of `compiled_analysis` after `first`: networks whole, fields in bands."""
     bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
-    networks = {name: value for name, value in model.arrays.items() if name != "prior"}
-    prior = {"prior": place(model.arrays["prior"], mesh, bands)}
+    networks = place(model.arrays._replace(prior=None), mesh, whole)
     return (
         place(key, mesh, whole),
-        place(networks, mesh, whole) | prior,
+        networks._replace(prior=place(model.arrays.prior, mesh, bands)),
         place(climate, mesh, bands),
         place(streams, mesh, bands),
     )

@@ -16,7 +16,7 @@ from slams_jax.data.channels import stack_channels
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
-from slams_jax.models.model import Model, Networks, encode, residual
+from slams_jax.models.model import Model, ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Identity, Stream, make_stream
 
@@ -43,7 +43,7 @@ def background_stream(model: Model, background: xr.Dataset) -> Stream:
     values = stack_channels(background, model.channels) - bias
     ratio = np.mean((model.increment_error / np.asarray(covariance.std)) ** 2)
     covariance = dataclasses.replace(covariance, nugget=jnp.asarray(ratio, jnp.float32))
-    std = np.broadcast_to(np.asarray(model.arrays["std"]), covariance.std.shape)
+    std = np.broadcast_to(np.asarray(model.arrays.std), covariance.std.shape)
     return make_stream("background", values, Identity(), covariance, scale=std)
 
 
@@ -60,9 +60,7 @@ def unresolved(
     """
     if model.networks.autoencoder is None:
         return np.zeros_like(climate)
-    scaled = (stack_channels(background, model.channels) - climate) / np.asarray(
-        model.arrays["std"]
-    )
+    scaled = (stack_channels(background, model.channels) - climate) / np.asarray(model.arrays.std)
     missing = ~np.isfinite(scaled)
     rest = _on_frames(residual, model, np.where(missing, 0.0, scaled), mesh)
     return np.where(missing, 0.0, rest)
@@ -92,7 +90,7 @@ def latent_stream(
 
 
 def _on_frames(
-    function: Callable[[Networks, dict[str, Any], Any], Array],
+    function: Callable[[Networks, ModelArrays, Any], Array],
     model: Model,
     frames: Any,
     mesh: Mesh,
@@ -101,9 +99,7 @@ def _on_frames(
     frames = place(frames, mesh, in_bands(mesh, model.grid.shape))
     with jax.set_mesh(mesh):
         return to_host(
-            _compiled_function(function, model.networks)(
-                place(dict(model.arrays), mesh, whole), frames
-            )
+            _compiled_function(function, model.networks)(place(model.arrays, mesh, whole), frames)
         )
 
 
@@ -111,7 +107,7 @@ def _on_frames(
 def _compiled_function(function: Callable, networks: Networks):
     """`function` of one model, compiled; the `COMPILED` used last are kept."""
 
-    def run(arrays: dict[str, Any], frames: Any) -> Array:
+    def run(arrays: ModelArrays, frames: Any) -> Array:
         frames = jax.tree.map(lambda x: split(x, DATA, SPACE), frames)
         return function(networks, arrays, frames)
 

@@ -1,13 +1,22 @@
 """Trained models: networks as pure functions, parameters, statistics, and how they are saved."""
 
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.model import Model, Networks, decode, encode, residual, trajectory_prior
+from slams_jax.models.model import (
+    Model,
+    ModelArrays,
+    Networks,
+    decode,
+    encode,
+    residual,
+    trajectory_prior,
+)
 from slams_jax.models.saved import load_model
 from slams_jax.models.score import ScoreConfig
 
 __all__ = [
     "AutoencoderConfig",
     "Model",
+    "ModelArrays",
     "Networks",
     "ScoreConfig",
     "decode",

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from slams_jax.errors import RunError
 from slams_jax.models import autoencoder
 from slams_jax.models.autoencoder import STATE
-from slams_jax.models.model import Networks, encode, residual
+from slams_jax.models.model import ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
 
 # Indices into the time axis -> standardised fields at these times, by name.
@@ -23,13 +23,13 @@ BATCH = 64  # frames at a time
 
 
 def raw_latents(
-    networks: Networks, arrays: Mapping[str, Any], read: Reader, count: int, path: Path
+    networks: Networks, arrays: ModelArrays, read: Reader, count: int, path: Path
 ) -> Frames:
     """Clean codes E({"state": x}) of all `count` frames, not standardised, memory-mapped at `path`.
 
     Args:
         networks: with an autoencoder.
-        arrays: its `autoencoder` and `model_state`.
+        arrays: with its parameters.
         read: gives at least the state.
         count: length of the time axis.
         path: an .npy file, written anew.
@@ -39,7 +39,7 @@ def raw_latents(
     """
     assert networks.autoencoder is not None
     function = functools.partial(
-        autoencoder.encode, networks.autoencoder, arrays["autoencoder"], arrays["model_state"]
+        autoencoder.encode, networks.autoencoder, arrays.autoencoder, arrays.model_state
     )
     clean = lambda index: {STATE: read(index)[STATE]}
     shape = (count, *networks.frame_shape)
@@ -76,7 +76,7 @@ def latent_scales(
 
 def reconstruction_error(
     networks: Networks,
-    arrays: Mapping[str, Any],
+    arrays: ModelArrays,
     read: Reader,
     frames: np.ndarray,
     weights: Float[np.ndarray, "lat lon"],
@@ -94,7 +94,7 @@ def reconstruction_error(
         beside: name of a field (the background) whose own reconstruction error is taken off: what
             is wrong when that field tells what the autoencoder cannot represent.
     """
-    std = np.asarray(arrays["std"])
+    std = np.asarray(arrays.std)
 
     def missed(x: jax.Array) -> jax.Array:
         return residual(networks, arrays, jnp.where(jnp.isfinite(x), x, 0.0))
@@ -111,7 +111,7 @@ def reconstruction_error(
 
 def latent_errors(
     networks: Networks,
-    arrays: Mapping[str, Any],
+    arrays: ModelArrays,
     read: Reader,
     frames: np.ndarray,
     names: tuple[str, ...],

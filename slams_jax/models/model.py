@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -15,7 +15,7 @@ from slams_jax.grid import Grid
 from slams_jax.models import autoencoder, score
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.score import ScoreConfig
-from slams_jax.observe import Separable
+from slams_jax.observe import PriorCovariance, Separable
 from slams_jax.schema import Channel
 
 
@@ -36,6 +36,28 @@ class Networks:
         return self.autoencoder.latent_shape(self.shape)
 
 
+class ModelArrays(NamedTuple):
+    """The arrays that a model computes with, a pytree.
+
+    Attributes:
+        std: standard deviation of each channel of the state, in its units.
+        score: parameters of the score network; None before it is trained.
+        prior: covariance of what is diffused; None likewise.
+        autoencoder: parameters of the autoencoder; None, as all below, without one.
+        model_state: its mutable collections.
+        latent_mean: of each latent channel.
+        latent_std: of each latent channel.
+    """
+
+    std: Float[Array, " channel"]
+    score: Params | None = None
+    prior: PriorCovariance | None = None
+    autoencoder: Params | None = None
+    model_state: Params | None = None
+    latent_mean: Float[Array, " latent"] | None = None
+    latent_std: Float[Array, " latent"] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A trained model and all that it needs to be used; `load_model` reads one.
@@ -44,9 +66,7 @@ class Model:
         networks: the static configuration.
         grid: of the state.
         channels: of the state.
-        arrays: parameters and statistics: `score`, `autoencoder` and `model_state` (parameters);
-            `std` (channel) of the state; `latent_mean`, `latent_std` (latent channel); `prior`,
-            the `PriorCovariance` of what is diffused.
+        arrays: parameters, scales and prior covariance.
         statistics: climatology and standard deviation of each input field, by name.
         state_error: standard deviation of the reconstruction D(E(x)) - x, in the units of each
             channel; zero without autoencoder, the default.
@@ -60,7 +80,7 @@ class Model:
     networks: Networks
     grid: Grid
     channels: tuple[Channel, ...]
-    arrays: Mapping[str, Any]
+    arrays: ModelArrays
     statistics: Mapping[str, Statistics]
     state_error: Float[np.ndarray, " #channel"] = dataclasses.field(
         default_factory=lambda: np.zeros(1, np.float32)
@@ -73,39 +93,44 @@ class Model:
     latent_inputs: tuple[str, ...] = ()
 
 
-def encode(networks: Networks, arrays: Mapping[str, Any], inputs: Mapping[str, Array]) -> Array:
+def encode(networks: Networks, arrays: ModelArrays, inputs: Mapping[str, Array]) -> Array:
     """Standardised fields -> standardised latents (time, lat, lon, channel); pure."""
     assert networks.autoencoder is not None
-    z = autoencoder.encode(
-        networks.autoencoder, arrays["autoencoder"], arrays["model_state"], inputs
-    )
-    mean, std = (arrays[n][None, None, None, :] for n in ("latent_mean", "latent_std"))
+    z = autoencoder.encode(networks.autoencoder, arrays.autoencoder, arrays.model_state, inputs)
+    mean, std = _latent_scales(arrays)
     return (z - mean) / std
 
 
 def decode(
     networks: Networks,
-    arrays: Mapping[str, Any],
+    arrays: ModelArrays,
     latent: Float[Array, "time latent_lat latent_lon latent"],
 ) -> Trajectory:
     """Standardised latents -> state as an anomaly in physical units (add the climate); pure."""
     scaled = latent
     if networks.autoencoder is not None:
-        mean, std = (arrays[n][None, None, None, :] for n in ("latent_mean", "latent_std"))
+        mean, std = _latent_scales(arrays)
         scaled = autoencoder.decode(
             networks.autoencoder,
-            arrays["autoencoder"],
-            arrays["model_state"],
+            arrays.autoencoder,
+            arrays.model_state,
             latent * std + mean,
             networks.shape,
         )
-    return scaled * arrays["std"][None, None, None, :]
+    return scaled * arrays.std[None, None, None, :]
 
 
-def residual(networks: Networks, arrays: Mapping[str, Any], states: Trajectory) -> Trajectory:
+def _latent_scales(arrays: ModelArrays) -> tuple[Array, Array]:
+    """Mean and standard deviation of the latent channels, for (time, lat, lon, channel)."""
+    assert arrays.latent_mean is not None
+    assert arrays.latent_std is not None
+    return arrays.latent_mean[None, None, None, :], arrays.latent_std[None, None, None, :]
+
+
+def residual(networks: Networks, arrays: ModelArrays, states: Trajectory) -> Trajectory:
     """x - D(E(x)) of standardised states, in physical units: what the latent cannot represent."""
     rebuilt = decode(networks, arrays, encode(networks, arrays, {autoencoder.STATE: states}))
-    return states * arrays["std"][None, None, None, :] - rebuilt
+    return states * arrays.std[None, None, None, :] - rebuilt
 
 
 def trajectory_prior(

@@ -14,7 +14,7 @@ from slams_jax.diffusion import CosineSchedule
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.model import Model, Networks
+from slams_jax.models.model import Model, ModelArrays, Networks
 from slams_jax.models.score import ScoreConfig
 from slams_jax.observe import PriorCovariance, Separable
 from slams_jax.schema import Channel
@@ -51,18 +51,19 @@ def load_model(directory: str | Path) -> Model:
         )
     params, _, statistics, metadata = restore_model(directory / "score")
     about = metadata["model"]
-    arrays = {
-        "score": params,
-        "std": statistics["fields"]["state"]["std"],
-        "prior": _prior(statistics["prior"]),
-    }
+    arrays = ModelArrays(
+        std=statistics["fields"]["state"]["std"], score=params, prior=_prior(statistics["prior"])
+    )
     encoder = None
     if about["autoencoder"] is not None:
         encoder = AutoencoderConfig(**_tuples(about["autoencoder"]))
-        arrays["autoencoder"], arrays["model_state"], _, _ = restore_model(
-            directory / "autoencoder"
+        weights, model_state, _, _ = restore_model(directory / AUTOENCODER)
+        arrays = arrays._replace(
+            autoencoder=weights,
+            model_state=model_state,
+            latent_mean=statistics["latent_mean"],
+            latent_std=statistics["latent_std"],
         )
-        arrays |= {n: statistics[n] for n in ("latent_mean", "latent_std")}
     grid = Grid.of(about["grid"]["latitude"], about["grid"]["longitude"])
     networks = Networks(
         CosineSchedule(**about["schedule"]),

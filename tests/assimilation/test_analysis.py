@@ -138,7 +138,7 @@ def test_without_input_it_is_a_draw_from_the_prior(latent, latent_model, state_m
     key = jax.random.key(5)
     analysis = assimilate(model, None, [], members=2, key=key, times=TIMES, sampler=FEW)
     networks = model.networks
-    prior = trajectory_prior(networks, model.arrays["score"])
+    prior = trajectory_prior(networks, model.arrays.score)
     shape = (len(TIMES), *networks.frame_shape)
     for i in range(2):
         member = jax.random.fold_in(key, i)
@@ -386,8 +386,8 @@ def test_evaluations_are_counted_right(rule, derivatives, at_most, state_model, 
 
 
 def test_members_that_diverge_are_named(state_model):
-    broken = jax.tree.map(lambda x: x * jnp.nan, state_model.arrays["score"])
-    model = dataclasses.replace(state_model, arrays={**state_model.arrays, "score": broken})
+    broken = jax.tree.map(lambda x: x * jnp.nan, state_model.arrays.score)
+    model = dataclasses.replace(state_model, arrays=state_model.arrays._replace(score=broken))
     with pytest.raises(
         RunError,
         match=r"members \[0, 1\] of 2 are not finite from diffusion time t = 0.955: take more",

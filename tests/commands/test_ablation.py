@@ -137,7 +137,7 @@ def test_released_targets_of_latents_hold_the_modalities(found):
     assert target.shape == (6, *both.model.networks.frame_shape)
     # Without the modalities the code of the same model is another one.
     states = jnp.asarray(both.data.standardised("state", frames))
-    only = encode(both.model.networks, dict(both.model.arrays), {"state": states})
+    only = encode(both.model.networks, both.model.arrays, {"state": states})
     assert np.abs(np.asarray(only) - target).max() > 1e-3
 
 

@@ -41,7 +41,8 @@ def save(model, directory):
         covariance, bias = pair
         return {**{k: np.asarray(v) for k, v in vars(covariance).items()}, "bias": bias}
 
-    prior = model.arrays["prior"]
+    arrays = model.arrays
+    prior = arrays.prior
     frame = {k: np.asarray(v) for k, v in vars(prior.frame).items()}
     statistics = {
         "fields": {name: s._asdict() for name, s in model.statistics.items()},
@@ -51,12 +52,12 @@ def save(model, directory):
         "latent_error": error(model.latent_error),
         "prior": {"frame": frame, "lags": np.asarray(prior.lags)},
     }
-    statistics |= {n: model.arrays[n] for n in ("latent_mean", "latent_std") if n in model.arrays}
+    if model.networks.autoencoder is not None:
+        statistics |= {"latent_mean": arrays.latent_mean, "latent_std": arrays.latent_std}
     about = describe(model.networks, model.grid, model.channels, model.latent_inputs)
-    stages = {"score": (model.arrays["score"], {}, {"model": about}, statistics)}
-    if "autoencoder" in model.arrays:
-        arrays = model.arrays
-        stages["autoencoder"] = (arrays["autoencoder"], arrays["model_state"], {}, None)
+    stages = {"score": (arrays.score, {}, {"model": about}, statistics)}
+    if model.networks.autoencoder is not None:
+        stages["autoencoder"] = (arrays.autoencoder, arrays.model_state, {}, None)
     for stage, (params, model_state, metadata, kept) in stages.items():
         checkpoints = Checkpoints(
             directory / stage, run={}, metadata=json.loads(json.dumps(metadata)), statistics=kept
@@ -75,7 +76,7 @@ def test_a_saved_model_is_read_as_it_was(latent, tmp_path):
     hash(loaded.networks)
     ours, theirs = (
         (
-            dict(m.arrays),
+            m.arrays,
             dict(m.statistics),
             m.state_error,
             m.increment_error,
@@ -102,13 +103,11 @@ def test_decode_undoes_the_scaling_of_encode(model):
     x = jnp.asarray(states(2))
     z = encode(model.networks, model.arrays, {"state": x})
     assert z.shape == (2, *model.networks.frame_shape)
-    twice = {
-        **model.arrays,
-        "latent_mean": model.arrays["latent_mean"] + 1.0,
-        "latent_std": 2.0 * model.arrays["latent_std"],
-    }
+    twice = model.arrays._replace(
+        latent_mean=model.arrays.latent_mean + 1.0, latent_std=2.0 * model.arrays.latent_std
+    )
     other = encode(model.networks, twice, {"state": x})
-    mean, std = (np.asarray(model.arrays[n]) for n in ("latent_mean", "latent_std"))
+    mean, std = (np.asarray(getattr(model.arrays, n)) for n in ("latent_mean", "latent_std"))
     expected = (np.asarray(z) * std + mean - (mean + 1.0)) / (2.0 * std)
     np.testing.assert_allclose(other, expected, atol=1e-5)
     np.testing.assert_allclose(
@@ -135,8 +134,8 @@ def test_the_residual_is_what_decoding_lacks(model):
 
 def test_the_prior_is_the_network_over_windows(model):
     x = jax.random.normal(jax.random.key(0), (5, *model.networks.frame_shape))
-    prior = jax.jit(trajectory_prior(model.networks, model.arrays["score"]))
-    chunked = jax.jit(trajectory_prior(model.networks, model.arrays["score"], 1))
+    prior = jax.jit(trajectory_prior(model.networks, model.arrays.score))
+    chunked = jax.jit(trajectory_prior(model.networks, model.arrays.score, 1))
     t = jnp.float32(0.4)
     np.testing.assert_allclose(prior(x, t), chunked(x, t), atol=1e-5)
     # Frames two apart are seen together, frames four apart are not.
@@ -156,7 +155,7 @@ def test_raw_latents_are_the_codes_of_every_frame(model, tmp_path):
     path = tmp_path / "latents.npy"
     raw = estimate.raw_latents(model.networks, model.arrays, reader(fields), count, path)
     z = encode(model.networks, model.arrays, {"state": jnp.asarray(fields["state"])})
-    mean, std = (np.asarray(model.arrays[n]) for n in ("latent_mean", "latent_std"))
+    mean, std = (np.asarray(getattr(model.arrays, n)) for n in ("latent_mean", "latent_std"))
     np.testing.assert_allclose((raw - mean) / std, z, atol=1e-4)
     np.testing.assert_array_equal(np.load(path), raw)
 

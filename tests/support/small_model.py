@@ -9,7 +9,7 @@ from slams_jax.diffusion import CosineSchedule
 from slams_jax.grid import Grid
 from slams_jax.models import autoencoder, score
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.model import Model, Networks
+from slams_jax.models.model import Model, ModelArrays, Networks
 from slams_jax.models.score import ScoreConfig
 from slams_jax.observe import PriorCovariance, Separable, fit_separable
 from slams_jax.schema import channels_of
@@ -39,24 +39,25 @@ def tiny_model(*, latent: bool, network: float = 0.05) -> Model:
     key_score, key_encoder, key_last = jax.random.split(jax.random.key(0), 3)
     rng = np.random.default_rng(1)
     encoder, width = None, len(CHANNELS)
-    arrays = {"std": jnp.asarray(STD)}
+    arrays = ModelArrays(std=jnp.asarray(STD))
     if latent:
         width = 4
         inputs = (("state", 3), ("background", 3))
         encoder = AutoencoderConfig(3, inputs, width, compression=2, width=8, blocks=1)
         states = rng.standard_normal((20, *GRID.shape, 3)).astype(np.float32)
         params, model_state = autoencoder.init(encoder, key_encoder, GRID.shape, states=states)
-        arrays |= {
-            "autoencoder": _perturbed(params, key_last, 0.1),
-            "model_state": model_state,
-            "latent_mean": jnp.full((width,), 0.2),
-            "latent_std": jnp.full((width,), 1.1),
-        }
+        arrays = arrays._replace(
+            autoencoder=_perturbed(params, key_last, 0.1),
+            model_state=model_state,
+            latent_mean=jnp.full((width,), 0.2),
+            latent_std=jnp.full((width,), 1.1),
+        )
     config = ScoreConfig(window=3, channels=width, widths=(8,), blocks=1, embedding=8)
     networks = Networks(CosineSchedule(), config, encoder, GRID.shape)
     params = score.init(config, key_score, networks.frame_shape[:2])
-    arrays["score"] = _perturbed(params, key_last, network)
-    arrays["prior"] = white_prior(networks.frame_shape)
+    arrays = arrays._replace(
+        score=_perturbed(params, key_last, network), prior=white_prior(networks.frame_shape)
+    )
     latent_error = rng.standard_normal((30, *networks.frame_shape)).astype(np.float32)
     return Model(
         networks,
