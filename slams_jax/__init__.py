@@ -1,32 +1,34 @@
 """Score-based latent data assimilation in JAX.
 
 The front door is `assimilate`; the rooms behind it (`data`, `observe`, `diffusion`, `training`,
-`verify`, ...) are for use on their own.
+`verify`, ...) are for use on their own. Each name is imported when it is first used; `__init__.pyi`
+says from where.
 """
 
-from slams_jax.assimilation import ComputeConfig, Observations, assimilate, fit_inflation
-from slams_jax.diffusion import CosineSchedule, GuidanceConfig, SamplerConfig, preset
-from slams_jax.errors import InputError, RunError
-from slams_jax.grid import Grid
-from slams_jax.models import Model, load_model
-from slams_jax.readers import open_dataset, read_stations
+import ast
+import importlib
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "ComputeConfig",
-    "CosineSchedule",
-    "Grid",
-    "GuidanceConfig",
-    "InputError",
-    "Model",
-    "Observations",
-    "RunError",
-    "SamplerConfig",
-    "assimilate",
-    "fit_inflation",
-    "load_model",
-    "open_dataset",
-    "preset",
-    "read_stations",
-]
+_HOMES = {
+    alias.name: node.module or ""
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text()).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOMES[name] == __name__:
+        return importlib.import_module(f"{__name__}.{name}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 
 from slams_jax.errors import InputError
 from slams_jax.verify.metrics import spread_skill
@@ -59,6 +58,8 @@ def fit_inflation(
     Raises:
         InputError: bounds that do not hold one.
     """
+    from scipy.optimize import brentq  # slow to import
+
     low, high = bounds
     if not 0 < low < 1 < high:
         raise InputError(f"bounds of the inflation must be positive and hold 1, got {bounds}")

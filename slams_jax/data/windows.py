@@ -2,13 +2,15 @@
 
 import mmap
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 
 from slams_jax.errors import InputError, RunError
 from slams_jax.readers.periods import check_times
+
+if TYPE_CHECKING:
+    import grain
 
 Batch = dict[str, np.ndarray]
 
@@ -100,7 +102,7 @@ def window_loader(
     transform: Callable[[Batch], Batch] | None = None,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> grain.DatasetIterator:
+) -> "grain.DatasetIterator":
     """Batches of windows of `arrays`.
 
     The order depends on `seed` alone. `get_state()` and `set_state()` of the result resume it with
@@ -126,6 +128,8 @@ def window_loader(
     Raises:
         InputError: arrays of different lengths, no window that fits, or numbers out of range.
     """
+    import grain  # slow to import
+
     if not arrays:
         raise InputError("no arrays to take windows from")
     sizes = {name: int(array.shape[0]) for name, array in arrays.items()}

@@ -1,11 +1,14 @@
 """What a declared fill value takes out of a field, and whether that can be right."""
 
+import logging
+
 import numpy as np
 import xarray as xr
-from absl import logging
 
 from slams_jax.errors import InputError
 from slams_jax.schema import VARIABLES
+
+LOG = logging.getLogger(__name__)
 
 LARGE = 0.1  # share of a field
 
@@ -49,7 +52,7 @@ def check_mask(
     share = float(missing.mean())
     if share == 0.0:
         return
-    logging.info("%s: %.1f%% of its first field is missing", source, 100 * share)
+    LOG.info("%s: %.1f%% of its first field is missing", source, 100 * share)
     present, counts = np.unique(field[~missing], return_counts=True)
     if share <= LARGE or missing.sum() <= counts.max(initial=0):
         return

@@ -19,13 +19,11 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
-from orbax.checkpoint import checkpoint_managers
 
 from slams_jax.errors import Diverged, InputError, RunError
 from slams_jax.training import arrays
@@ -33,6 +31,9 @@ from slams_jax.training.arrays import Damage, Nested
 from slams_jax.training.chatter import without_chatter
 from slams_jax.training.devices import is_writer, wait_for_all
 from slams_jax.training.records import first_difference, record_digest
+
+if TYPE_CHECKING:  # slow to import, and configures logging: where it is used
+    import orbax.checkpoint as ocp
 
 LOG = logging.getLogger(__name__)
 
@@ -51,8 +52,11 @@ class Restored(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Newest(checkpoint_managers.PreservationPolicy):
-    """Keeps the newest `count` checkpoints, and the newest whose step is a multiple of `every`."""
+class _Newest:
+    """A `PreservationPolicy` of orbax.
+
+    Keeps the newest `count` checkpoints, and the newest whose step is a multiple of `every`.
+    """
 
     count: int
     every: int
@@ -170,8 +174,10 @@ class Checkpoints:
         return {**items, "statistics": self._statistics}
 
     def _write(
-        self, manager: ocp.CheckpointManager, step: int, items: Nested, extra: Mapping[str, Any]
+        self, manager: "ocp.CheckpointManager", step: int, items: Nested, extra: Mapping[str, Any]
     ) -> None:
+        import orbax.checkpoint as ocp
+
         record = {
             "format": FORMAT,
             "step": step,
@@ -284,7 +290,9 @@ def _require_same(theirs: Any, ours: Any, directory: Path) -> None:
 
 def _manager(
     directory: Path, folder: str, *, keep: "_Newest | None" = None, read_only: bool = False
-) -> ocp.CheckpointManager:
+) -> "ocp.CheckpointManager":
+    import orbax.checkpoint as ocp
+
     options = ocp.CheckpointManagerOptions(
         read_only=read_only,
         create=not read_only,
@@ -295,8 +303,10 @@ def _manager(
     return ocp.CheckpointManager(directory / FOLDER / folder, options=options)
 
 
-def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def _read_record(manager: "ocp.CheckpointManager", step: int) -> dict[str, Any]:
     """The record of a step; raises Damage."""
+    import orbax.checkpoint as ocp
+
     try:
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
         record = dict(manager.restore(step, args=args)["record"])
@@ -309,8 +319,10 @@ def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     return record
 
 
-def _read(manager: ocp.CheckpointManager, step: int, names: tuple[str, ...]) -> Restored:
+def _read(manager: "ocp.CheckpointManager", step: int, names: tuple[str, ...]) -> Restored:
     """The items of a step, verified; raises Damage."""
+    import orbax.checkpoint as ocp
+
     record = _read_record(manager, step)
     described = {name: record["arrays"][name] for name in names}
     args = {name: ocp.args.StandardRestore(arrays.blank(d)) for name, d in described.items() if d}
@@ -338,7 +350,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _newest_good(
-    manager: ocp.CheckpointManager, names: tuple[str, ...], steps: Sequence[int] | None = None
+    manager: "ocp.CheckpointManager", names: tuple[str, ...], steps: Sequence[int] | None = None
 ) -> Restored | None:
     """The newest checkpoint that is whole, of all or of some steps; says what it skips.
 

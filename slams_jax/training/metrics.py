@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import RecordWriter
-from tensorboardX.summary import scalar
 
 from slams_jax.errors import Diverged
 from slams_jax.training.devices import is_writer
@@ -23,8 +19,6 @@ LOG = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
-EVENT, SESSION = event_pb2.Event, event_pb2.SessionLog  # type: ignore[attr-defined]
-FLUSH = 60.0  # seconds that TensorBoard may be behind
 
 
 class Running:
@@ -61,42 +55,6 @@ class Running:
         return {"count": self.count, "sums": dict(self.sums)}
 
 
-class Board:
-    """Scalars for TensorBoard, which forgets what it knows of the steps after `start`.
-
-    Written here and now: in the writer that tensorboardX offers for this, a thread does it, which
-    a full disk ends without a word, after which the run waits for it for ever.
-    """
-
-    def __init__(self, directory: Path, start: int):
-        directory.mkdir(exist_ok=True)
-        # Unlike the names that tensorboardX gives, no other within the second.
-        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-        self._file = RecordWriter(str(directory / name))
-        self._flushed = time.monotonic()
-        self._event(step=start + 1, file_version="brain.Event:2")
-        self._event(step=start + 1, session_log=SESSION(status=SESSION.START))
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add the scalars of `step`."""
-        for name, value in values.items():
-            self._event(step=step, summary=scalar(name, value))
-        if time.monotonic() - self._flushed > FLUSH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Put the file on disk."""
-        self._file.flush()
-        self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _event(self, **fields: Any) -> None:
-        self._file.write(EVENT(wall_time=time.time(), **fields).SerializeToString())
-
-
 class MetricsWriter:
     """One record a step, to a file of JSON lines and to TensorBoard.
 
@@ -104,6 +62,8 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: Path, start: int):
+        from slams_jax.training.board import Board  # imports torch where it is installed
+
         self._path = directory / METRICS_FILE
         kept = [json.dumps(r) + "\n" for r in read_metrics(self._path) if r["step"] <= start]
         temporary = self._path.with_suffix(".tmp")

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.spatial.distance
 from jaxtyping import Float
 
 from slams_jax.verify.points import AnyArray, Score
@@ -73,7 +72,9 @@ def energy_distance(
     x, y = (_vectors(np.asarray(a, np.float64)) for a in (sample, reference))
     if not (len(x) and len(y)):
         return np.nan
-    mean = lambda a, b: float(scipy.spatial.distance.cdist(a, b).mean())
+    from scipy.spatial.distance import cdist  # slow to import
+
+    mean = lambda a, b: float(cdist(a, b).mean())
     return float(np.sqrt(max(2.0 * mean(x, y) - mean(x, x) - mean(y, y), 0.0)))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float, Shaped
 
 from slams_jax.errors import InputError
@@ -108,6 +107,8 @@ def rank_histograms(
     Raises:
         InputError: names and panels differ in number, or no matplotlib.
     """
+    from scipy.stats import binom  # slow to import
+
     if len(names) != len(counts):
         raise InputError(f"{len(names)} names for {len(counts)} rank histograms")
     panels, bins = counts.shape
@@ -122,7 +123,7 @@ def rank_histograms(
         total = max(float(number.sum()), 1.0)
         axis.bar(np.arange(bins), number / total * bins, width=0.9, color="#56B4E9", zorder=2)
         n = max(round(float(size)), 1)
-        low, high = scipy.stats.binom.ppf([0.025, 0.975], n, 1 / bins) / n * bins
+        low, high = binom.ppf([0.025, 0.975], n, 1 / bins) / n * bins
         axis.axhspan(low, high, color="k", alpha=0.22, lw=0, zorder=3)
         axis.axhline(1.0, color="k", lw=1.0, zorder=4)
         axis.set_xlim(-0.6, bins - 0.4)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Float
 
 from slams_jax.errors import InputError
@@ -129,5 +129,5 @@ def _widening(number: int, block: int, memory: np.ndarray, confidence: float) ->
     seen = 1.0 + 2.0 * ((1.0 - within / block) * memory**within).sum(axis=0) - v * block / number
     tail = 0.5 + 0.5 * confidence
     freedom = np.maximum(number / v - 1.0, 2.0)
-    heavy = scipy.stats.t.ppf(tail, freedom) / scipy.stats.norm.ppf(tail)
+    heavy = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
     return np.sqrt(v / np.maximum(seen, 0.1)) * heavy

@@ -16,7 +16,7 @@ import pytest
 from slams_jax.data import window_loader
 from slams_jax.errors import Diverged, InputError, Preempted, RunError
 from slams_jax.storage import LOCK, locked
-from slams_jax.training import metrics, read_metrics, restore_run
+from slams_jax.training import board, metrics, read_metrics, restore_run
 from slams_jax.training.preemption import watched
 from support.training_problem import assert_same, data, loader, loss_fn, optimiser, train, validate
 
@@ -203,7 +203,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(straight, tmp_path, monk
 
             monkeypatch.setattr(metrics.MetricsWriter, "write", write)
         elif place == "board":
-            monkeypatch.setattr(metrics.RecordWriter, "write", refuse)
+            monkeypatch.setattr(board.RecordWriter, "write", refuse)
         else:
             monkeypatch.setattr(ocp.CheckpointManager, "save", refuse_as_tensorstore)
 

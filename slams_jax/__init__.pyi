@@ -1,0 +1,32 @@
+from slams_jax import assimilation as assimilation
+from slams_jax import baselines as baselines
+from slams_jax import data as data
+from slams_jax import diffusion as diffusion
+from slams_jax import dynamics as dynamics
+from slams_jax import errors as errors
+from slams_jax import grid as grid
+from slams_jax import models as models
+from slams_jax import networks as networks
+from slams_jax import observe as observe
+from slams_jax import readers as readers
+from slams_jax import reference_problems as reference_problems
+from slams_jax import schema as schema
+from slams_jax import training as training
+from slams_jax import verify as verify
+from slams_jax.assimilation import ComputeConfig as ComputeConfig
+from slams_jax.assimilation import Observations as Observations
+from slams_jax.assimilation import assimilate as assimilate
+from slams_jax.assimilation import fit_inflation as fit_inflation
+from slams_jax.diffusion import CosineSchedule as CosineSchedule
+from slams_jax.diffusion import GuidanceConfig as GuidanceConfig
+from slams_jax.diffusion import SamplerConfig as SamplerConfig
+from slams_jax.diffusion import preset as preset
+from slams_jax.errors import InputError as InputError
+from slams_jax.errors import RunError as RunError
+from slams_jax.grid import Grid as Grid
+from slams_jax.models import Model as Model
+from slams_jax.models import load_model as load_model
+from slams_jax.readers import open_dataset as open_dataset
+from slams_jax.readers import read_stations as read_stations
+
+__version__: str
