@@ -14,6 +14,7 @@ import xarray as xr
 from slams_jax.errors import InputError, RunError, first_line
 from slams_jax.readers import remote
 from slams_jax.readers.grib import open_grib
+from slams_jax.readers.missing import without_default_fill
 
 PathLike = str | os.PathLike[str]
 Location = Path | str  # a file or store here, or the URL of a store
@@ -52,12 +53,21 @@ def expand_paths(path: PathLike | Sequence[PathLike]) -> list[Location]:
         text = os.path.expanduser(os.fspath(item))
         if os.path.exists(text):
             paths.append(Path(text))
-        elif glob.has_magic(text) and (found := sorted(glob.glob(text))):
+        elif glob.has_magic(text) and (found := sorted(glob.glob(_below_folders(text)))):
             paths.extend(Path(f) for f in found)
         else:
             what = "matches no file" if glob.has_magic(text) else "no such file or directory"
             raise InputError(f"{text}: {what}: check the path")
     return list(dict.fromkeys(paths))
+
+
+def _below_folders(pattern: str) -> str:
+    """`pattern` with the folders that there are taken by name: `run[1]/*.nc` is in `run[1]`."""
+    folder = Path(pattern).parent
+    while not folder.exists():
+        folder = folder.parent
+    rest = str(Path(pattern).relative_to(folder))
+    return os.path.join(glob.escape(str(folder)), rest)
 
 
 def is_store(path: Location) -> bool:
@@ -131,9 +141,12 @@ def open_file(
 def _open(path: Location, engine: str, options: dict[str, Any]) -> xr.Dataset:
     if engine == "cfgrib":
         return open_grib(Path(path), **options)
-    if isinstance(path, str):
-        return xr.open_dataset(remote.open_store(path), engine="zarr", **options)  # pyright: ignore[reportArgumentType]
-    return xr.open_dataset(path, engine=engine, **options)
+    if engine != "zarr":
+        return xr.open_dataset(path, engine=engine, **options)
+    store: Any = remote.open_store(path) if isinstance(path, str) else path
+    options = {k: v for k, v in options.items() if k != "decode_times"}
+    raw = xr.open_dataset(store, engine="zarr", decode_cf=False, **options)
+    return xr.decode_cf(without_default_fill(raw), decode_times=False)
 
 
 def _unreadable(path: Location, engine: str, reason: str) -> str:

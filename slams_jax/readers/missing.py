@@ -9,8 +9,32 @@ from slams_jax.errors import InputError
 from slams_jax.schema import VARIABLES
 
 LOG = logging.getLogger(__name__)
+<<<<<<< HEAD
 
+=======
+>>>>>>> 28d857c (Keep zeros of Zarr 2 stores, refuse fill values that are values and second GRIB messages)
 LARGE = 0.1  # share of a field
+
+
+def without_default_fill(dataset: xr.Dataset) -> xr.Dataset:
+    """A Zarr store, not yet decoded, whose arrays of format 2 do not take 0 for missing.
+
+    0 is what Zarr 2 writes for the `fill_value` of absent chunks when nothing else is said, and
+    xarray shows it as `_FillValue`: dry days would be missing. It counts as missing only where
+    `missing_value` says so too.
+    """
+    for variable in dataset.variables.values():
+        attributes = variable.attrs
+        of_format_2 = "serializer" not in variable.encoding
+        fill, missing = (attributes.get(k) for k in ("_FillValue", "missing_value"))
+        if of_format_2 and _is_zero(fill) and not _is_zero(missing):
+            del attributes["_FillValue"]
+    return dataset
+
+
+def _is_zero(fill: object) -> bool:
+    numbers = np.ravel(np.asarray(fill))
+    return numbers.dtype.kind in "iuf" and 0 in numbers
 
 
 def declared_fills(variable: xr.Variable) -> tuple[float, ...]:

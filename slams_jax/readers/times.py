@@ -95,9 +95,10 @@ def time_axis(dataset: xr.Dataset, dims: Sequence[Hashable], *, source: str) -> 
     of_time = [d for d in dims if meaning(d, dataset.variables.get(d)) is not None]
     long = [d for d in of_time if dataset.sizes[d] > 1]
     if len(long) > 1:
+        leads = [d for d in long if meaning(d, dataset.variables.get(d)) == LEAD]
         raise InputError(
             f"{source}: forecasts along {' and '.join(map(str, long))}: choose one lead time or "
-            f"one start, such as dataset.isel({long[-1]}=0), and write it again"
+            f"one start, such as dataset.isel({(leads or long)[0]}=0), and write it again"
         )
     dim = next(iter(long or of_time), None)
     single = tuple(d for d in of_time if d != dim)

@@ -210,10 +210,13 @@ def test_olr_twice_a_day_packed(engine, tmp_path):
 
 
 def grib(path, messages):
-    """Regular grids of 30 degrees; each message is (shortName, level or None, day, value)."""
+    """Regular grids of 30 degrees.
+
+    Each message is (edition, shortName, level or None, day, value) and perhaps further keys.
+    """
     eccodes = pytest.importorskip("eccodes")
     with path.open("wb") as file:
-        for edition, short, level, day, value in messages:
+        for edition, short, level, day, value, *more in messages:
             sample = "regular_ll_pl_grib2" if edition == 2 else "regular_ll_pl_grib1"
             handle = eccodes.codes_grib_new_from_samples(sample)
             keys = {
@@ -230,6 +233,7 @@ def grib(path, messages):
                 "typeOfLevel": "surface" if level is None else "isobaricInhPa",
                 "level": level or 0,
                 "shortName": short,
+                **(more[0] if more else {}),
             }
             for key, wanted in keys.items():
                 eccodes.codes_set(handle, key, wanted)
@@ -266,6 +270,34 @@ def test_grib_of_several_hypercubes(edition, tmp_path):
     with open_dataset(path, variables=["geopotential"], levels=[500]) as read:
         np.testing.assert_allclose(read.geopotential[0, 0, -1], 5e4, atol=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == before  # no index beside it
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_two_grib_messages_for_one_time_are_refused(edition, tmp_path):
+    """The 36 h forecast of the day before and the 12 h forecast of the day, both valid at 00 UTC."""
+    path = grib(
+        tmp_path / "twice.grib",
+        [
+            (edition, "t", 500, 0, 250.0, {"endStep": 36}),
+            (edition, "t", 500, 1, 260.0, {"endStep": 12}),
+            (edition, "t", 850, 1, 270.0, {"endStep": 12}),
+        ],
+    )
+    with pytest.raises(InputError, match=r"t appears twice at 2000-01-03T00:00, .* steps 12, 36"):
+        open_dataset(path)
+    copies = grib(tmp_path / "copies.grib", [(edition, "t", 500, 0, 250.0)] * 2)
+    with pytest.raises(InputError, match="t appears twice at 2000-01-01T12:00"):
+        open_dataset(copies)
+    ahead = [(edition, "t", 500, 0, 250.0 + step, {"endStep": step}) for step in (0, 6, 12)]
+    with open_dataset(grib(tmp_path / "steps.grib", ahead)) as read:
+        assert [str(t)[:13] for t in read.time.values[[0, 2]]] == ["2000-01-01T12", "2000-01-02T00"]
+        np.testing.assert_allclose(read.temperature[:, 0, -1, 0], [250, 256, 262], atol=0.01)
+
+
+def test_grib_of_one_model_level_is_refused(tmp_path):
+    path = grib(tmp_path / "a.grib", [(2, "t", 137, 0, 250.0, {"typeOfLevel": "hybrid"})])
+    with pytest.raises(InputError, match=r"vertical dimension hybrid .* is not a pressure"):
+        open_dataset(path)
 
 
 def test_bad_grib_gives_one_line(tmp_path, monkeypatch):

@@ -155,6 +155,54 @@ def test_longitudes_ascend_in_one_piece(file, read, order):
     assert order is None or tuple(indices) == order
 
 
+def test_folders_with_brackets_and_the_home_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "run[1]" / "days*"
+    folder.mkdir(parents=True)
+    (tmp_path / "run1").mkdir()
+    whole = gridded(6)
+    for part, name in ((slice(3), "a[1].nc"), (slice(3, 6), "a[2].nc")):
+        write(whole.isel(time=part), folder / name)
+    write(gridded(2, seed=7), tmp_path / "run1" / "a.nc")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in (
+        str(folder / "*.nc"),
+        "~/run[1]/days*/*.nc",
+        str(tmp_path / "run[[]*" / "d*" / "a*"),
+    ):
+        with open_dataset(given) as read:
+            np.testing.assert_array_equal(read.temperature, whole.temperature)
+    with open_dataset("~/run[1]/days*/a[2].nc") as read:
+        assert read.sizes["time"] == 3
+    with open_dataset(str(tmp_path / "run[0-9]" / "*.nc")) as read:
+        assert read.sizes["time"] == 2
+
+
+@pytest.mark.parametrize("units", ["degrees K", "kelvin", 1])
+def test_units_are_read_as_they_are_written(units, tmp_path):
+    dataset = gridded()
+    dataset.temperature.attrs["units"] = units
+    path = write(dataset, tmp_path / "a.nc")
+    if units == 1:
+        with pytest.raises(InputError, match="temperature has units '1', not 'K'"):
+            open_dataset(path)
+    else:
+        with open_dataset(path) as read:
+            np.testing.assert_array_equal(read.temperature, dataset.temperature)
+
+
+def test_pressures_in_kilopascal_and_humidity_with_units_of_one(tmp_path):
+    surface = gridded().isel(level=0, drop=True)
+    both = xr.Dataset(
+        {
+            "msl": (surface.temperature * 0.35).assign_attrs(units="kPa"),
+            "q": (surface.temperature / 1e5).assign_attrs(units=np.int32(1)),
+        }
+    )
+    with open_dataset(write(both, tmp_path / "a.nc")) as read:
+        np.testing.assert_allclose(read.mean_sea_level_pressure, both.msl * 1000, rtol=1e-6)
+        np.testing.assert_allclose(read.specific_humidity, both.q, rtol=1e-6)
+
+
 def test_levels_and_period_are_exact(tmp_path):
     dataset = gridded()
     path = write(dataset, tmp_path / "a.nc")

@@ -273,6 +273,36 @@ for values, units, what in (
     CORPUS.append(Bad(VARIABLES, what, _levels(values, units), "is not a pressure"))
 
 
+def _hybrid(folder):
+    attributes = {"units": "hPa", "long_name": "hybrid level at midpoints (1000*(A+B))"}
+    return opening(
+        state().assign_coords(level=("level", [500.0, 850.0, 1000.0], attributes)), folder
+    )
+
+
+def _numbered(folder):
+    return opening(state().assign_coords(level=("level", [135.0, 136.0, 137.0])), folder)
+
+
+def _versions(folder):
+    preliminary = state(seed=1)
+    both = xr.concat([state(), preliminary], xr.Variable("expver", [1, 5]))
+    return opening(both, folder)
+
+
+CORPUS += [
+    Bad(VARIABLES, "hybrid levels in hPa", _hybrid, "is not a pressure"),
+    Bad(VARIABLES, "numbers of model levels without units", _numbered, "is not a pressure"),
+    Bad(VARIABLES, "ERA5 and ERA5T that differ", _versions, "both versions have values"),
+    Bad(
+        VARIABLES,
+        "a dimension that is no part of a field",
+        lambda f: opening(state().expand_dims(quantile=3), f),
+        "its dimension quantile is not",
+    ),
+]
+
+
 # --- dimensions and coordinates -----------------------------------------------------------------
 GRIDS = "Grids"
 
@@ -393,6 +423,10 @@ CORPUS += [
         "ends .* before it starts",
     ),
     Bad(TIMES, "a period that is no dates", _times(slice(None), period=("a", "b")), "two dates"),
+    Bad(TIMES, "a period from now on", _times(slice(None), period=("now", "2300")), "two dates"),
+    Bad(
+        TIMES, "a period in decimal years", _times(slice(None), period=(2001.5, 2002)), "two dates"
+    ),
     Bad(TIMES, "a period of one date", _times(slice(None), period=("2001",)), "must be"),
 ]
 
@@ -421,6 +455,49 @@ CORPUS += [
         ("times beyond 2250", _numbers(np.arange(5) + 1e6, "days since 2001-01-01")),
         ("a time that is missing", _numbers([0, 1, np.nan, 3, 4], "days since 2001-01-01")),
     )
+]
+
+
+def _dated(**coordinates):
+    return lambda folder: opening(state().assign_coords(coordinates), folder)
+
+
+STARTS = ("time", data_samples.times(5), {"standard_name": "forecast_reference_time"})
+CORPUS += [
+    Bad(
+        TIMES,
+        "forecasts of several starts and lead times",
+        lambda f: opening(state().expand_dims(step=np.arange(2) * np.timedelta64(6, "h")), f),
+        "forecasts along",
+    ),
+    Bad(
+        TIMES,
+        "a time that may be the start of a forecast or its validity",
+        _dated(step=np.timedelta64(24, "h")),
+        "may be the start",
+    ),
+    Bad(TIMES, "the start of a forecast alone", _dated(time=STARTS), "lead time is not given"),
+    Bad(
+        TIMES,
+        "two times that differ",
+        _dated(
+            time=("time", STARTS[1], {"standard_name": "time"}),
+            end=("time", STARTS[1] + np.timedelta64(6, "h"), {"standard_name": "time"}),
+        ),
+        "both say when",
+    ),
+    Bad(
+        TIMES,
+        "quarters of an hour as days in single precision",
+        _dated(
+            time=(
+                "time",
+                (73000 + np.arange(5) / 96).astype(np.float32),
+                {"units": "days since 1800-01-01"},
+            )
+        ),
+        "single precision",
+    ),
 ]
 
 
@@ -525,7 +602,25 @@ def _precipitation(value: float) -> xr.Dataset:
     return dataset
 
 
+def _dry_days_missing(folder):
+    dry = _precipitation(0.0)
+    dry["total_precipitation"].values[:, 0] = 0.001
+    path = folder / "rain.nc"
+    data_samples.write(dry, path, encoding={"total_precipitation": {"_FillValue": 0.0}})
+    return lambda: open_dataset(path)
+
+
+def _low(value: float):
+    dataset = state().rename(temperature="geopotential") * 100.0
+    dataset["geopotential"].attrs["units"] = "m2 s-2"
+    dataset["geopotential"].values[2, 1] = value
+    return lambda folder: opening(dataset, folder)
+
+
 CORPUS += [
+    Bad(VALUES, "dry days declared as missing", _dry_days_missing, "declares as missing"),
+    Bad(VALUES, "a geopotential of -9999", _low(-9999.0), "outside"),
+    Bad(VALUES, "a geopotential of -999", _low(-999.0), "write for missing values"),
     Bad(VALUES, "one value that cannot be", _archive(_one_day(3.0)), "data from .* outside"),
     Bad(
         VALUES,
