@@ -9,10 +9,6 @@ from slams_jax.errors import InputError
 from slams_jax.schema import VARIABLES
 
 LOG = logging.getLogger(__name__)
-<<<<<<< HEAD
-
-=======
->>>>>>> 28d857c (Keep zeros of Zarr 2 stores, refuse fill values that are values and second GRIB messages)
 LARGE = 0.1  # share of a field
 
 

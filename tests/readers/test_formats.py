@@ -274,7 +274,7 @@ def test_grib_of_several_hypercubes(edition, tmp_path):
 
 @pytest.mark.parametrize("edition", [1, 2])
 def test_two_grib_messages_for_one_time_are_refused(edition, tmp_path):
-    """The 36 h forecast of the day before and the 12 h forecast of the day, both valid at 00 UTC."""
+    """Forecasts of 36 h and of 12 h from a day later are valid at the same time."""
     path = grib(
         tmp_path / "twice.grib",
         [
