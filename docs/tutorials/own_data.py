@@ -28,8 +28,7 @@ from slams_jax import (
     read_stations,
 )
 from slams_jax.data import channels_in, fit_statistics, stack_channels, standardise, window_loader
-from slams_jax.models import score
-from slams_jax.models.model import Networks
+from slams_jax.models import ModelArrays, Networks, score
 from slams_jax.networks import compiler_options
 from slams_jax.observe import fit_prior, fit_separable
 from slams_jax.training import DeviceConfig, OptimiserConfig, fit
@@ -173,11 +172,11 @@ model = Model(
     networks,
     grid,
     channels,
-    arrays={
-        "score": jax.device_get(trained.ema),
-        "std": jnp.asarray(statistics.std),
-        "prior": fit_prior(states),
-    },
+    ModelArrays(
+        std=jnp.asarray(statistics.std),
+        score=jax.device_get(trained.ema),
+        prior=fit_prior(states),
+    ),
     statistics={"state": statistics},
     background_error=fit_separable(stack_channels(earlier, channels) - array, rank=30),
 )
