@@ -3,13 +3,16 @@ import os
 # Eight virtual devices, so that sharding is put to the test on any machine.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time goes into compiling programs that run once: optimising them costs ten times
+# what it saves. Modules marked `optimised` are about the programs, or compute for long.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 from pathlib import Path
 
 import jax
 import pytest
 
-# Compiling takes most of the time: what one test compiled serves the others, and the next run.
+# What one test compiled serves the others, and the next run.
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update(
         "jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
@@ -18,6 +21,19 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs(request):
+    """Compile as the module asks, and keep no programs beyond it: they take gigabytes."""
+    optimised = request.node.get_closest_marker("optimised") is not None
+    quick = jax.config.read("jax_disable_most_optimizations")
+    if optimised:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", quick)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
