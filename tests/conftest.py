@@ -1,11 +1,15 @@
 import os
 
-# Eight virtual devices, so that sharding is put to the test on any machine.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time goes into compiling programs that run once: optimising them costs ten times
-# what it saves. Modules marked `optimised` are about the programs, or compute for long.
+# Eight virtual devices, so that sharding is put to the test on any machine. Compiling takes most of
+# the time, and most programs run once: optimising them costs ten times what it saves. Modules
+# marked `optimised` are about the programs, or compute for long.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from pathlib import Path
 

@@ -294,7 +294,7 @@ def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
 def test_chunks_of_windows_change_nothing(latent_model):
     background = as_dataset(some_truth(latent_model) + BIAS)
     options = dict(members=1, key=jax.random.key(3), sampler=FEW)
-    options["guidance"] = GuidanceConfig(iterations=10)
+    options["guidance"] = GuidanceConfig(iterations=3)
     whole = members_of(assimilate(latent_model, background, [], **options))
     chunk = ComputeConfig(window_chunk=2)
     chunked = assimilate(latent_model, background, [], compute=chunk, **options)
@@ -395,30 +395,36 @@ def test_members_that_diverge_are_named(state_model):
         assimilate(model, None, [], members=2, key=jax.random.key(0), times=TIMES, sampler=FEW)
 
 
-def bad_calls(model):
-    truth = some_truth(model)
-    other = as_dataset(truth).assign_coords(longitude=np.asarray(GRID.longitude) + 5.0)
-    background = as_dataset(truth)
-    z = {"stations": truth}
-    late = as_dataset(truth, times(start="2003-07-01"))
-    return {
-        "members must be at least 1, got 0": dict(members=0),
-        "give the times of the analysis": dict(times=None),
-        "an analysis of 2 times is shorter than the model's window of 3": dict(times=TIMES[:2]),
-        "the background is on 6 x 8 points, .* longitude 5 to 320.*regrid": dict(background=other),
-        r"lacks the levels \[20.0\]": dict(background=background.isel(level=[1, 2])),
-        r"variable 'temperature' is missing": dict(background=background.rename(temperature="t")),
-        r"latent inputs are \['stations'\], but .* \['background'\]": dict(latent_inputs=z),
-        "stream 'late' has times 2003-07-01": dict(
-            observations=[Observations("late", late, "grid", error=1.0)]
-        ),
-    }
+BAD_CALLS = {  # of a truth, by what the message says
+    "members must be at least 1, got 0": lambda truth: dict(members=0),
+    "give the times of the analysis": lambda truth: dict(times=None),
+    "an analysis of 2 times is shorter than the model's window of 3": lambda truth: dict(
+        times=TIMES[:2]
+    ),
+    "the background is on 6 x 8 points, .* longitude 5 to 320.*regrid": lambda truth: dict(
+        background=as_dataset(truth).assign_coords(longitude=np.asarray(GRID.longitude) + 5.0)
+    ),
+    r"lacks the levels \[20.0\]": lambda truth: dict(
+        background=as_dataset(truth).isel(level=[1, 2])
+    ),
+    r"variable 'temperature' is missing": lambda truth: dict(
+        background=as_dataset(truth).rename(temperature="t")
+    ),
+    r"latent inputs are \['stations'\], but .* \['background'\]": lambda truth: dict(
+        latent_inputs={"stations": truth}
+    ),
+    "stream 'late' has times 2003-07-01": lambda truth: dict(
+        observations=[
+            Observations("late", as_dataset(truth, times(start="2003-07-01")), "grid", error=1.0)
+        ]
+    ),
+}
 
 
-@pytest.mark.parametrize("message", list(bad_calls(tiny_model(latent=False))))
+@pytest.mark.parametrize("message", BAD_CALLS)
 def test_bad_input(message, latent_model):
     options = {"background": None, "observations": [], "members": 1, "times": TIMES}
-    options |= bad_calls(latent_model)[message]
+    options |= BAD_CALLS[message](some_truth(latent_model))
     with pytest.raises(InputError, match=message) as caught:
         assimilate(
             latent_model,
