@@ -26,6 +26,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+pytest_plugins = ["support.fixtures"]
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(request):

@@ -110,6 +110,20 @@ def test_rooms_are_one_folder_deep():
     assert max(name.count(".") for name in MODULES) == 2
 
 
+def test_tests_mirror_the_library():
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    rooms = {path.parent.name for path in (ROOT / LIBRARY).glob("*/__init__.py")}
+    assert folders == {*rooms, "commands"}
+
+
+def test_no_test_imports_a_test():
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for target in imports_of(path):
+            names = target.split(".")
+            shared = names[0] != "tests" and not any(n.startswith("test_") for n in names)
+            assert shared, f"{path} imports {target}: put what tests share into tests/support"
+
+
 @pytest.mark.parametrize("module", modules_of("configs"))
 def test_configs_import_only_ml_collections(module):
     path = modules_of("configs")[module]

@@ -16,7 +16,7 @@ from slams_jax.mesh import DATA, MEMBER, SPACE, analysis_mesh, in_bands, place, 
 from slams_jax.models import score
 from slams_jax.models.cost import collectives_in
 from slams_jax.networks import pad
-from support.small_model import times, tiny_model
+from support.small_model import times
 
 
 def mesh_of(**axes):
@@ -126,16 +126,16 @@ def test_bands_take_their_part_of_the_memory():
     assert found["all-reduce"][1] < x.nbytes
 
 
-def analyse(mesh, *, latent):
+def analyse(model, mesh):
     """Three members, a window at a time: of the prior of a latent model, or given a background."""
-    model, at = tiny_model(latent=latent), times()
+    at = times()
     truth = climatology(model.statistics["state"], at)
     background = unstack_channels(
         truth[None], model.channels, at, model.grid.latitude, model.grid.longitude
     ).isel(member=0)
     return assimilate(
         model,
-        None if latent else background,
+        background if model.networks.autoencoder is None else None,
         [],
         members=3,
         key=jax.random.key(3),
@@ -145,17 +145,17 @@ def analyse(mesh, *, latent):
     )["temperature"].values
 
 
-def test_a_draw_does_not_depend_on_its_devices():
-    alone = analyse(mesh_of(member=1), latent=True)
-    np.testing.assert_array_equal(analyse(mesh_of(member=3), latent=True), alone)
+def test_a_draw_does_not_depend_on_its_devices(latent_model):
+    alone = analyse(latent_model, mesh_of(member=1))
+    np.testing.assert_array_equal(analyse(latent_model, mesh_of(member=3)), alone)
     # Six latitudes over two devices, and three of the latent, which do not divide.
-    shared = analyse(mesh_of(member=2, windows=2, space=2), latent=True)
+    shared = analyse(latent_model, mesh_of(member=2, windows=2, space=2))
     np.testing.assert_allclose(shared, alone, atol=1e-3)
 
 
-def test_an_analysis_does_not_depend_on_its_devices():
+def test_an_analysis_does_not_depend_on_its_devices(state_model):
     alone, shared = (
-        analyse(mesh_of(**axes), latent=False)
+        analyse(state_model, mesh_of(**axes))
         for axes in ({"member": 1}, {"member": 2, "windows": 2, "space": 2})
     )
     np.testing.assert_allclose(shared, alone, atol=2e-3)

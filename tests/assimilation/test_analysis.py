@@ -26,16 +26,6 @@ FINE = SamplerConfig(steps=64)  # near the limit of the solver
 
 
 @pytest.fixture(scope="module")
-def latent_model():
-    return tiny_model(latent=True)
-
-
-@pytest.fixture(scope="module")
-def state_model():
-    return tiny_model(latent=False)
-
-
-@pytest.fixture(scope="module")
 def exact_model():
     """The prior is white noise about the climatology, exactly."""
     return tiny_model(latent=False, network=0.0)

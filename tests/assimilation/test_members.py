@@ -14,7 +14,7 @@ from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import RunError
 from slams_jax.mesh import analysis_mesh
-from support.small_model import BIAS, CHANNELS, GRID, times, tiny_model
+from support.small_model import BIAS, CHANNELS, GRID, times
 
 MEMBERS = 5
 
@@ -24,9 +24,9 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def analyse():
+def analyse(state_model):
     """An analysis of five members, two at a time, with any argument changed."""
-    model = tiny_model(latent=False)
+    model = state_model
     truth = climatology(model.statistics["state"], times()) + BIAS
     states = np.broadcast_to(truth, (len(times()), *GRID.shape, 3)).astype(np.float32)
     background = unstack_channels(

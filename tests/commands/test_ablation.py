@@ -17,15 +17,10 @@ from experiments.configuration.settings import plain
 from slams_jax.errors import InputError
 from slams_jax.models.model import encode
 from slams_jax.verify import metrics
-from support.small_world import small_config, write_world
+from support.small_world import small_config
 
 NAMES = ("pixel", "latent + both")
 SETTINGS = ("coarsening 2", "noise 1")  # of the same shapes, which compile once
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return write_world(tmp_path_factory.mktemp("ablation"))
 
 
 def configuration(world: Path, folder: Path) -> dict:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,17 +26,16 @@ from support.small_world import (
     untrained,
     world_arrays,
     write_config,
-    write_world,
 )
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(world, tmp_path_factory):
     """A folder with a world, a configuration for it, a model, and files that are wrong."""
     folder = tmp_path_factory.mktemp("bad")
-    root = write_world(folder / "world")
+    root = shutil.copytree(world, folder / "world")
     config = small_config(root, folder / "run")
     write_config(config, folder / "config.py")
     untrained(config)

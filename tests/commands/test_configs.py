@@ -26,16 +26,11 @@ from slams_jax.models.saved import load_model
 from slams_jax.schema import Channel, channels_of
 from slams_jax.storage import write_dataset
 from slams_jax.training import read_metrics, restore_model
-from support.small_world import LEVELS, PERIODS, write_world
+from support.small_world import LEVELS, PERIODS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = ("demo", "iberia", "latent", "lorenz63", "pixel", "prepare_era5", "slams_reference")
 NATURE = ("held_suarez", "nature_lorenz63")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return write_world(tmp_path_factory.mktemp("world"))
 
 
 def configuration(name: str) -> ConfigDict:

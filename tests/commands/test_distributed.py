@@ -19,17 +19,17 @@ from experiments.process import distributed
 from experiments.process.cli import PREEMPTED
 from slams_jax.errors import InputError
 from slams_jax.training import read_metrics, restore_model
-from support.small_world import run_command, small_config, tree, write_config, write_world
+from support.small_world import run_command, small_config, tree, write_config
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
+def file(world, tmp_path_factory):
     """A configuration trained by two processes of two devices each, which share the state."""
     folder = tmp_path_factory.mktemp("distributed")
-    config = small_config(write_world(folder / "world"), folder / "run")
+    config = small_config(world, folder / "run")
     config.autoencoder = config.autoencoder_training = None
     config.score_training.update(steps=4, checkpoint_every=2, log_every=2, shard_state=True)
     # Many iterations with an untrained network magnify rounding a million times, on one device too.

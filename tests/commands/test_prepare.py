@@ -63,7 +63,7 @@ def olr(path):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources")
     for name in ("era5", "cpc", "olr"):
         (folder / name).mkdir()
@@ -73,10 +73,10 @@ def world(tmp_path_factory):
     return folder
 
 
-def small(world, tmp_path):
+def small(sources, tmp_path):
     config = prepare_era5.get_config()
     config.workdir = str(tmp_path / "run")
-    config.data.update(root=str(world), levels=LEVELS, grid=GRID, cache=str(tmp_path / "cache"))
+    config.data.update(root=str(sources), levels=LEVELS, grid=GRID, cache=str(tmp_path / "cache"))
     config.data.period = ("2001-01-02", "2001-02-10")
     config.data.periods = {
         "train": ("2001-01-01", "2001-01-22"),
@@ -92,17 +92,17 @@ def small(world, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def prepared(world, tmp_path_factory):
+def prepared(sources, tmp_path_factory):
     """Folder of a run of the command, the configuration, and the summary's folder."""
     folder = tmp_path_factory.mktemp("prepared")
-    config = small(world, folder)
+    config = small(sources, folder)
     path = write_config(config, folder / "config.py")
     status = run_command(prepare.main, f"--config={path}", f"--output={folder / 'about'}")
     assert status == 0
     return folder, config
 
 
-def test_everything_is_on_the_grid_and_days_of_the_state(prepared, world):
+def test_everything_is_on_the_grid_and_days_of_the_state(prepared, sources):
     _, config = prepared
     data = inputs.load(read(config))
     archive = data.archive
@@ -121,7 +121,7 @@ def test_everything_is_on_the_grid_and_days_of_the_state(prepared, world):
     np.testing.assert_array_equal(archive.fields["background"].array[1:], state[:-1])
     assert np.isnan(archive.fields["background"].array[0]).all()
     # Precipitation: days as they are dated, log(1 + x / mm), land in half the longitudes.
-    with xr.open_dataset(world / "cpc" / "precip.2001.nc", engine="h5netcdf") as source:
+    with xr.open_dataset(sources / "cpc" / "precip.2001.nc", engine="h5netcdf") as source:
         amounts = source.precip.values[1, :, :10]  # mm, the second day
     rain = archive.fields["cpc"].array[0, ..., 0]
     known = np.isfinite(rain)
@@ -209,13 +209,13 @@ BAD = {
 
 
 @pytest.fixture(scope="module")
-def bad(world):
-    (world / "bad").mkdir()
-    with xr.open_dataset(world / "cpc/precip.2001.nc", engine="h5netcdf") as rain:
+def bad(sources):
+    (sources / "bad").mkdir()
+    with xr.open_dataset(sources / "cpc/precip.2001.nc", engine="h5netcdf") as rain:
         rain = rain.load().drop_encoding()
-    with xr.open_dataset(world / "olr/olr.2xdaily.1979-2022.nc", engine="h5netcdf") as longwave:
+    with xr.open_dataset(sources / "olr/olr.2xdaily.1979-2022.nc", engine="h5netcdf") as longwave:
         longwave = longwave.load().drop_encoding()
-    with xr.open_zarr(world / "era5" / "era5_full_1.5deg_20010103.zarr", chunks=None) as state:
+    with xr.open_zarr(sources / "era5" / "era5_full_1.5deg_20010103.zarr", chunks=None) as state:
         region = state.load().drop_encoding().isel(latitude=slice(2, 8)).expand_dims("time")
     calendar = {"units": "days since 2001-02-26", "calendar": "360_day"}
     files = {
@@ -233,8 +233,8 @@ def bad(world):
         {"latitude": [-60.0, -50.0, -40.0], "longitude": [200.0, 210.0, 220.0], "time": FIRST},
     )
     for name, dataset in files.items():
-        dataset.to_netcdf(world / "bad" / f"{name}.nc", engine="h5netcdf")
-    return world
+        dataset.to_netcdf(sources / "bad" / f"{name}.nc", engine="h5netcdf")
+    return sources
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -18,9 +18,7 @@ import xarray as xr
 from experiments import assimilate, evaluate, train
 from experiments.configuration import inputs, observations
 from experiments.configuration.settings import read
-from slams_jax import storage
 from slams_jax.assimilation.members import MemberStore
-from slams_jax.errors import InputError
 from slams_jax.storage import locked
 from slams_jax.training import loop, read_metrics, restore_model
 from support.pages import check_page
@@ -34,7 +32,6 @@ from support.small_world import (
     tree,
     world_arrays,
     write_config,
-    write_world,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -42,10 +39,10 @@ SYSTEMS = ("background", "climatology", "oi", "analysis")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(world, tmp_path_factory):
     """A configuration whose work directory holds a trained model."""
     folder = tmp_path_factory.mktemp("experiments")
-    root = write_world(folder / "world")
+    root = shutil.copytree(world, folder / "world")
     config = small_config(root, folder / "run")
     write_config(config, folder / "config.py")
     assert run_command(train.main, f"--config={folder / 'config.py'}") == 0
@@ -263,49 +260,6 @@ def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path, monkey
     with xr.open_dataset(analysis, engine="h5netcdf") as first:
         assert other.shape == first["temperature"].shape
         assert np.abs(other - first["temperature"].values).mean() > 1e-3
-
-
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failing_write_leaves_nothing(suffix, error, tmp_path, monkeypatch):
-    dataset = xr.Dataset({"x": ("time", np.arange(3.0))})
-    target = tmp_path / f"analysis{suffix}"
-    storage.write_dataset(dataset, target)
-    before = tree(tmp_path)
-    name = "to_zarr" if suffix == ".zarr" else "to_netcdf"
-    original = getattr(xr.Dataset, name)
-
-    def torn(self, path, **options):
-        original(self, path, **options)
-        raise error
-
-    monkeypatch.setattr(xr.Dataset, name, torn)
-    expected = InputError if isinstance(error, OSError) else KeyboardInterrupt
-    for path in (target, tmp_path / f"new{suffix}"):
-        with pytest.raises(expected) as caught:
-            storage.write_dataset(dataset, path)
-        assert expected is KeyboardInterrupt or "No space left" in str(caught.value)
-    assert tree(tmp_path) == before  # the old one is there, the new one is not
-
-
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_an_old_output_is_replaced(suffix, tmp_path):
-    target = tmp_path / f"analysis{suffix}"
-    for size in (3, 4):
-        storage.write_dataset(xr.Dataset({"x": ("time", np.arange(float(size)))}), target)
-    engine = "zarr" if suffix == ".zarr" else "h5netcdf"
-    options = {"consolidated": False} if suffix == ".zarr" else {}
-    with xr.open_dataset(target, engine=engine, **options) as found:
-        assert found.sizes["time"] == 4
-
-
-def test_a_text_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(InputError, match=r"cannot write .*none"):
-        storage.write_text("x", tmp_path / "none" / "metrics.json")
-    (tmp_path / "metrics.json").mkdir()
-    with pytest.raises(InputError, match=r"cannot write .*metrics\.json"):
-        storage.write_text("x", tmp_path / "metrics.json")
-    assert tree(tmp_path) == ["metrics.json"]
 
 
 # --- evaluate ----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import cost as tables
 from slams_jax.errors import InputError
 from slams_jax.models import cost, score
 from slams_jax.models.score import ScoreConfig
@@ -94,10 +93,3 @@ def test_collectives_are_read_from_a_program():
       %d = f32[3]{0} add(%all-reduce, %b)
     """
     assert cost.collectives_in(text) == {"all-reduce": (2, 36), "all-gather": (1, 32)}
-
-
-def test_tables_hold_every_case():
-    lines = [*tables.networks(), *tables.training(0.5), *tables.analyses(0.5)]
-    for name, *_ in tables.CASES:
-        assert sum(f"| {name} |" in line for line in lines) == 2 + 2 * 4
-    assert len({line.count("|") for line in tables.training(0.5)}) == 1

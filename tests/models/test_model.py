@@ -14,12 +14,7 @@ from slams_jax.models import error_statistics as estimate
 from slams_jax.models.model import decode, encode, residual, trajectory_prior
 from slams_jax.models.saved import describe, load_model
 from slams_jax.training.checkpoint import Checkpoints
-from support.small_model import CHANNELS, GRID, STD, tiny_model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model(latent=True)
+from support.small_model import CHANNELS, GRID, STD
 
 
 def states(count, seed=0):
@@ -67,8 +62,8 @@ def save(model, directory):
 
 
 @pytest.mark.parametrize("latent", [True, False])
-def test_a_saved_model_is_read_as_it_was(latent, tmp_path):
-    model = tiny_model(latent=latent)
+def test_a_saved_model_is_read_as_it_was(latent, latent_model, state_model, tmp_path):
+    model = latent_model if latent else state_model
     save(model, tmp_path)
     loaded = load_model(tmp_path)
     for name in ("networks", "grid", "channels", "latent_inputs"):
@@ -115,8 +110,8 @@ def test_decode_undoes_the_scaling_of_encode(model):
     )
 
 
-def test_without_autoencoder_decoding_is_the_change_of_units():
-    model = tiny_model(latent=False)
+def test_without_autoencoder_decoding_is_the_change_of_units(state_model):
+    model = state_model
     assert model.networks.frame_shape == (*GRID.shape, len(CHANNELS))
     x = states(2)
     np.testing.assert_allclose(decode(model.networks, model.arrays, jnp.asarray(x)), x * STD)
@@ -223,8 +218,8 @@ def test_networks_are_static(model):
     assert model.networks.frame_shape == (3, 4, 4)
 
 
-def test_a_model_of_the_state_itself_has_no_error_unless_told():
-    whole = tiny_model(latent=False)
+def test_a_model_of_the_state_itself_has_no_error_unless_told(state_model):
+    whole = state_model
     names = [f.name for f in dataclasses.fields(whole) if not f.name.endswith("_error")]
     plain = Model(
         **{name: getattr(whole, name) for name in names}, background_error=whole.background_error

@@ -2,8 +2,6 @@
 
 import inspect
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -142,11 +140,3 @@ def test_errors(case):
         inspect.unwrap(run_lorenz)(case, RULE, SamplerConfig(), 65, jax.random.key(0))
     with pytest.raises(InputError, match="take 15"):
         ranks_of(np.zeros((4, 3)), np.zeros((4, 8, 3)))
-
-
-def test_the_command_without_a_model(tmp_path):
-    command = [sys.executable, "-m", "experiments.calibrate", "--cases=d", f"--output={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: case d needs a trained score: train one")
-    assert done.stderr.count("\n") == 1

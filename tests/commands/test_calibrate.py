@@ -1,0 +1,89 @@
+"""The command `experiments.calibrate`: its table, its resumption, its errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments.calibrate import __main__ as calibrate
+from experiments.calibrate import report as calibration_report
+from slams_jax.diffusion import SamplerConfig
+from slams_jax.errors import InputError
+from slams_jax.reference_problems import Guidance, trajectory_cases
+
+GAUSSIAN = Guidance("gaussian", (("iterations", 15),), covariance=True)
+
+
+def test_every_combination_is_one_of_the_library():
+    for group in "abc":
+        for quick in (True, False):
+            chosen = calibrate.combinations(group, quick=quick, last=True)
+            assert len(chosen) == len(set(chosen)) > 2
+            for c in chosen:
+                SamplerConfig(c.solver, c.steps, c.grid)
+                assert str(c.rule)
+
+
+def test_the_command(monkeypatch, tmp_path):
+    """Two rows of one case, one of them of draws that are not finite."""
+    steps = (8, 4)
+    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", n) for n in steps]
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "QUICK_MEMBERS", {"c": 32})
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    calibrate.calibrate(["c"], folder, quick=True)
+    rows = json.loads((folder / "calibration.json").read_text())
+    assert [row["forward_evaluations"] for row in rows] == [8, 4]
+    wanted = "case rule solver grid steps forward_evaluations derivative_evaluations mean_error"
+    wanted += " variance_ratio w1 seconds mean_error_se variance_ratio_se w1_se"
+    assert set(wanted.split()) <= set(rows[0])
+    assert "trajectory k=1 | gaussian (15)" in (folder / "calibration.md").read_text()
+    assert "trajectory k=1 | gaussian (15)" in calibration_report.best(rows)
+    assert {path.name for path in folder.iterdir()} == {
+        "calibration.json",
+        "calibration.md",
+        "trajectory-k1-rules.png",
+    }
+    rows[0] |= {"not_finite": 3, "mean_error": None}
+    assert "3 draws are not finite" in calibration_report.table(rows)
+    assert calibration_report.draw(rows[:1], tmp_path) == []
+
+
+def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
+    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 4)]
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
+    first = calibrate.calibrate(["c"], tmp_path)
+    monkeypatch.setattr(calibrate, "run_case", None)
+    assert calibrate.calibrate(["c"], tmp_path) == first
+    monkeypatch.undo()
+    # One that comes before it in the new plan leaves it where it is.
+    chosen.insert(0, calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 3))
+    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
+    rows = calibrate.calibrate(["c"], tmp_path)
+    assert rows[1:] == first
+    assert json.loads((tmp_path / "calibration.json").read_text()) == rows
+    (tmp_path / "calibration.json").write_text("[{")
+    with pytest.raises(InputError, match=r"calibration\.json cannot be read .*: remove it"):
+        calibrate.calibrate(["c"], tmp_path)
+
+
+def test_cases_that_are_unknown(tmp_path):
+    command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,x", f"--output={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e\n"
+
+
+def test_the_command_without_a_model(tmp_path):
+    command = [sys.executable, "-m", "experiments.calibrate", "--cases=d", f"--output={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: case d needs a trained score: train one")
+    assert done.stderr.count("\n") == 1
