@@ -18,6 +18,8 @@ from slams_jax.models.cost import collectives_in
 from slams_jax.networks import pad
 from support.small_model import times
 
+pytestmark = pytest.mark.optimised  # what the compiler sends and keeps
+
 
 def mesh_of(**axes):
     """A mesh of so many devices along `member`, `windows` and `space`."""

@@ -11,6 +11,8 @@ from slams_jax.models import cost, score
 from slams_jax.models.score import ScoreConfig
 from slams_jax.networks import compiler_options
 
+pytestmark = pytest.mark.optimised  # counts are those of optimised programs
+
 CONFIG = ScoreConfig(window=3, channels=4, widths=(16, 32), blocks=2, embedding=16)
 SHAPE, BATCH = (32, 64), 2
 

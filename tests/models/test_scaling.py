@@ -23,6 +23,8 @@ from slams_jax.training import (
 )
 from slams_jax.training.devices import SMALLEST
 
+pytestmark = pytest.mark.optimised  # what the compiler sends and keeps
+
 CONFIG = ScoreConfig(window=3, channels=2, widths=(16,), blocks=1, embedding=8)
 SCHEDULE = CosineSchedule()
 OPTIMISER = OptimiserConfig(steps=10, learning_rate=1e-2, weight_decay=0.01)

@@ -10,6 +10,8 @@ from slams_jax.errors import InputError
 from slams_jax.models import score
 from slams_jax.models.score import ScoreConfig, window_denoiser
 
+pytestmark = pytest.mark.optimised  # memory of optimised programs
+
 SCHEDULE = CosineSchedule()
 
 
