@@ -79,7 +79,7 @@ VARIABLES = {
             "K",
             "air_temperature",
             "2 metre temperature",
-            (100.0, 400.0),
+            (175.0, 345.0),
             ("t2m", "tas", "2t"),
         ),
         Variable(

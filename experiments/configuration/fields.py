@@ -29,6 +29,7 @@ def located(root: Path | str, path: str | Sequence[str]) -> list[str]:
     paths = [path] if isinstance(path, str) else list(path)
     if not paths or not all(paths):
         raise InputError(f"a path of the data is empty: {path!r}: name a file, store or URL")
+    paths = [p if is_url(p) else os.path.expanduser(p) for p in paths]
     join = lambda p: f"{str(root).rstrip('/')}/{p}" if is_url(str(root)) else os.path.join(root, p)
     return [p if is_url(p) else join(p) for p in paths]
 

@@ -18,7 +18,8 @@ def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: s
     A cell reaches half-way to its neighbours, and half a spacing beyond the edge of a region.
 
     Args:
-        stations: with `variable` (time, station) and coordinates latitude, longitude (degrees).
+        stations: with `variable` (time, station) and coordinates latitude, longitude (degrees), on
+            station, or on (time, station) where positions change.
         grid: the grid of the result.
         times: datetime64 (time,), ascending, of the result; others of the stations are left out.
         variable: what to take from `stations`.
@@ -51,12 +52,13 @@ def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: s
 
 
 def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:
-    """Flat index of the cell of each station."""
-    latitude = np.asarray(grid.latitude)
-    longitude = np.asarray(grid.longitude)
-    lat = stations[LATITUDE].values.astype(np.float64)
+    """Flat index of the cell of each station, (station,) or (time, station)."""
+    latitude, longitude = np.asarray(grid.latitude), np.asarray(grid.longitude)
+    lat, lon = xr.broadcast(stations[LATITUDE], stations[LONGITUDE])
+    shape = lat.transpose(..., STATION).shape
+    lat, lon = (v.transpose(..., STATION).values.astype(np.float64).ravel() for v in (lat, lon))
     # Distances along the circle, so that the seam of a global grid is none.
-    around = np.abs(np.mod(stations[LONGITUDE].values[:, None] - longitude + 180.0, 360.0) - 180.0)
+    around = np.abs(np.mod(lon[:, None] - longitude + 180.0, 360.0) - 180.0)
     rows = np.abs(lat[:, None] - latitude).argmin(axis=1)
     columns = around.argmin(axis=1)
     spacing = np.diff(latitude).max() if latitude.size > 1 else 180.0
@@ -69,12 +71,12 @@ def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:
     if outside.any():
         first = int(np.flatnonzero(outside)[0])
         raise InputError(
-            f"station {stations[STATION].values[first]} at {lat[first]:g} N "
-            f"{stations[LONGITUDE].values[first]:g} E lies outside the domain "
+            f"station {stations[STATION].values[first % shape[-1]]} at {lat[first]:g} N "
+            f"{lon[first]:g} E lies outside the domain "
             f"({latitude[0]:g} to {latitude[-1]:g} N, {longitude[0]:g} to {longitude[-1]:g} E): "
             "leave it out"
         )
-    return rows * grid.shape[1] + columns
+    return (rows * grid.shape[1] + columns).reshape(shape)
 
 
 class _CellMeans(LazyArray):
@@ -94,8 +96,9 @@ class _CellMeans(LazyArray):
         total = np.zeros((rows.size, self.shape[1] * self.shape[2]))
         count = np.zeros_like(total)
         every = np.arange(rows.size)[:, None]
-        np.add.at(total, (every, self._cells), np.where(valid, values, 0.0))
-        np.add.at(count, (every, self._cells), valid)
+        cells = self._cells if self._cells.ndim == 1 else self._cells[rows]
+        np.add.at(total, (every, cells), np.where(valid, values, 0.0))
+        np.add.at(count, (every, cells), valid)
         means = np.full(total.shape, np.nan)
         np.divide(total, count, out=means, where=count > 0)
         means = means.astype(np.float32).reshape(rows.size, *self.shape[1:])

@@ -13,12 +13,7 @@ from slams_jax.errors import InputError
 RESOLUTION = np.timedelta64(1, "s")  # of all times: numbers of days are microseconds off
 _DATE = re.compile(
     r"\d{4}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?Z?)?)?)?|\d{8}", re.ASCII
-)  # ISO 8601, and YYYYMMDD
-
-
-def is_date(text: str) -> bool:
-    """Whether a text is written as a date: `1961`, `1961-01-31`, `19610131`, `1961-01-31T12:00`."""
-    return _DATE.fullmatch(text.strip()) is not None
+)  # ISO 8601, and YYYYMMDD; pandas takes "now" and decimal years, too
 
 
 def period_bounds(period: Sequence[Any], *, name: str = "period") -> tuple[np.datetime64, ...]:
@@ -32,7 +27,7 @@ def period_bounds(period: Sequence[Any], *, name: str = "period") -> tuple[np.da
     if isinstance(period, str) or len(period) != 2:
         raise InputError(f"{name} must be (start, end), got {period!r}")
     try:
-        if not all(is_date(str(date)) for date in period):
+        if not all(_DATE.fullmatch(str(date).strip()) for date in period):
             raise ValueError("not a date")
         first, last = (pd.Period(str(date).strip().removesuffix("Z")) for date in period)
         if not (isinstance(first, pd.Period) and isinstance(last, pd.Period)):

@@ -7,12 +7,14 @@ other column is named by a station and holds its values; positions come from a s
 columns `station_id, longitude, latitude, altitude`.
 
 *Tidy*, one row an observation: the columns `time, latitude, longitude`, `altitude` (m) or `level`
-(hPa), `variable, value`, optionally `error` (standard deviation, in the units of the value) and
-`station`. Rows of one station and position form one series; without `station` the position does.
+(hPa), `variable, value`, optionally `units` (of the value, row by row), `error` (standard
+deviation, in the units of the value) and `station`. Rows of one station and position form one
+series; without `station` the position does.
 
 Empty cells, `NA` and `NaN` are missing values.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,22 +26,34 @@ import xarray as xr
 from slams_jax.errors import InputError, first_line
 from slams_jax.readers.files import PathLike
 from slams_jax.readers.periods import check_times
-from slams_jax.readers.units import canonical_name
-from slams_jax.schema import ALTITUDE, COORDINATE_ALIASES, LATITUDE, LEVEL, LONGITUDE, STATION, TIME
+from slams_jax.readers.station_files import ERROR
+from slams_jax.readers.units import canonical_name, conversion
+from slams_jax.schema import (
+    ALTITUDE,
+    COORDINATE_ALIASES,
+    LATITUDE,
+    LEVEL,
+    LONGITUDE,
+    STATION,
+    TIME,
+    VARIABLES,
+)
 
-ERROR = "error"  # standard deviation of the observation error, in the units of the variable
 VERTICAL = (ALTITUDE, LEVEL)
 _DATES = ("yyyymmdd", *COORDINATE_ALIASES[TIME])
-_STATION_NAMES = (STATION, "station_id", "id", "wmo_id", "name")
+_STATION_NAMES = COORDINATE_ALIASES[STATION]
 Table = Any  # pandas.DataFrame, whose type stubs confuse it with Series
 
 
-def read_table(path: Path, name: str, stations: PathLike | None) -> xr.Dataset:
-    """Records of variable `name` as (time, station), in the units of the file, not yet checked.
+def read_table(
+    path: Path, name: str, units: str, stations: PathLike | None
+) -> tuple[xr.Dataset, str]:
+    """(records, units): variable `name` as (time, station), not yet checked, and its units.
 
     Args:
         path: the CSV file, wide or tidy.
         name: library name of the values; of a tidy file, the rows to take.
+        units: of the values, where no column says them.
         stations: positions of the stations of a wide file.
 
     Raises:
@@ -47,8 +61,8 @@ def read_table(path: Path, name: str, stations: PathLike | None) -> xr.Dataset:
     """
     table = _read_table(path)
     if {"value", "variable"} <= {c.lower() for c in table.columns}:
-        return _tidy(table, name, path)
-    return _wide(table, name, path, stations)
+        return _tidy(table, name, units, path)
+    return _wide(table, name, path, stations), units
 
 
 def _read_table(path: Path) -> Table:
@@ -82,6 +96,12 @@ def _numbers(column: Any, path: Path) -> np.ndarray:
 def _dates(column: Any, path: Path) -> np.ndarray:
     """datetime64[ns] of a column of YYYYMMDD or ISO 8601 dates."""
     text = column.astype(str).str.strip()
+    # pandas takes "now" and decimal years for dates.
+    if odd := [t for t in text.unique() if not re.match(r"\d{4}([-/\d]|$)", t)]:
+        raise InputError(
+            f"{path}: column {column.name!r} holds {odd[0]!r}, which is no date: write 19790131 or "
+            "1979-01-31T12:00"
+        )
     form = "%Y%m%d" if text.str.fullmatch(r"\d{8}").all() else "ISO8601"
     try:
         dates = pd.to_datetime(text, format=form, utc=True).dt.tz_localize(None)
@@ -122,9 +142,13 @@ def _wide(table: Table, name: str, path: Path, stations: PathLike | None) -> xr.
         )
     times = check_times(_dates(table[table.columns[0]], path), name=f"{path}: dates")
     identifiers = list(table.columns[1:])
+    if blank := [i for i in identifiers if i.startswith("Unnamed: ")]:
+        number = table.columns.get_loc(blank[0]) + 1
+        raise InputError(f"{path}: column {number} has no name: name its station")
     metadata_path = Path(stations).expanduser()
     metadata = _read_table(metadata_path)
-    ids = metadata[_needed(metadata, "station_id", _STATION_NAMES, metadata_path)].str.strip()
+    column = _needed(metadata, "station_id", _STATION_NAMES, metadata_path)
+    ids = _filled(metadata[column], metadata_path)
     if ids.duplicated().any():
         raise InputError(f"{metadata_path}: station {ids[ids.duplicated()].iloc[0]} appears twice")
     rows = {identifier: row for row, identifier in enumerate(ids)}
@@ -139,7 +163,7 @@ def _wide(table: Table, name: str, path: Path, stations: PathLike | None) -> xr.
     return xr.Dataset({name: ((TIME, STATION), values)}, coordinates)
 
 
-def _tidy(table: Table, name: str, path: Path) -> xr.Dataset:
+def _tidy(table: Table, name: str, units: str, path: Path) -> tuple[xr.Dataset, str]:
     kinds = table[_needed(table, "variable", ("variable",), path)].astype(str).str.strip()
     chosen = kinds.map(canonical_name) == name
     if not chosen.any():
@@ -156,14 +180,44 @@ def _tidy(table: Table, name: str, path: Path) -> xr.Dataset:
         raise InputError(f"{path}: an observation has no position: fill in or drop its row")
     station = _column(table, _STATION_NAMES)
     if station is not None:
-        series.insert(0, STATION, table[station].astype(str).str.strip().to_numpy())
+        series.insert(0, STATION, _filled(table[station], path).to_numpy())
     series.insert(
         0, TIME, _dates(table[_needed(table, TIME, COORDINATE_ALIASES[TIME], path)], path)
     )
     series["value"] = _numbers(table[_needed(table, "value", ("value",), path)], path)
     if error := _column(table, (ERROR,)):
         series[ERROR] = _numbers(table[error], path)
-    return to_series(series, name, str(path))
+    if (column := _column(table, ("units", "unit"))) is not None:
+        _to_library_units(series, _filled(table[column], path), name, path)
+        units = ""
+    return to_series(series, name, str(path)), units
+
+
+def _filled(column: Any, path: Path) -> Any:
+    """A column of names, stripped.
+
+    Raises:
+        InputError: a cell that is empty.
+    """
+    text = column.astype("string").str.strip().fillna("")
+    if (text == "").any():
+        row = int(np.flatnonzero(text == "")[0])
+        line = int(column.index[row]) + 2  # the head is line 1
+        raise InputError(f"{path}: column {column.name!r} is empty in line {line}: fill it in")
+    return text.astype(str)
+
+
+def _to_library_units(series: Table, units: Any, name: str, path: Path) -> None:
+    """Values and errors of `series`, each row in its own units, to library units, in place."""
+    written = sorted(set(units))
+    if name not in VARIABLES and len(written) > 1:
+        raise InputError(f"{path}: {name} has the units {', '.join(written)}: convert it to one")
+    for each in written:
+        scale, offset = conversion(name, each, source=str(path))
+        rows = (units == each).to_numpy()
+        series.loc[rows, "value"] = series.loc[rows, "value"] * scale + offset
+        if ERROR in series:
+            series.loc[rows, ERROR] *= scale  # a difference takes no offset
 
 
 def to_series(records: Table, name: str, source: str) -> xr.Dataset:

@@ -1,8 +1,8 @@
-"""Point observations: the records of stations as time series.
+"""Point observations: the records of stations and moving platforms as time series.
 
-CSV files come wide or tidy, as `station_tables` describes; NetCDF files have the dimensions
-(time, station) and the coordinates latitude, longitude, and altitude or level. Radiosondes
-(`soundings`) and surface reports (`metar`) are read as NOAA's MADIS has them, many files at once.
+CSV files come wide or tidy, as `station_tables` describes; NetCDF files and Datasets have values on
+(time, station), as `station_files` does. Radiosondes (`soundings`) and surface reports (`metar`)
+are read as NOAA's MADIS has them, many files at once.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,13 @@ from slams_jax.readers.gridded import COORDINATE_ATTRIBUTES
 from slams_jax.readers.metar import metar_records
 from slams_jax.readers.periods import select_period
 from slams_jax.readers.soundings import is_sounding, sounding_records
-from slams_jax.readers.station_tables import ERROR, VERTICAL, read_table, to_series
-from slams_jax.readers.times import decode_times
-from slams_jax.readers.units import (
-    canonical_name,
-    check_plausible,
-    conversion,
-    hectopascals,
-    to_float32,
-)
-from slams_jax.schema import (
-    ALTITUDE,
-    LATITUDE,
-    LEVEL,
-    LONGITUDE,
-    STATION,
-    TIME,
-    VARIABLES,
-)
+from slams_jax.readers.station_files import ERROR, station_records
+from slams_jax.readers.station_tables import read_table, to_series
+from slams_jax.readers.units import canonical_name, check_plausible, conversion, to_float32
+from slams_jax.schema import ALTITUDE, LATITUDE, LEVEL, LONGITUDE, STATION, TIME, VARIABLES
+
+# K at the surface: -99 degrees Celsius, which stands for missing values, is none of them.
+_SURFACE_TEMPERATURE = VARIABLES["2m_temperature"].plausible
 
 
 def read_stations(
@@ -46,6 +35,7 @@ def read_stations(
     variable: str = "temperature",
     units: str = "degC",
     period: Sequence[Any] | None = None,
+    plausible: Sequence[float | int] | None = None,
 ) -> xr.Dataset:
     """Read station records from CSV (wide or tidy), NetCDF or Parquet (see the module).
 
@@ -53,13 +43,17 @@ def read_stations(
         path: the records: a file or URL; of radiosondes and METARs also a glob pattern or a list.
         stations: for the wide form, the CSV of station positions.
         variable: library name (or alias) of what the values are; of a tidy file, the rows to take.
-        units: units of values and errors in a CSV file; a NetCDF file says its own.
+        units: units of values and errors in a CSV file without a column `units`; a NetCDF file says
+            its own.
         period: (start, end), both inclusive; None takes all times.
+        plausible: (lowest, highest) value, in library units; needed for a variable that is not in
+            `schema.VARIABLES`, unless a NetCDF file has its `valid_min` and `valid_max`.
 
     Returns:
-        A Dataset with `variable` (time, station), float32 in library units, NaN where missing,
-        `error` likewise where given, and on `station` the coordinates latitude, longitude (degrees,
-        [-180, 180)) and altitude (m) or level (hPa).
+        A Dataset with `variable` (time, station), float32 in library units, NaN where missing;
+        `error`, likewise, where given; and on `station` the coordinates latitude, longitude
+        (degrees, [-180, 180)) and altitude (m) or level (hPa), or on (time, station) where
+        positions change with time.
 
     Raises:
         InputError: an unreadable file, missing columns, duplicates, positions off the globe, errors
@@ -75,15 +69,79 @@ def read_stations(
         )
     kind = kinds.pop()
     if kind == "table":
-        dataset = _convert(read_table(paths[0], name, stations), name, units, source=source)
+        table, written = read_table(paths[0], name, units, stations)
+        dataset = _convert(table, name, written, source=source)
     elif kind == "netcdf":
-        dataset = _read_netcdf(paths[0], name)
+        with open_file(paths[0], what="station records") as file:
+            dataset = station_records(file, name, "", source=source)
+            plausible = plausible or _declared_range(file, name)
     else:
         dataset = _read_records(paths, kind, name, source)
+    return _checked(dataset, name, period, plausible, source=source)
+
+
+def from_stations(
+    dataset: xr.Dataset,
+    *,
+    variable: str = "temperature",
+    units: str = "",
+    period: Sequence[Any] | None = None,
+    plausible: Sequence[float | int] | None = None,
+    name: str = "stations",
+) -> xr.Dataset:
+    """A Dataset of point observations in memory, read as `read_stations` reads a NetCDF file.
+
+    Args:
+        dataset: `variable` on (time, station), with the positions of the stations, and perhaps
+            `error` on these dimensions, on one of them, or on none.
+        variable: library name (or alias) of what the values are.
+        units: of the values where the Dataset does not say them; empty for the library's.
+        period: (start, end), both inclusive; None takes all times.
+        plausible: as for `read_stations`.
+        name: of the Dataset, for errors.
+
+    Returns:
+        As `read_stations`.
+
+    Raises:
+        InputError: as `read_stations`.
+    """
+    canonical = canonical_name(variable)
+    records = station_records(dataset, canonical, units, source=name)
+    plausible = plausible or _declared_range(dataset, canonical)
+    return _checked(records, canonical, period, plausible, source=name)
+
+
+def _declared_range(file: xr.Dataset, name: str) -> tuple[float, float] | None:
+    """The range that a file declares for the values of an unknown variable, which it is named."""
+    attributes = file[name].attrs if name in file else {}
+    bounds = np.ravel(attributes.get("valid_range", ()))
+    if bounds.size != 2:
+        bounds = np.array([attributes.get(k, np.nan) for k in ("valid_min", "valid_max")])
+    known = name in VARIABLES or not np.isfinite(bounds).all()
+    return None if known else (float(bounds[0]), float(bounds[1]))
+
+
+def _checked(
+    dataset: xr.Dataset,
+    name: str,
+    period: Sequence[Any] | None,
+    plausible: Sequence[float | int] | None,
+    *,
+    source: str,
+) -> xr.Dataset:
+    """Records in library units, within `period`, with every check of values and positions."""
+    if plausible is None and name not in VARIABLES:
+        raise InputError(
+            f"{source}: {name} is not a variable that the library knows: say between which values "
+            "it lies, with plausible=(lowest, highest)"
+        )
     if period is not None:
         dataset = dataset.isel({TIME: select_period(dataset[TIME].values, period)})
-    check_plausible(name, dataset[name].values, source=source)
-    _check_positions(dataset, source)
+    if plausible is None and name == "temperature" and ALTITUDE in dataset.coords:
+        plausible = _SURFACE_TEMPERATURE
+    check_plausible(name, dataset[name].values, source=source, plausible=plausible)
+    _check_positions(dataset, name, source)
     if ERROR in dataset and not np.all(
         (dataset[ERROR].values > 0) | np.isnan(dataset[name].values)
     ):
@@ -122,40 +180,6 @@ def _read_records(paths: list[Path], kind: str, name: str, source: str) -> xr.Da
     return _convert(to_series(records, name, source), name, units, source=source)
 
 
-def _read_netcdf(path: Path, name: str) -> xr.Dataset:
-    """A NetCDF file with dimensions (time, station)."""
-    with open_file(path, what="station records") as file:
-        keys = [v for v in file.data_vars if canonical_name(str(v)) == name]
-        if not keys:
-            there = ", ".join(map(str, file.data_vars))
-            raise InputError(f"{path}: no variable {name!r}; it has {there}")
-        data = {name: file[keys[0]], **({ERROR: file[ERROR]} if ERROR in file else {})}
-        if set(data[name].dims) != {TIME, STATION}:
-            raise InputError(
-                f"{path}: {keys[0]} has dimensions {data[name].dims}, expected (time, station)"
-            )
-        vertical = [v for v in VERTICAL if v in file.variables]
-        for role in (TIME, LATITUDE, LONGITUDE):
-            if role not in file.variables:
-                raise InputError(f"{path}: no coordinate {role!r} for its stations")
-        coordinates: dict[str, Any] = {
-            r: ((STATION,), np.asarray(file[r].values, dtype=np.float64))
-            for r in (LATITUDE, LONGITUDE, *vertical[:1])
-        }
-        if LEVEL in coordinates:
-            units = str(file[LEVEL].attrs.get("units", "hPa"))
-            pressures = hectopascals(file[LEVEL].values, units)
-            if pressures is None:
-                raise InputError(f"{path}: level has units {units!r}, a pressure is expected")
-            coordinates[LEVEL] = ((STATION,), pressures)
-        coordinates[TIME] = decode_times(file[TIME].variable, source=str(path))
-        labels = file[STATION].values if STATION in file.variables else range(file.sizes[STATION])
-        coordinates[STATION] = [v.decode() if isinstance(v, bytes) else str(v) for v in labels]
-        read = {k: ((TIME, STATION), v.transpose(TIME, STATION).values) for k, v in data.items()}
-        written_units = str(data[name].attrs.get("units", ""))
-    return _convert(xr.Dataset(read, coordinates), name, written_units, source=str(path))
-
-
 def _convert(dataset: xr.Dataset, name: str, units: str, *, source: str) -> xr.Dataset:
     """Values and errors to library units; an error is a difference, so it takes no offset."""
     scale, offset = conversion(name, units, source=source)
@@ -165,7 +189,8 @@ def _convert(dataset: xr.Dataset, name: str, units: str, *, source: str) -> xr.D
     return dataset
 
 
-def _check_positions(dataset: xr.Dataset, source: str) -> None:
+def _check_positions(dataset: xr.Dataset, name: str, source: str) -> None:
+    """Refuse positions off the globe; where they change, only at times with a value."""
     limits = {
         LATITUDE: (-90.0, 90.0),
         LONGITUDE: (-180.0, 360.0),
@@ -175,17 +200,20 @@ def _check_positions(dataset: xr.Dataset, source: str) -> None:
     for role, (low, high) in limits.items():
         if role in dataset.coords:
             values = dataset[role].values
-            bad = np.flatnonzero(~((values >= low) & (values <= high)))
-            if bad.size:
+            bad = ~((values >= low) & (values <= high))
+            if values.ndim == 2:
+                bad &= np.isfinite(values) | np.isfinite(dataset[name].values)
+            if bad.any():
+                first = tuple(np.argwhere(bad)[0])
                 raise InputError(
-                    f"{source}: station {dataset[STATION].values[bad[0]]} has {role} "
-                    f"{values[bad[0]]:g}, outside [{low:g}, {high:g}]: correct its position"
+                    f"{source}: station {dataset[STATION].values[first[-1]]} has {role} "
+                    f"{values[first]:g}, outside [{low:g}, {high:g}]: correct its position"
                 )
 
 
 def _finish(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    longitude = dataset[LONGITUDE].values
-    dataset[LONGITUDE] = ((STATION,), np.mod(longitude + 180.0, 360.0) - 180.0)
+    longitude = dataset[LONGITUDE].variable
+    dataset[LONGITUDE] = (longitude.dims, np.mod(longitude.values + 180.0, 360.0) - 180.0)
     for role, attributes in COORDINATE_ATTRIBUTES.items():
         if role in dataset.coords:
             dataset[role].attrs = {

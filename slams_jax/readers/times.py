@@ -93,6 +93,9 @@ def time_axis(dataset: xr.Dataset, dims: Sequence[Hashable], *, source: str) -> 
             of the validity; two times that contradict each other; times that are no dates.
     """
     of_time = [d for d in dims if meaning(d, dataset.variables.get(d)) is not None]
+    if not of_time:  # a dimension that times lie along without giving it their name
+        of_time = [v.dims[0] for n, v in dataset.variables.items() if meaning(n, v) and v.ndim == 1]
+        of_time = [d for d in dict.fromkeys(of_time) if d in dims]
     long = [d for d in of_time if dataset.sizes[d] > 1]
     if len(long) > 1:
         leads = [d for d in long if meaning(d, dataset.variables.get(d)) == LEAD]

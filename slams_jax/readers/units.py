@@ -1,5 +1,7 @@
 """Units at the boundary: what files write, and how it becomes what the library holds."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -117,7 +119,7 @@ def check_plausible(
     values: np.ndarray,
     *,
     source: str,
-    plausible: tuple[float, float] | None = None,
+    plausible: Sequence[float | int] | None = None,
 ) -> None:
     """Refuse values that the library's units of `variable` cannot mean; NaN is ignored.
 

@@ -780,6 +780,68 @@ CORPUS += [
 ]
 
 
+def _station_file(change: Callable[[xr.Dataset], xr.Dataset]):
+    def make(folder):
+        path = data_samples.write(change(data_samples.records()), folder / "stations.nc")
+        return lambda: read_stations(path)
+
+    return make
+
+
+CORPUS += [
+    Bad(
+        STATIONS,
+        "units of a row that are no temperature",
+        _tidy(TIDY.replace("value\n", "value,units\n").replace(".0\n", ".0,mm\n")),
+        "has units 'mm'",
+    ),
+    Bad(
+        STATIONS,
+        "a row without units",
+        _tidy(TIDY.replace("value\n", "value,units\n").replace(".0\n", ".0,\n")),
+        "is empty in line 2",
+    ),
+    Bad(STATIONS, "a station without a name", _wide(places=PLACES.replace("b,", ",")), "line 3"),
+    Bad(STATIONS, "the word now for a date", _wide(WIDE.replace("20010102", "now")), "no date"),
+    Bad(
+        STATIONS, "a year and a half for a date", _tidy(TIDY.replace("2001-01-02", "2001.5")), "no"
+    ),
+    Bad(STATIONS, "missing values written as -99", _wide(WIDE.replace("10.5", "-99")), "outside"),
+    Bad(
+        STATIONS,
+        "a variable without a plausible range",
+        _tidy(TIDY.replace("temperature", "ozone"), variable="ozone"),
+        "plausible=",
+    ),
+    Bad(
+        STATIONS,
+        "an altitude in an unknown unit",
+        _station_file(lambda d: d.assign_coords(altitude=d.altitude.assign_attrs(units="mile"))),
+        "not m, km or ft",
+    ),
+    Bad(
+        STATIONS,
+        "latitudes in radians",
+        _station_file(
+            lambda d: d.assign_coords(latitude=np.deg2rad(d.latitude).assign_attrs(units="radian"))
+        ),
+        "not degrees",
+    ),
+    Bad(
+        STATIONS,
+        "a negative error for all stations",
+        _station_file(lambda d: d.assign(error=-1.0)),
+        "needs one > 0",
+    ),
+    Bad(
+        STATIONS,
+        "a sensor too many",
+        _station_file(lambda d: d.expand_dims(sensor=2)),
+        "expected .time, station",
+    ),
+]
+
+
 def _with_errors(value: str):
     lines = TIDY.splitlines()
     return "\n".join([lines[0] + ",error", *(line + f",{value}" for line in lines[1:])]) + "\n"
