@@ -21,7 +21,7 @@ from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
 from experiments.configuration.settings import CONFIG, read
 from experiments.process import cli
 from slams_jax.data.store import Field
-from slams_jax.data.summary import Survey, sample, survey
+from slams_jax.data.summary import FieldSummary, field_summary, sample
 from slams_jax.data.windows import read_rows
 from slams_jax.errors import InputError
 from slams_jax.schema import VARIABLES
@@ -49,28 +49,28 @@ def prepare(data: Inputs, output: str | None = None) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written ({error.strerror})") from None
     weights = data.archive.grid.area_weights()
-    surveys = {name: survey(field, weights) for name, field in data.archive.fields.items()}
-    summary = summarise(data, surveys)
+    summaries = {name: field_summary(field, weights) for name, field in data.archive.fields.items()}
+    summary = summarise(data, summaries)
     write_text(json.dumps(summary, indent=1) + "\n", folder / "summary.json")
     text = as_text(summary)
     write_text(text, folder / "summary.md")
     print(text)
     try:
-        plots.save(_picture(data, surveys), folder / "overview.png")
+        plots.save(_picture(data, summaries), folder / "overview.png")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     logging.info("summary and overview.png are in %s", folder)
     return summary
 
 
-def summarise(data: Inputs, surveys: dict[str, Survey]) -> dict[str, Any]:
+def summarise(data: Inputs, summaries: dict[str, FieldSummary]) -> dict[str, Any]:
     """What the archive holds, as plain numbers."""
     archive = data.archive
     times = archive.times
     fields = {}
     for name in _ordered(archive.fields):
         field = archive.fields[name]
-        numbers = surveys[name]
+        numbers = summaries[name]
         fields[name] = data.described.get(name, {}) | {
             "units": _units(field, data.described.get(name, {})),
             "channels": [
@@ -139,7 +139,7 @@ def as_text(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _picture(data: Inputs, surveys: dict[str, Survey]):
+def _picture(data: Inputs, summaries: dict[str, FieldSummary]):
     archive = data.archive
     middle = len(archive.times) // 2
     shown = []
@@ -153,9 +153,9 @@ def _picture(data: Inputs, surveys: dict[str, Survey]):
                 _units(field, data.described.get(name, {})),
                 read_rows(field.array, middle, middle + 1)[0, ..., channel],
                 str(archive.times[middle])[:16],
-                surveys[name].mean_map[..., channel],
+                summaries[name].mean_map[..., channel],
                 sample(field, channel),
-                surveys[name].missing_over_time,
+                summaries[name].missing_over_time,
             )
         )
     count = len(archive.fields[STATE].array)

@@ -1,8 +1,4 @@
-"""Writing to disk: one run at a time in a directory, files that are complete or absent.
-
-The lock is the kernel's: it ends with the process that holds it, however that ends, so that a run
-that was killed leaves none behind.
-"""
+"""Writing to disk: one run at a time in a directory; files that are complete or absent."""
 
 import contextlib
 import errno
@@ -25,105 +21,132 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def locked(directory: str | os.PathLike[str]) -> Iterator[Path]:
-    """Within, no other process and no other call is in a `locked` of the same directory.
+    """Hold the lock of a directory: no other process, and no other call, can hold it meanwhile.
 
-    The directory is made if need be, and goes again if nothing has come into it. The file `.lock`
-    in it means nothing by itself: one that a killed process leaves is taken over.
+    The directory is created if necessary, and removed again if it stays empty. The kernel holds
+    the lock and releases it when the process ends, however it ends: a `.lock` file left by a
+    killed process is no obstacle.
 
     Raises:
-        InputError: the directory cannot be written, or another run is in it.
+        InputError: the directory cannot be written, or another run holds the lock.
     """
     directory = Path(directory).absolute()
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    created = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = _opened(directory)
+        file = _open_locked(directory)
     except OSError as error:
         raise InputError(
-            f"cannot write to {directory} ({error.strerror}): give another directory"
+            f"cannot write to {directory} ({error.strerror}): choose another directory"
         ) from None
     try:
         yield directory
     finally:
-        # Removed while it is held: who has opened it meanwhile sees that it is no longer there.
+        # Removed while still locked: a process that has opened the file sees that it is gone.
         with contextlib.suppress(OSError):
             (directory / LOCK).unlink()
         os.close(file)
-        for path in made:
-            with contextlib.suppress(OSError):  # not empty, or gone already
+        for path in created:
+            with contextlib.suppress(OSError):  # not empty, or already removed
                 path.rmdir()
 
 
-def _opened(directory: Path) -> int:
-    """The lock file, open and locked."""
+def _open_locked(directory: Path) -> int:
+    """File descriptor of the lock file, locked."""
     while True:
         file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            _take(file, directory)
+            _lock(file, directory)
             if os.fstat(file).st_nlink:
                 return file
         except BaseException:
             os.close(file)
             raise
-        os.close(file)  # its holder has just removed it
+        os.close(file)  # the previous holder has just removed it: open a new one
 
 
-def _take(file: int, directory: Path) -> None:
+def _lock(file: int, directory: Path) -> None:
+    """Lock an open file and write the holder's name into it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(file, 200, 0).decode(errors="replace") or "unknown"
         raise InputError(
-            f"{directory} is in use by another run ({holder}): wait for its end, or give another "
-            "directory"
+            f"{directory} is in use by another run ({holder}): wait until it ends, or choose "
+            "another directory"
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        LOG.warning("%s is on a file system without locks: let one run use it", directory)
-    with contextlib.suppress(OSError):  # a full disk; the name is a courtesy
+        LOG.warning(
+            "%s is on a file system without locks: make sure that only one run uses it", directory
+        )
+    with contextlib.suppress(OSError):  # a full disk: the name is only informative
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
+@contextlib.contextmanager
+def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends, and is removed if it raises.
+
+    Args:
+        path: file or directory to write or replace.
+        scratch: folder on the same file system for the temporary path; None takes that of `path`.
+
+    Yields:
+        A path with the suffix of `path`.
+    """
+    temporary = (scratch or path.parent) / f".{path.stem}.{os.getpid()}.part{path.suffix}"
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():  # a directory does not replace a full one
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
 def write_dataset(dataset: xr.Dataset, path: Path, scratch: Path | None = None) -> None:
-    """Write under a temporary name beside `path`, or in a folder `scratch` there, then rename.
+    """Write a Dataset as NetCDF 4, or as Zarr where `path` ends in `.zarr`; complete or not at all.
+
+    Args:
+        dataset: what to write.
+        path: file or store; its folder is created if necessary.
+        scratch: folder on the same file system for the unfinished file; None takes that of `path`.
 
     Raises:
         InputError: a path that cannot be written.
     """
-    part = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
-    try:
+    with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".zarr":
-            dataset.to_zarr(part, mode="w", consolidated=False)
-            if path.is_dir():
-                shutil.rmtree(path)
-        else:
-            dataset.to_netcdf(part, engine="h5netcdf")
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
+        with replacing(path, scratch) as temporary:
+            if path.suffix == ".zarr":
+                dataset.to_zarr(temporary, mode="w", consolidated=False)
+            else:
+                dataset.to_netcdf(temporary, engine="h5netcdf")
 
 
 def write_text(text: str, path: Path, *, parents: bool = False) -> None:
-    """Write a text file under a temporary name, then rename; with `parents` make its folder first.
+    """Write a text file, complete or not at all; with `parents`, create its folder first.
 
     Raises:
         InputError: a path that cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _refusals(path):
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into one line."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -127,8 +127,14 @@ def _fitted(
     matched = match_times(
         opened, times, field.matching, hours=field.hours, known=field.known, name=name
     )
-    whole = name in (STATE, BACKGROUND)
-    moved = regrid(matched, grid, method=field.method, known=field.known, name=name, whole=whole)
+    moved = regrid(
+        matched,
+        grid,
+        method=field.method,
+        known=field.known,
+        name=name,
+        must_cover=name in (STATE, BACKGROUND),
+    )
     result = transform(moved, field.transform, field.scale, name=name)
     method = "" if same_grid(own, grid) else field.method
     if not same_grid(own, grid):

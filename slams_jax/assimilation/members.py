@@ -22,6 +22,7 @@ from slams_jax.aliases import PRNGKey
 from slams_jax.diffusion import DrawInfo
 from slams_jax.errors import RunError
 from slams_jax.mesh import to_host
+from slams_jax.storage import replacing
 from slams_jax.training.arrays import manifest, nested
 from slams_jax.training.records import record_digest
 
@@ -122,9 +123,9 @@ class MemberStore:
         self._write_index()
 
     def _write_index(self) -> None:
-        part = self._folder / f"{INDEX}.part"
-        part.write_text(json.dumps({"identity": self._identity, "parts": self._parts}))
-        os.replace(part, self._folder / INDEX)
+        index = {"identity": self._identity, "parts": self._parts}
+        with replacing(self._folder / INDEX) as temporary:
+            temporary.write_text(json.dumps(index))
 
     def _refused(self, error: OSError) -> RunError:
         size = 4 * int(np.prod(self._shape)) / 2**30

@@ -6,11 +6,7 @@ from slams_jax.baselines.optimal_interpolation import (
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
-from slams_jax.baselines.particle_filter import (
-    Particles,
-    particle_filter,
-    systematic_resampling,
-)
+from slams_jax.baselines.particle_filter import Particles, particle_filter, systematic_resampling
 
 __all__ = [
     "Particles",

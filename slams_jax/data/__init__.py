@@ -1,4 +1,4 @@
-"""Datasets to training arrays: a memory-mapped cache, statistics and windows."""
+"""From Datasets to training arrays: memory-mapped archives, statistics and windows."""
 
 from slams_jax.data.archive import build_archive, channels_in
 from slams_jax.data.channels import stack_channels, unstack_channels

@@ -1,4 +1,4 @@
-"""Between Datasets in the library's schema and arrays with channels last."""
+"""Conversion between Datasets in the library's schema and arrays with channels last."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from slams_jax.errors import InputError
-from slams_jax.schema import (
-    LATITUDE,
-    LEVEL,
-    LONGITUDE,
-    MEMBER,
-    TIME,
-    VARIABLES,
-    Channel,
-)
+from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, MEMBER, TIME, VARIABLES, Channel
 
 COMPONENT = "component"  # the dimension of a variable with several channels and no levels
 
@@ -23,30 +15,30 @@ COMPONENT = "component"  # the dimension of a variable with several channels and
 def stack_channels(
     dataset: xr.Dataset, channels: Sequence[Channel]
 ) -> Float[np.ndarray, "time lat lon channel"]:
-    """The channels of `dataset` as one array; one extra dimension is taken whole, in its order.
+    """The channels of `dataset` as one array; a dimension of components stays in its order.
 
     Raises:
-        InputError: a variable or level that is missing, or channels that do not match.
+        InputError: a missing variable or level, or a different number of components.
     """
     parts = []
     for name in dict.fromkeys(c.variable for c in channels):
         levels = [c.level for c in channels if c.variable == name]
         if name not in dataset:
-            have = ", ".join(sorted(map(str, dataset.data_vars)))
-            raise InputError(f"variable {name!r} is missing: the data holds {have}")
+            available = ", ".join(sorted(map(str, dataset.data_vars)))
+            raise InputError(f"variable {name!r} is missing: the data have {available}")
         array = dataset[name]
         if levels[0] is not None:
-            have = np.asarray(dataset[LEVEL], np.float64).tolist() if LEVEL in array.dims else []
-            missing = [v for v in levels if v not in have]
+            own = np.asarray(dataset[LEVEL], np.float64).tolist() if LEVEL in array.dims else []
+            missing = [v for v in levels if v not in own]
             if missing:
-                raise InputError(f"{name!r} lacks the levels {missing} hPa: it is on {have} hPa")
+                raise InputError(f"{name!r} lacks the levels {missing} hPa: it is on {own} hPa")
             array = array.sel({LEVEL: levels})
         extra = [d for d in array.dims if d not in (TIME, LATITUDE, LONGITUDE)]
         values = np.asarray(array.transpose(TIME, LATITUDE, LONGITUDE, *extra), np.float32)
         values = values.reshape(*values.shape[:3], -1)
         if values.shape[-1] != len(levels):
             raise InputError(
-                f"{name!r} has {values.shape[-1]} channels where {len(levels)} are expected"
+                f"{name!r} has {values.shape[-1]} channels, but {len(levels)} are expected"
             )
         parts.append(values)
     return np.concatenate(parts, axis=-1)
@@ -55,7 +47,7 @@ def stack_channels(
 def stack_members(
     dataset: xr.Dataset, channels: Sequence[Channel]
 ) -> Float[np.ndarray, "member time lat lon channel"]:
-    """The channels of every member of an ensemble, as `stack_channels` gives those of one."""
+    """`stack_channels` of every member of an ensemble."""
     members = range(dataset.sizes["member"])
     return np.stack([stack_channels(dataset.isel(member=i), channels) for i in members])
 
@@ -87,13 +79,13 @@ def unstack_channels(
         index = [i for i, c in enumerate(channels) if c.variable == name]
         levels = [channels[i].level for i in index]
         part = states[..., index]
-        known = VARIABLES.get(name)
+        standard = VARIABLES.get(name)
         attrs = {"long_name": name}
-        if known is not None:
+        if standard is not None:
             attrs = {
-                "standard_name": known.standard_name,
-                "long_name": known.long_name,
-                "units": known.units,
+                "standard_name": standard.standard_name,
+                "long_name": standard.long_name,
+                "units": standard.units,
             }
         if levels[0] is not None:
             coords[LEVEL] = (

@@ -1,5 +1,6 @@
-"""Point observations on the cells of a grid, computed for those times that are asked for."""
+"""Station observations as means over the cells of a grid, computed when they are read."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,16 +14,16 @@ from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
 
 
 def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: str) -> xr.Dataset:
-    """Station values as means over the cells of `grid`, lazily; NaN where there is none.
+    """Means of the station values in each cell of `grid`, lazily; NaN in cells without stations.
 
-    A cell reaches half-way to its neighbours, and half a spacing beyond the edge of a region.
+    A cell extends half-way to its neighbours, and half a spacing beyond the edge of a region.
 
     Args:
-        stations: with `variable` (time, station) and coordinates latitude, longitude (degrees), on
-            station, or on (time, station) where positions change.
-        grid: the grid of the result.
-        times: datetime64 (time,), ascending, of the result; others of the stations are left out.
-        variable: what to take from `stations`.
+        stations: Dataset of `variable` (time, station), with the coordinates latitude and
+            longitude (degrees) on station, or on (time, station) if positions change.
+        grid: grid of the result.
+        times: datetime64 (time,), ascending, times of the result; others are dropped.
+        variable: name of the variable.
 
     Returns:
         A Dataset with `variable` (time, latitude, longitude), float32.
@@ -31,7 +32,11 @@ def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: s
         InputError: no such variable, a station outside the domain, or no time in common.
     """
     if variable not in stations or set(stations[variable].dims) != {TIME, STATION}:
-        raise InputError(f"stations hold no {variable!r} with dimensions (time, station)")
+        available = ", ".join(map(str, stations.data_vars))
+        raise InputError(
+            f"stations have no {variable!r} with dimensions (time, station): choose among "
+            f"{available}"
+        )
     times = check_times(times)
     own = check_times(stations[TIME].values, name="station times")
     rows = np.searchsorted(own, times)
@@ -39,30 +44,32 @@ def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: s
     rows = np.where(own[rows] == times, rows, -1)
     if np.all(rows < 0):
         raise InputError(
-            f"stations ({str(own[0])[:16]} to {str(own[-1])[:16]}) share no time with the grid's "
+            f"stations ({str(own[0])[:16]} to {str(own[-1])[:16]}) share no time with the state "
             f"({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
         )
     cells = _cells(stations, grid)
     values = np.asarray(stations[variable].transpose(TIME, STATION).values, dtype=np.float32)
-    field = _CellMeans(values, rows, cells, grid.shape)
+    means = _CellMeans(values, rows, cells, grid.shape)
+    digest = hashlib.sha256(values.tobytes() + rows.tobytes() + cells.tobytes())
     return xr.Dataset(
-        {variable: lazy_variable(field, (TIME, LATITUDE, LONGITUDE), stations[variable].attrs)},
+        {variable: lazy_variable(means, (TIME, LATITUDE, LONGITUDE), stations[variable].attrs)},
         {TIME: times, LATITUDE: list(grid.latitude), LONGITUDE: list(grid.longitude)},
+        {"source_digest": digest.hexdigest()[:16]},
     )
 
 
 def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:
-    """Flat index of the cell of each station, (station,) or (time, station)."""
+    """Flat index of the cell that each station lies in, (station,) or (time, station)."""
     latitude, longitude = np.asarray(grid.latitude), np.asarray(grid.longitude)
     lat, lon = xr.broadcast(stations[LATITUDE], stations[LONGITUDE])
     shape = lat.transpose(..., STATION).shape
     lat, lon = (v.transpose(..., STATION).values.astype(np.float64).ravel() for v in (lat, lon))
-    # Distances along the circle, so that the seam of a global grid is none.
+    # Distances along the circle, so that a global grid has no seam.
     around = np.abs(np.mod(lon[:, None] - longitude + 180.0, 360.0) - 180.0)
     rows = np.abs(lat[:, None] - latitude).argmin(axis=1)
     columns = around.argmin(axis=1)
     spacing = np.diff(latitude).max() if latitude.size > 1 else 180.0
-    # A grid whose last row is the nearest to a pole covers that pole.
+    # The last row of a grid covers the pole if no other row could lie between.
     south = -90.0 if latitude[0] - spacing <= -90.0 else latitude[0] - spacing / 2
     north = 90.0 if latitude[-1] + spacing >= 90.0 else latitude[-1] + spacing / 2
     reach = np.diff(longitude).max() / 2 if longitude.size > 1 else 180.0
@@ -74,13 +81,13 @@ def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:
             f"station {stations[STATION].values[first % shape[-1]]} at {lat[first]:g} N "
             f"{lon[first]:g} E lies outside the domain "
             f"({latitude[0]:g} to {latitude[-1]:g} N, {longitude[0]:g} to {longitude[-1]:g} E): "
-            "leave it out"
+            "drop it"
         )
     return (rows * grid.shape[1] + columns).reshape(shape)
 
 
 class _CellMeans(LazyArray):
-    """(time, latitude, longitude) from values (time, station), one block of times at a time."""
+    """Cell means (time, latitude, longitude) of values (time, station), block by block."""
 
     def __init__(
         self, values: np.ndarray, rows: np.ndarray, cells: np.ndarray, shape: tuple[int, int]

@@ -1,7 +1,7 @@
-"""What of a draft is finished, so that a writer that was killed is gone on with.
+"""Progress of an unfinished archive, from which the next writer resumes.
 
-The journal has a line for each block of rows that is on disk, with its checksum. A block counts
-when its line is whole and its bytes still match; writing goes on after the last one that counts.
+Each line of `journal.jsonl` names a block of rows on disk and its CRC-32. A block counts if its
+line is complete and its bytes match; writing resumes after the last block that counts.
 """
 
 import json
@@ -15,14 +15,14 @@ _READ_BYTES = 2**24  # of a file, read at once
 
 
 class Finished(NamedTuple):
-    """How far a field is: what is before these rows is on disk."""
+    """The part of a field that is on disk and intact."""
 
-    rows: int
+    rows: int  # counted from the first
     checksum: int  # CRC-32 of their bytes
 
 
 def record(draft: Path, field: str, start: int, stop: int, checksum: int) -> None:
-    """Note that the rows start to stop of a field are on disk, after they are."""
+    """Record that the rows from start to stop of a field are on disk; call it once they are."""
     line = {"field": field, "start": start, "stop": stop, "crc32": checksum}
     with (draft / NAME).open("ab") as file:
         file.write((json.dumps(line) + "\n").encode())
@@ -31,13 +31,13 @@ def record(draft: Path, field: str, start: int, stop: int, checksum: int) -> Non
 
 
 def finished(draft: Path, field: str, header: bytes, row_bytes: int) -> Finished:
-    """The rows of `<field>.npy` in a draft that are there and intact, from the first.
+    """The leading rows of `<field>.npy` in a draft that are on disk and intact.
 
     Args:
-        draft: the folder.
-        field: its name.
-        header: that the file must begin with.
-        row_bytes: of one row.
+        draft: folder of the unfinished archive.
+        field: name of the field.
+        header: bytes that the file must begin with.
+        row_bytes: size of one row in bytes.
     """
     rows, checksum = 0, 0
     try:
@@ -51,31 +51,33 @@ def finished(draft: Path, field: str, header: bytes, row_bytes: int) -> Finished
                 if start != rows or stop <= start:
                     break
                 file.seek(len(header) + start * row_bytes)
-                whole, own = _checksums(file, (stop - start) * row_bytes, checksum)
+                extended, own = _checksums(file, (stop - start) * row_bytes, checksum)
                 if own != expected:
                     break
-                rows, checksum = stop, whole
+                rows, checksum = stop, extended
     except (OSError, ValueError, KeyError):
-        pass  # what cannot be read is written again
+        pass  # unreadable rows are written again
     return Finished(rows, checksum)
 
 
 def _checksums(file, size: int, before: int) -> tuple[int, int | None]:
-    """CRC-32 of the next bytes after `before`, and of them alone; None where they are too few."""
-    whole, own = before, 0
+    """CRC-32 of the next bytes, once continuing `before` and once alone; None if too few."""
+    extended, own = before, 0
     while size:
         data = file.read(min(size, _READ_BYTES))
         if not data:
-            return whole, None
-        whole, own, size = zlib.crc32(data, whole), zlib.crc32(data, own), size - len(data)
-    return whole, own
+            return extended, None
+        extended, own = zlib.crc32(data, extended), zlib.crc32(data, own)
+        size -= len(data)
+    return extended, own
 
 
 def _lines(draft: Path) -> list[dict]:
+    """The complete lines of a journal."""
     lines = []
     for text in (draft / NAME).read_text().splitlines():
         try:
             lines.append(dict(json.loads(text)))
         except (ValueError, TypeError):
-            break  # torn by the kill
+            break  # torn when the writer was killed
     return lines

@@ -1,21 +1,20 @@
-"""From one latitude-longitude grid to another, a block of times at a time.
+"""Regridding between latitude-longitude grids, block of times by block of times.
 
-Both axes are treated one after the other: the value of a cell is
+The two axes are treated in turn: the values on the target grid are
 
     y = (A x B') / (A m B'),
 
-x being the field with 0 where it is missing, m its mask (1 where known), A (lat', lat) and
-B (lon', lon) weights of the rows and columns:
+where x is the field with 0 where it is missing, m its mask (1 where known), and A (lat', lat) and
+B (lon', lon) are the weights of the rows and columns:
 
-    conservative  overlap of cells, in sines of latitude and degrees of longitude, so that the
-                  integral over the area is kept (first order; Jones 1999, Mon. Wea. Rev. 127,
-                  2204-2210)
-    bilinear      the two nearest rows and columns, linearly
+    conservative  overlap of cells, in sines of latitude and degrees of longitude, which conserves
+                  the area integral (first order; Jones 1999, Mon. Wea. Rev. 127, 2204-2210)
+    bilinear      linear between the two nearest rows and columns
     nearest       the nearest row and column
 
-A cell is missing when less than a share of it is known: of its area, or of its weights. Longitude
-wraps on global grids. Between the last row and a pole, bilinear values go towards the mean of the
-last row, which stands at the pole.
+A cell is missing if too small a share of it is known (of its area, or of its weights). Longitude
+wraps around on global grids. Between the last row and the pole, bilinear values tend towards the
+mean of the last row, which is taken as the value at the pole.
 """
 
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from slams_jax.readers.lazy import LazyArray, computed, first_axis_blocks
 from slams_jax.schema import LATITUDE, LONGITUDE
 
 Method = Literal["conservative", "bilinear", "nearest"]
-# What is an amount or a flux through an area keeps its integral.
+# Words in the names of amounts and fluxes, whose area integral should be conserved.
 _CONSERVED = ("precipitation", "radiation", "flux", "rain", "snow", "evaporation", "runoff")
 
 
@@ -40,7 +39,7 @@ class Weights(NamedTuple):
 
     latitude: np.ndarray  # (target, source), with a row at each pole where `poles`
     longitude: np.ndarray  # (target, source)
-    share: np.ndarray  # (target lat, target lon): the weight of a cell that is fully known
+    full: np.ndarray  # (target lat, target lon): total weight of a cell that is fully known
     poles: bool
 
 
@@ -50,10 +49,10 @@ def default_method(variable: str) -> str:
 
 
 def global_grid(spec: float | Sequence[int]) -> Grid:
-    """The global grid of a spacing in degrees, or of (rows, columns).
+    """The global grid with a spacing in degrees, or with (rows, columns).
 
-    An odd number of rows has rows at the poles, an even number half a spacing off them; longitudes
-    begin at 0.
+    An odd number of rows includes the poles, an even number stays half a spacing away from them;
+    longitudes begin at 0.
 
     Raises:
         InputError: a spacing that does not divide 180 degrees, or too few rows and columns.
@@ -61,11 +60,11 @@ def global_grid(spec: float | Sequence[int]) -> Grid:
     if isinstance(spec, float | int):
         rows, columns = 180.0 / spec + 1 if spec > 0 else 0.0, 360.0 / spec if spec > 0 else 0.0
         if rows < 3 or abs(rows - round(rows)) > 1e-9:
-            raise InputError(f"grid spacing {spec} must divide 180 degrees, such as 1.5")
+            raise InputError(f"grid spacing {spec} must divide 180 degrees, as 1.5 does")
         spec = (round(rows), round(columns))
     rows, columns = (int(n) for n in spec)
     if len(spec) != 2 or rows < 2 or columns < 4:
-        raise InputError(f"grid {tuple(spec)} must be (rows, columns), at least 2 and 4")
+        raise InputError(f"grid {tuple(spec)} must be (rows, columns), at least (2, 4)")
     half = 0.0 if rows % 2 else 90.0 / rows
     return Grid.of(
         np.linspace(-90.0 + half, 90.0 - half, rows), np.arange(columns) * (360.0 / columns)
@@ -73,10 +72,10 @@ def global_grid(spec: float | Sequence[int]) -> Grid:
 
 
 def inside(grid: Grid, domain: Grid) -> Grid:
-    """The part of a global grid that lies in the domain of a regional one; all of it otherwise.
+    """The part of a global grid inside the domain of a regional one; all of it if that is global.
 
     Raises:
-        InputError: no point in the domain.
+        InputError: fewer than two rows or columns in the domain.
     """
     if domain.periodic:
         return grid
@@ -86,8 +85,8 @@ def inside(grid: Grid, domain: Grid) -> Grid:
     lon = sorted({round(v, 6) for v in turned if west <= v <= east})
     if len(lat) < 2 or len(lon) < 2:
         raise InputError(
-            f"the grid asked for has {len(lat)} x {len(lon)} points in the domain of the state: "
-            "choose a finer one"
+            f"the requested grid has only {len(lat)} x {len(lon)} points in the domain of the "
+            "state: choose a finer one"
         )
     return Grid.of(lat, lon)
 
@@ -99,28 +98,29 @@ def regrid(
     method: str = "",
     known: float | int = 0.5,
     name: str = "field",
-    whole: bool = False,
+    must_cover: bool = False,
 ) -> xr.Dataset:
-    """`dataset` on another grid, computed where it is indexed.
+    """`dataset` on another grid, computed when it is read.
 
     Args:
-        dataset: variables (..., latitude, longitude), as `open_dataset` gives them.
-        grid: of the result.
-        method: "conservative", "bilinear" or "nearest"; "" chooses by the variable.
-        known: a cell is missing when less than this share of it is known, in (0, 1].
-        name: what to call the field in errors.
-        whole: whether every cell of `grid` must be covered.
+        dataset: variables (..., latitude, longitude), as returned by `open_dataset`.
+        grid: target grid.
+        method: "conservative", "bilinear" or "nearest"; "" chooses by variable.
+        known: share of a target cell that must be known, in (0, 1]; other cells are missing.
+        name: name of the field in error messages.
+        must_cover: refuse data that do not cover every cell of `grid`.
 
     Returns:
-        The Dataset on `grid`; itself where it is there already.
+        The Dataset on `grid`; unchanged if it is on that grid already.
 
     Raises:
-        InputError: an unknown method, a share out of range, grids that do not overlap.
+        InputError: an unknown method, a share out of range, grids that do not overlap, or a cell
+            that must be covered and is not.
     """
     if method and method not in get_args(Method):
         raise InputError(f"{name}: unknown method {method!r}: choose from {get_args(Method)}")
     if not 0.0 < known <= 1.0:
-        raise InputError(f"{name}: known must be a share in (0, 1], got {known}")
+        raise InputError(f"{name}: known is a share in (0, 1], got {known}")
     own = Grid.of(dataset[LATITUDE].values, dataset[LONGITUDE].values)
     if same_grid(own, grid):
         return dataset
@@ -131,23 +131,24 @@ def regrid(
     for w in weights.values():
         if not (coverage(w) > 0).any():
             raise InputError(
-                f"{name}: its grid ({own.extent}) does not overlap the one asked for "
+                f"{name}: its grid ({own.extent}) does not overlap the target grid "
                 f"({grid.extent}): choose data of the same domain"
             )
-        if whole and (coverage(w) < known - 1e-9).any():
+        if must_cover and (coverage(w) < known - 1e-9).any():
             raise InputError(
-                f"field {name!r} lies on another grid ({own.extent}) than the common one "
+                f"field {name!r} is on a different grid ({own.extent}) from the common one "
                 f"({grid.extent}) and does not cover it: choose a grid inside its domain"
             )
     return computed(
         dataset,
         lambda a: _Regridded(a, weights[method or default_method(str(a.name))], known),
+        f"regrid {method} {known} {grid}",
         {LATITUDE: list(grid.latitude), LONGITUDE: list(grid.longitude)},
     )
 
 
 def same_grid(a: Grid, b: Grid) -> bool:
-    """Whether two grids have the same points, to a thousandth of a degree."""
+    """Whether two grids have the same points, to within a thousandth of a degree."""
     return a.shape == b.shape and all(
         np.allclose(x, y, atol=1e-3, rtol=0)
         for x, y in ((a.latitude, b.latitude), (a.longitude, b.longitude))
@@ -155,23 +156,24 @@ def same_grid(a: Grid, b: Grid) -> bool:
 
 
 def grid_weights(source: Grid, target: Grid, method: str) -> Weights:
-    """The weights from one grid to another.
+    """The weights for regridding from one grid to another.
 
     Raises:
-        InputError: a grid of one row or column, which has no cells.
+        InputError: a grid with a single row or column, which defines no cells.
     """
     if min(*source.shape, *target.shape) < 2:
-        raise InputError(f"grids of {source.shape} and {target.shape}: two rows and columns needed")
+        raise InputError(
+            f"cannot regrid from {source.shape} to {target.shape} points: both grids need at least "
+            "two rows and two columns"
+        )
     if method == "conservative":
         lat = _overlap(*(np.sin(np.deg2rad(g.latitude_edges())) for g in (target, source)))
         lon_edges = target.longitude_edges(), source.longitude_edges()
         lon = sum(_overlap(lon_edges[0], lon_edges[1] + turn) for turn in (-360.0, 0.0, 360.0))
-        share = np.outer(
-            np.diff(np.sin(np.deg2rad(target.latitude_edges()))), np.diff(lon_edges[0])
-        )
-        return Weights(lat, np.asarray(lon), share, False)
+        heights = np.diff(np.sin(np.deg2rad(target.latitude_edges())))
+        return Weights(lat, np.asarray(lon), np.outer(heights, np.diff(lon_edges[0])), False)
     rows = np.asarray(source.latitude)
-    # The pole gets a row of its own where a target row lies beyond the last one.
+    # The poles get rows of their own if a target row lies beyond the last row.
     poles = method == "bilinear" and source.periodic and _reaches_poles(rows)
     poles = poles and (target.latitude[0] < rows[0] or target.latitude[-1] > rows[-1])
     if poles:
@@ -188,39 +190,39 @@ def grid_weights(source: Grid, target: Grid, method: str) -> Weights:
 
 
 def coverage(weights: Weights) -> np.ndarray:
-    """Share of each target cell (lat, lon) that lies in the source's domain."""
-    return np.outer(weights.latitude.sum(axis=1), weights.longitude.sum(axis=1)) / weights.share
+    """Share of each target cell (lat, lon) inside the domain of the source."""
+    return np.outer(weights.latitude.sum(axis=1), weights.longitude.sum(axis=1)) / weights.full
 
 
 def apply(weights: Weights, values: np.ndarray, known: float | int) -> np.ndarray:
-    """Values (..., lat, lon) on the target grid, float32; NaN where too little is known."""
-    mask = np.isfinite(values)
-    whole = bool(mask.all())
-    field = (values if whole else np.where(mask, values, 0.0)).astype(np.float64)
-    # One mask stands for all where nothing is missing.
-    share = np.ones(values.shape[-2:]) if whole else mask.astype(np.float64)
+    """Values (..., lat, lon) on the target grid, float32; NaN where too small a share is known."""
+    valid = np.isfinite(values)
+    complete = bool(valid.all())
+    field = (values if complete else np.where(valid, values, 0.0)).astype(np.float64)
+    # If nothing is missing, one mask serves all fields.
+    mask = np.ones(values.shape[-2:]) if complete else valid.astype(np.float64)
     if weights.poles:
-        field, share = _with_poles(field), _with_poles(share)
+        field, mask = _with_poles(field), _with_poles(mask)
     rows, columns = (sparse.csr_array(w) for w in weights[:2])
     field = _along(rows, _along(columns, field, -1), -2)
-    share = _along(rows, _along(columns, share, -1), -2)
-    share = np.where(share >= (known - 1e-9) * weights.share, share, 0.0)
+    mask = _along(rows, _along(columns, mask, -1), -2)
+    mask = np.where(mask >= (known - 1e-9) * weights.full, mask, 0.0)
     result = np.full(field.shape, np.nan)
-    np.divide(field, share, out=result, where=np.broadcast_to(share > 0, field.shape))
+    np.divide(field, mask, out=result, where=np.broadcast_to(mask > 0, field.shape))
     return result.astype(np.float32)
 
 
 def _along(weights: sparse.csr_array, values: np.ndarray, axis: int) -> np.ndarray:
-    """Weighted sums (target) along one axis (source); few of the weights are not zero."""
+    """Weighted sums along one axis, from source to target; the weights are sparse."""
     moved = np.moveaxis(values, axis, 0)
     sums = weights @ np.ascontiguousarray(moved).reshape(len(moved), -1)
     return np.moveaxis(sums.reshape(-1, *moved.shape[1:]), 0, axis)
 
 
 def _with_poles(values: np.ndarray) -> np.ndarray:
-    """With the zonal means of the first and last row beyond them; of a field or its mask.
+    """A field or its mask with a row at each pole: the zonal means of the first and last row.
 
-    Of a field that is 0 where it is missing the mean is weighed by how much is known, as its mask.
+    The field is 0 where it is missing, and the mean of the mask weights it accordingly.
     """
     ends = [
         np.broadcast_to(row.mean(axis=-1, keepdims=True), row.shape)
@@ -230,7 +232,7 @@ def _with_poles(values: np.ndarray) -> np.ndarray:
 
 
 class _Regridded(LazyArray):
-    """A variable on another grid; of the source only what has weights is read."""
+    """A variable on another grid; only the rows and columns with weights are read."""
 
     def __init__(self, array: xr.DataArray, weights: Weights, known: float | int):
         if array.dims[-2:] != (LATITUDE, LONGITUDE):
@@ -244,7 +246,7 @@ class _Regridded(LazyArray):
                 latitude=weights.latitude[:, rows], longitude=weights.longitude[:, columns]
             )
         self._array, self._weights = array, weights
-        self.shape = (*array.shape[:-2], *weights.share.shape)
+        self.shape = (*array.shape[:-2], *weights.full.shape)
 
     def block(self, indices: Sequence[np.ndarray]) -> np.ndarray:
         """The values at the outer product of one index vector for each dimension."""
@@ -252,7 +254,7 @@ class _Regridded(LazyArray):
         part = Weights(
             self._weights.latitude[rows],
             self._weights.longitude[columns],
-            self._weights.share[np.ix_(rows, columns)],
+            self._weights.full[np.ix_(rows, columns)],
             self._weights.poles,
         )
         result = np.empty([i.size for i in indices], np.float32)
@@ -267,14 +269,14 @@ class _Regridded(LazyArray):
 
 
 def _overlap(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Lengths (target, source) that cells between ascending edges have in common."""
+    """Overlap (target, source) of cells between ascending edges."""
     low = np.maximum(target[:-1, None], source[None, :-1])
     high = np.minimum(target[1:, None], source[None, 1:])
     return np.maximum(high - low, 0.0)
 
 
 def _linear(target: np.ndarray, source: np.ndarray, *, circle: bool = False) -> np.ndarray:
-    """(target, source): of the two neighbours; rows of zeros beyond the ends."""
+    """(target, source): linear in the two neighbours; zero beyond the ends."""
     points = np.concatenate([source, [source[0] + 360.0]]) if circle else source
     right = np.clip(np.searchsorted(points, target, side="right"), 1, points.size - 1)
     step = (target - points[right - 1]) / (points[right] - points[right - 1])
@@ -290,7 +292,7 @@ def _linear(target: np.ndarray, source: np.ndarray, *, circle: bool = False) -> 
 
 
 def _nearest(target: np.ndarray, source: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(target, source): of the cell that each point lies in; rows of zeros beyond the ends."""
+    """(target, source): one for the cell that each point lies in; zero beyond the ends."""
     weights = np.zeros((target.size, source.size))
     for turn in (-360.0, 0.0, 360.0):
         place = np.where(np.abs(target + turn - edges[-1]) < 1e-6, edges[-1] - 1e-6, target + turn)
@@ -301,4 +303,5 @@ def _nearest(target: np.ndarray, source: np.ndarray, edges: np.ndarray) -> np.nd
 
 
 def _reaches_poles(rows: np.ndarray) -> bool:
+    """Whether no other row fits between the last rows and the poles."""
     return bool(max(90.0 + rows[0], 90.0 - rows[-1]) <= np.diff(rows).max() + 1e-6)

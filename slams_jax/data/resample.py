@@ -1,7 +1,7 @@
-"""A field at the times of another: the nearest, or the mean or sum of an interval that ends there.
+"""A field at the times of another: the nearest value, or the mean or sum over an interval.
 
-The interval of time t is (t - length, t]. A mean is missing when less than a share of the values
-that a full interval has is known; a sum when any of them is unknown, since it would be too small.
+The interval of time t is (t - length, t]. A mean is missing if too small a share of the values of
+a full interval is known; a sum is missing if any value is, since it would come out too small.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _HOUR = np.timedelta64(3_600_000_000_000, "ns")
 
 
 def shifted(dataset: xr.Dataset, hours: float | int) -> xr.Dataset:
-    """`dataset` with all its times later by some hours."""
+    """`dataset` with some hours added to its timestamps."""
     if hours == 0.0:
         return dataset
     later = dataset[TIME].values.astype("datetime64[ns]") + _hours(hours)
@@ -38,27 +38,28 @@ def match_times(
     known: float | int = 0.5,
     name: str = "field",
 ) -> xr.Dataset:
-    """`dataset` at `times`, computed where it is indexed.
+    """`dataset` at `times`, computed when it is read.
 
     Args:
-        dataset: variables with the dimension time first.
+        dataset: variables whose first dimension is time.
         times: datetime64 (time,), ascending.
-        how: "exact" leaves it as it is (an archive takes what is at its times), "nearest" takes
-            the nearest value within a tolerance, "mean" and "sum" those of the interval that ends.
-        hours: tolerance of "nearest", length of the interval; 0 takes half of, and the whole of,
-            the most frequent step of `times`.
-        known: share of the values of an interval that must be known for a mean.
-        name: what to call the field in errors.
+        how: "exact" changes nothing (an archive takes the values at its own times), "nearest"
+            takes the nearest value within a tolerance, "mean" and "sum" reduce the interval that
+            ends at each time.
+        hours: tolerance of "nearest" (0: half the most frequent step of `times`), or length of the
+            interval (0: that step).
+        known: share of the values in an interval that a mean needs, in (0, 1].
+        name: name of the field in error messages.
 
     Returns:
-        The Dataset, at `times`, NaN where there is nothing.
+        The Dataset at `times`, NaN where there is no value.
 
     Raises:
-        InputError: an unknown matching, no value for any time, an interval shorter than the step
-            of the data.
+        InputError: an unknown way of matching, no value at any time, or an interval shorter than
+            the time step of the data.
     """
     if how not in get_args(Matching):
-        raise InputError(f"{name}: unknown matching of times {how!r}: choose {get_args(Matching)}")
+        raise InputError(f"{name}: unknown time matching {how!r}: choose from {get_args(Matching)}")
     if hours < 0.0:
         raise InputError(f"{name}: hours must be 0 or more, got {hours}")
     if how == "exact":
@@ -73,33 +74,37 @@ def match_times(
         step = _step(own, length)
         if step > length:
             raise InputError(
-                f"{name}: the {how} over {length / _HOUR:g} h of data every {step / _HOUR:g} h: "
-                "give longer hours, or match exact or nearest"
+                f"{name}: a {how} over {length / _HOUR:g} h of data every {step / _HOUR:g} h: "
+                "lengthen the interval (hours), or match exact or nearest"
             )
         first = np.searchsorted(own, times - length, side="right")
         last = np.searchsorted(own, times, side="right")
         full = round(length / step)
     if not (last > first).any():
         raise InputError(
-            f"{name} ({str(own[0])[:16]} to {str(own[-1])[:16]}) has no value for any time of the "
-            f"state ({str(times[0])[:16]} to {str(times[-1])[:16]}) by {how}: check its dates"
+            f"{name} ({str(own[0])[:16]} to {str(own[-1])[:16]}) has no value at any time of the "
+            f"state ({str(times[0])[:16]} to {str(times[-1])[:16]}) by {how} matching: check its "
+            "dates"
         )
     needed = full if how == "sum" else max(1, int(np.ceil(known * full - 1e-9)))
     return computed(
-        dataset, lambda a: _Matched(a, first, last, needed, total=how == "sum"), {TIME: times}
+        dataset,
+        lambda a: _Matched(a, first, last, needed, total=how == "sum"),
+        f"{how} {hours} {known}",
+        {TIME: times},
     )
 
 
 class _Matched(LazyArray):
-    """Mean or sum of the rows first[i] to last[i] of a variable."""
+    """Mean or sum over the rows first[i] to last[i] - 1 of a variable, for each time i."""
 
     def __init__(
         self, array: xr.DataArray, first: np.ndarray, last: np.ndarray, needed: int, *, total: bool
     ):
         if array.dims[0] != TIME:
             raise InputError(
-                f"{array.name} has dimensions {tuple(map(str, array.dims))}, time is to come "
-                "first: choose one member"
+                f"{array.name} has dimensions {tuple(map(str, array.dims))}, but time must come "
+                "first: select one member, or transpose it"
             )
         self._array, self._first, self._last = array, first, last
         self._needed, self._total = needed, total
@@ -126,15 +131,15 @@ class _Matched(LazyArray):
         return result
 
     def _reduced(self, values: np.ndarray) -> np.ndarray:
-        known = np.isfinite(values)
-        count = known.sum(axis=0)
-        total = np.where(known, values, 0.0).sum(axis=0, dtype=np.float64)
+        valid = np.isfinite(values)
+        count = valid.sum(axis=0)
+        total = np.where(valid, values, 0.0).sum(axis=0, dtype=np.float64)
         reduced = total if self._total else total / np.maximum(count, 1)
         return np.where(count >= max(1, self._needed), reduced, np.nan)
 
 
 def _nearest(own: np.ndarray, times: np.ndarray, reach: np.timedelta64):
-    """first, last (time,): one row of `own` each, or none; of two as near the earlier one."""
+    """first, last (time,): the nearest row of `own`, or none; of two equally near, the earlier."""
     right = np.clip(np.searchsorted(own, times), 0, own.size - 1)
     left = np.maximum(right - 1, 0)
     row = np.where(np.abs(own[left] - times) <= np.abs(own[right] - times), left, right)
@@ -142,7 +147,7 @@ def _nearest(own: np.ndarray, times: np.ndarray, reach: np.timedelta64):
 
 
 def _step(times: np.ndarray, single: np.timedelta64) -> np.timedelta64:
-    """The most frequent step; `single` where there is one time only."""
+    """The most frequent step; `single` if there is only one time."""
     if times.size < 2:
         return single
     values, counts = np.unique(np.diff(times), return_counts=True)

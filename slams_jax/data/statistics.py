@@ -1,12 +1,12 @@
 """Climatology and standardisation: z = (x - c(t)) / s.
 
-The climatology of a channel is a constant plus yearly harmonics, at every grid point or one for
-the whole grid,
+The climatology of a channel is a constant plus harmonics of the annual cycle, fitted at every grid
+point or once for the whole grid,
 
     c(t) = a_0 + sum_k [ a_{2k-1} cos(2 pi k t / year) + a_{2k} sin(2 pi k t / year) ],
 
-fitted by least squares to what is not missing; s is the area-weighted root mean square of x - c
-over the same data, one number a channel. Both are to be fitted to the training period only.
+by least squares over the data that are not missing; s is the area-weighted root mean square of
+x - c over the same data, one number per channel. Fit both to the training period only.
 """
 
 from typing import NamedTuple, TypeVar
@@ -26,7 +26,7 @@ ArrayT = TypeVar("ArrayT", np.ndarray, jax.Array)
 
 
 class Statistics(NamedTuple):
-    """Climatology and spread of the channels of a field, in its physical units."""
+    """Climatology and standard deviation of the channels of a field, in physical units."""
 
     coefficients: np.ndarray | jax.Array  # (1 + 2 harmonics, lat | 1, lon | 1, channel), float32
     std: np.ndarray | jax.Array  # (channel,), float32
@@ -43,12 +43,17 @@ def yearly_basis(times: np.ndarray, harmonics: int) -> Float[np.ndarray, "*batch
 
 
 class _Sums(NamedTuple):
-    """Sums over time that hold all that least squares needs; float64, in deviations from shift."""
+    """Sums over time, sufficient for least squares; float64, of departures from `shift`."""
 
     gram: np.ndarray  # (point, channel, term, term): basis times basis where there are data
     moment: np.ndarray  # (point, channel, term): basis times value
     square: np.ndarray  # (point, channel): value squared
     shift: np.ndarray  # (channel,)
+
+    @property
+    def count(self) -> np.ndarray:
+        """Number of data (point, channel); the first term of the basis is one."""
+        return self.gram[:, :, 0, 0]
 
 
 def fit_statistics(
@@ -59,22 +64,42 @@ def fit_statistics(
     harmonics: int = 0,
     per_point: bool = True,
 ) -> Statistics:
-    """Fit climatology and spread to `array`, read once, in blocks of times.
+    """Fit climatology and spread to `array`, which is read once, in blocks of times.
 
     Args:
         array: (time, lat, lon, channel), NaN where missing; may be memory-mapped.
         times: datetime64 (time,), ascending.
-        weights: relative area of the grid points (lat, lon); None takes them as equal.
-        harmonics: how many waves of the year the climatology follows; 0 is a constant.
-        per_point: a climatology for every grid point, else one for each channel. A point with fewer
-            than two data a coefficient, or whose data do not cover the year, takes the channel's.
+        weights: relative area of the grid points (lat, lon); None weights all equally.
+        harmonics: number of harmonics of the annual cycle; 0 gives a constant.
+        per_point: fit a climatology at every grid point, else one for each channel. Points with
+            fewer than two data per coefficient, or whose data do not cover the year, take that of
+            the channel.
 
     Returns:
         Statistics of the channels.
 
     Raises:
-        InputError: shapes that do not fit, a channel without data or one that never varies.
+        InputError: shapes that do not match, or a channel without data or without variation.
     """
+    times, area = _checked_inputs(array, times, weights, harmonics)
+    sums = _accumulate(array, yearly_basis(times, harmonics))
+    if (empty := np.flatnonzero(sums.count.sum(axis=0) == 0)).size:
+        raise InputError(f"channel {empty[0]} has no data in the training period: leave it out")
+    fitted = _fit_channels(sums, area)[None]
+    if per_point:
+        fitted = _fit_points(sums, fitted)
+    std = _residual_std(sums, fitted, area)
+    _check_varies(sums, std, area)
+    fitted = fitted + sums.shift[:, None] * (np.arange(fitted.shape[-1]) == 0)
+    shape = array.shape[1:3] if per_point else (1, 1)
+    coefficients = np.moveaxis(fitted.reshape(*shape, *fitted.shape[1:]), -1, 0)
+    return Statistics(coefficients.astype(np.float32), std.astype(np.float32))
+
+
+def _checked_inputs(
+    array: np.ndarray, times: np.ndarray, weights: np.ndarray | None, harmonics: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(times, area of each point), after a check that all shapes match."""
     times = check_times(times)
     if array.ndim != 4 or array.shape[0] != times.size:
         raise InputError(
@@ -82,77 +107,81 @@ def fit_statistics(
         )
     if harmonics < 0:
         raise InputError(f"harmonics must be at least 0, got {harmonics}")
-    _, lat, lon, channels = array.shape
-    area = np.ones((lat, lon)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if area.shape != (lat, lon):
-        raise InputError(f"weights have shape {area.shape}, the grid ({lat}, {lon})")
-    sums = _accumulate(array, yearly_basis(times, harmonics))
-    area = area.reshape(-1)
-    counts = sums.gram[:, :, 0, 0]  # (point, channel)
-    if (empty := np.flatnonzero(counts.sum(axis=0) == 0)).size:
-        raise InputError(f"channel {empty[0]} has no data in the training period: leave it out")
-    pooled_gram = np.einsum("p,pcij->cij", area, sums.gram)
-    pooled_moment = np.einsum("p,pci->ci", area, sums.moment)
-    # (channel, term); the shortest solution where the data do not determine one
-    pooled = np.einsum("cij,cj->ci", np.linalg.pinv(pooled_gram, 1e-9), pooled_moment)
-    fitted = np.broadcast_to(pooled, sums.moment.shape)
-    if per_point:
-        eigenvalues = np.linalg.eigvalsh(sums.gram)
-        enough = (counts >= 2 * fitted.shape[-1]) & (
-            eigenvalues[..., 0] > 1e-3 * eigenvalues[..., -1]
-        )
-        gram = np.where(enough[..., None, None], sums.gram, np.eye(fitted.shape[-1]))
-        own = np.linalg.solve(gram, sums.moment[..., None])[..., 0]
-        fitted = np.where(enough[..., None], own, fitted)
+    grid = array.shape[1:3]
+    area = np.ones(grid) if weights is None else np.asarray(weights, dtype=np.float64)
+    if area.shape != grid:
+        raise InputError(f"weights have shape {area.shape}, but the grid is {grid}")
+    return times, area.reshape(-1)
+
+
+def _fit_channels(sums: _Sums, area: np.ndarray) -> np.ndarray:
+    """Coefficients (channel, term) of each channel, from all points together."""
+    gram = np.einsum("p,pcij->cij", area, sums.gram)
+    moment = np.einsum("p,pci->ci", area, sums.moment)
+    # The pseudo-inverse gives the shortest solution where the data do not determine one.
+    return np.einsum("cij,cj->ci", np.linalg.pinv(gram, 1e-9), moment)
+
+
+def _fit_points(sums: _Sums, channels: np.ndarray) -> np.ndarray:
+    """Coefficients (point, channel, term); `channels` (1, channel, term) where data are few."""
+    terms = channels.shape[-1]
+    eigenvalues = np.linalg.eigvalsh(sums.gram)
+    determined = eigenvalues[..., 0] > 1e-3 * eigenvalues[..., -1]
+    enough = (determined & (sums.count >= 2 * terms))[..., None]
+    gram = np.where(enough[..., None], sums.gram, np.eye(terms))
+    own = np.linalg.solve(gram, sums.moment[..., None])[..., 0]
+    return np.where(enough, own, channels)
+
+
+def _residual_std(sums: _Sums, fitted: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Root-mean-square departure (channel,) from the climatology, weighted by area."""
+    fitted = np.broadcast_to(fitted, sums.moment.shape)
     residual = (
         sums.square
         - 2.0 * np.einsum("pci,pci->pc", fitted, sums.moment)
         + np.einsum("pci,pcij,pcj->pc", fitted, sums.gram, fitted)
     )
-    variance = (area @ residual) / (area @ counts)
-    std = np.sqrt(np.maximum(variance, 0.0))
-    size = np.abs(sums.shift) + np.sqrt((area @ sums.square) / (area @ counts))
+    return np.sqrt(np.maximum((area @ residual) / (area @ sums.count), 0.0))
+
+
+def _check_varies(sums: _Sums, std: np.ndarray, area: np.ndarray) -> None:
+    """Refuse channels whose variation is lost in rounding."""
+    size = np.abs(sums.shift) + np.sqrt((area @ sums.square) / (area @ sums.count))
     if (constant := np.flatnonzero(std <= 1e-6 * size)).size:
         raise InputError(
             f"channel {constant[0]} never varies in the training period (near "
             f"{sums.shift[constant[0]]:g}): leave it out"
         )
-    fitted = fitted + sums.shift[:, None] * (np.arange(fitted.shape[-1]) == 0)
-    shape = (lat, lon) if per_point else (1, 1)
-    points = fitted if per_point else fitted[:1]
-    coefficients = np.moveaxis(points.reshape(*shape, channels, -1), -1, 0)
-    return Statistics(coefficients.astype(np.float32), std.astype(np.float32))
 
 
 def _accumulate(array: np.ndarray, basis: np.ndarray) -> _Sums:
-    """One pass over `array` (time, lat, lon, channel), in blocks of times."""
-    _, lat, lon, channels = array.shape
-    terms = basis.shape[1]
-    gram = np.zeros((terms * terms, lat * lon * channels))
-    moment = np.zeros((terms, lat * lon * channels))
-    square = np.zeros(lat * lon * channels)
-    shift = None
-    rows = max(1, _CHUNK // (lat * lon * channels))
-    for start in range(0, array.shape[0], rows):
+    """Read `array` (time, lat, lon, channel) once, in blocks of times."""
+    time, lat, lon, channels = array.shape
+    points, terms = lat * lon, basis.shape[1]
+    gram = np.zeros((terms * terms, points * channels))
+    moment = np.zeros((terms, points * channels))
+    square = np.zeros(points * channels)
+    shift = np.zeros(channels)
+    rows = max(1, _CHUNK // (points * channels))
+    for start in range(0, time, rows):
         block = np.asarray(array[start : start + rows], dtype=np.float64)
         valid = np.isfinite(block)
-        if shift is None:
+        if start == 0:
             # Near the mean, so that squares lose no digits; a channel that starts late keeps 0.
             total = np.where(valid, block, 0.0).sum(axis=(0, 1, 2))
             shift = total / np.maximum(valid.sum(axis=(0, 1, 2)), 1)
-        values = np.where(valid, block - shift, 0.0).reshape(block.shape[0], -1)
-        present = valid.reshape(block.shape[0], -1).astype(np.float64)
-        terms_here = basis[start : start + rows].astype(np.float64)
-        products = (terms_here[:, :, None] * terms_here[:, None, :]).reshape(block.shape[0], -1)
+        values = np.where(valid, block - shift, 0.0).reshape(len(block), -1)
+        present = valid.reshape(len(block), -1).astype(np.float64)
+        waves = basis[start : start + rows].astype(np.float64)
+        products = (waves[:, :, None] * waves[:, None, :]).reshape(len(block), -1)
         gram += products.T @ present
-        moment += terms_here.T @ values
+        moment += waves.T @ values
         square += np.einsum("tp,tp->p", values, values)
-    points = lat * lon
     return _Sums(
         np.moveaxis(gram.reshape(terms, terms, points, channels), (0, 1), (2, 3)),
         np.moveaxis(moment.reshape(terms, points, channels), 0, 2),
         square.reshape(points, channels),
-        np.zeros(channels) if shift is None else shift,
+        shift,
     )
 
 
@@ -160,14 +189,14 @@ def climatology(stats: Statistics, times: np.ndarray) -> np.ndarray | jax.Array:
     """c(t) in physical units, (*times.shape, lat | 1, lon | 1, channel), float32.
 
     Args:
-        stats: the statistics; of jax arrays they give a jax array, also inside `jit`.
+        stats: the statistics; jax arrays give a jax array, also inside `jit`.
         times: datetime64, any shape; never traced.
     """
     coefficients = stats.coefficients
     basis = yearly_basis(np.asarray(times), (coefficients.shape[0] - 1) // 2)
     if isinstance(coefficients, np.ndarray):
         return np.einsum("...k,kyxc->...yxc", basis, coefficients)
-    # Full precision: rounding 280 K to eight bits would lose whole kelvins.
+    # Full precision: in bfloat16, 280 K would be off by a kelvin.
     return jnp.einsum("...k,kyxc->...yxc", basis, coefficients, precision="highest")
 
 

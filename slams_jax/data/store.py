@@ -1,21 +1,23 @@
-"""The files of a cache: written whole or not at all, opened only if intact.
+"""The files of an archive: complete or absent, and opened only if intact.
 
-What is not yet whole is a draft, a hidden folder beside it. A writer that is killed, or stopped by
-a server that does not answer, leaves its draft with what is finished of it; the next writer of the
-same archive takes it over and goes on. The result is the same to the bit.
+An unfinished archive is a draft, a hidden folder beside the archive. A writer that is killed, or
+stopped by a server that does not answer, leaves its draft behind; the next writer of the same
+archive resumes it. The result is the same bit for bit.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
 import logging
+import math
 import os
 import shutil
 import socket
 import time
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +34,9 @@ LOG = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**26  # of a field, written at once
 _READ_BYTES = 2**24  # of a file, read at once to check it
-_KEPT = 7 * 86400.0  # s that the draft of another archive is kept for somebody to go on with
-_OWN: set[str] = set()  # names of the drafts that this process is writing
+_DRAFT_LIFETIME = 7 * 86400.0  # s that an abandoned draft waits to be resumed
+_ABSENT = -1  # row of a time that a field does not have
+_WRITING: set[str] = set()  # names of the drafts that this process is writing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Field:
 
     Attributes:
         array: (time, lat, lon, channel), float32, NaN where missing; memory-mapped, read-only.
-        channels: what the last axis holds.
+        channels: of the last axis.
     """
 
     array: np.ndarray
@@ -54,7 +57,7 @@ class Archive:
     """Fields on one grid at the same times.
 
     Attributes:
-        path: the directory of the cache.
+        path: directory of the archive.
         times: datetime64[ns] (time,), ascending.
         grid: of all fields.
         fields: by name, such as "state", "background", "stations".
@@ -67,15 +70,15 @@ class Archive:
 
 
 class Source(NamedTuple):
-    """A run of channels that one variable of a dataset holds."""
+    """Where to find consecutive channels of a field: positions along one variable's dimension."""
 
     variable: str
-    dim: str | None  # the dimension between time and latitude, if any
-    positions: np.ndarray  # along it
+    dim: str | None  # dimension besides time, latitude and longitude, if any
+    positions: np.ndarray  # indices along it
 
 
 def open_archive(path: str | os.PathLike[str]) -> Archive | None:
-    """The archive in directory `path`, or None when there is none that is complete and intact."""
+    """The archive in directory `path`, or None unless it is complete and intact."""
     path = Path(path)
     try:
         index = json.loads((path / "index.json").read_text())
@@ -88,12 +91,12 @@ def open_archive(path: str | os.PathLike[str]) -> Archive | None:
             if array.shape != shape or array.dtype != np.float32:
                 raise ValueError(f"{name}.npy has shape {array.shape}, not {shape}")
             if _checksum(path / f"{name}.npy", array.offset) != entry["crc32"]:
-                raise ValueError(f"{name}.npy differs from its checksum")
+                raise ValueError(f"{name}.npy does not match its checksum")
             fields[name] = Field(array, tuple(Channel(*c) for c in entry["channels"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        LOG.warning("archive %s: damaged, not used (%s)", path, error)
+        LOG.warning("archive %s: damaged, ignored (%s)", path, error)
         return None
     return Archive(path, times, grid, fields)
 
@@ -106,45 +109,53 @@ def write_archive(
     times: np.ndarray,
     grid: Grid,
 ) -> None:
-    """Write all of an archive beside `final`, then give it that name.
+    """Write an archive beside `final`, then rename it to that.
 
     Args:
-        final: the directory that is to be.
-        index: all but the checksums.
+        final: directory of the finished archive.
+        index: contents of `index.json`, without the checksums.
         fields: by name.
-        sources: where the channels of each field are.
+        sources: where to find the channels of each field.
         times: datetime64[ns] (time,).
         grid: of all fields.
 
     Raises:
-        InputError: no room on the disk.
-        OSError: the disk refuses.
+        InputError: not enough free disk space, or a field that cannot be read.
+        OSError: the operating system refuses to write.
     """
-    depth = {name: sum(s.positions.size for s in sources[name]) for name in fields}
-    needed = times.size * int(np.prod(grid.shape)) * sum(depth.values()) * 4
+    shapes = {
+        name: (times.size, *grid.shape, sum(s.positions.size for s in sources[name]))
+        for name in fields
+    }
     _remove_abandoned(final.parent)
-    draft, damaged = _claimed(final), _draft(final)
-    needed -= sum(part.stat().st_size for part in draft.iterdir())
-    try:
-        if shutil.disk_usage(final.parent).free < needed:
-            raise InputError(f"{final.parent}: no room for an archive of {needed / 2**30:.1f} GiB")
+    with _drafting(final) as draft:
+        _check_space(draft, sum(4 * math.prod(shape) for shape in shapes.values()))
         for name, dataset in fields.items():
-            shape = (times.size, *grid.shape, depth[name])
-            checksum = _write_field(draft / f"{name}.npy", dataset, sources[name], times, shape)
+            path = draft / f"{name}.npy"
+            checksum = _write_field(path, dataset, sources[name], times, shapes[name])
             index["fields"][name]["crc32"] = checksum
         _write_synced(draft / "index.json", json.dumps(index, indent=1).encode())
         (draft / journal.NAME).unlink(missing_ok=True)
-        _sync_directory(draft)
-        if final.exists() and open_archive(final) is None:
-            os.rename(final, damaged)
-        try:
-            os.rename(draft, final)
-        except OSError:
-            if open_archive(final) is None:  # else another process was faster: its is as good
-                raise
-            shutil.rmtree(draft, ignore_errors=True)
-        _sync_directory(final.parent)
-    except (OSError, InputError):  # the disk or the input is to be changed: another archive then
+        _publish(draft, final)
+
+
+# --- drafts -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _drafting(final: Path) -> Iterator[Path]:
+    """A draft to write an archive into: one that was abandoned, or a new one.
+
+    When writing fails, the draft is removed if the disk or the input is at fault, since both will
+    have changed by the next attempt; otherwise it is kept, if there is anything to resume.
+    """
+    draft = _new_name(final)
+    _WRITING.add(draft.name)
+    try:
+        if not _take_over(final, draft):
+            draft.mkdir()
+        yield draft
+    except (OSError, InputError):
         shutil.rmtree(draft, ignore_errors=True)
         raise
     except BaseException:
@@ -152,51 +163,77 @@ def write_archive(
             shutil.rmtree(draft, ignore_errors=True)
         raise
     finally:
-        _OWN.discard(draft.name)
-        shutil.rmtree(damaged, ignore_errors=True)
+        _WRITING.discard(draft.name)
 
 
-def _draft(final: Path) -> Path:
-    """A new name for what is not yet, or no more, an archive; tells which process it is of."""
+def _new_name(final: Path) -> Path:
+    """A hidden name beside `final` that tells host and process of the writer."""
     name = f".{socket.gethostname()}-{os.getpid()}-{final.name}.{uuid.uuid4().hex[:8]}.part"
     return final.parent / name
 
 
-def _claimed(final: Path) -> Path:
-    """A draft of this process: one that nobody writes any more, to go on with, or a new one."""
-    draft = _draft(final)
-    _OWN.add(draft.name)
-    for left in final.parent.glob(f".{socket.gethostname()}-*-{final.name}.*.part"):
-        if _is_abandoned(left):
-            try:
-                os.rename(left, draft)  # of two processes that try, one succeeds
-            except OSError:
-                continue
-            LOG.info("archive %s: gone on with", final)
-            return draft
-    draft.mkdir()
-    return draft
+def _take_over(final: Path, draft: Path) -> bool:
+    """Rename an abandoned draft of `final` to `draft`; whether there was one."""
+    for abandoned in final.parent.glob(f".{socket.gethostname()}-*-{final.name}.*.part"):
+        if _is_abandoned(abandoned):
+            # Of two processes that try, one succeeds.
+            with contextlib.suppress(OSError):
+                os.rename(abandoned, draft)
+                LOG.info("archive %s: resumed", final)
+                return True
+    return False
 
 
 def _is_abandoned(draft: Path) -> bool:
-    """Whether no process of this machine writes a draft any more."""
+    """Whether the process that wrote a draft on this machine has ended."""
     owner = draft.name.rsplit("-", 2)[1]
     if not owner.isdigit() or not Path("/proc").is_dir():
         return False
     if int(owner) == os.getpid():
-        return draft.name not in _OWN
+        return draft.name not in _WRITING
     return not Path(f"/proc/{owner}").exists()
 
 
 def _remove_abandoned(root: Path) -> None:
-    """Remove drafts that nobody writes any more and nobody went on with for a week."""
+    """Remove abandoned drafts that nobody has resumed for a week."""
     for draft in root.glob(f".{socket.gethostname()}-*.part"):
         try:
             newest = max(p.stat().st_mtime for p in (draft, *draft.iterdir()))
         except OSError:
-            continue  # somebody else has just removed it
-        if _is_abandoned(draft) and time.time() - newest > _KEPT:
+            continue  # removed by another process in the meantime
+        if _is_abandoned(draft) and time.time() - newest > _DRAFT_LIFETIME:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_space(draft: Path, size: int) -> None:
+    """Refuse to begin what will not fit, given what the draft already holds."""
+    missing = size - sum(part.stat().st_size for part in draft.iterdir())
+    if shutil.disk_usage(draft.parent).free < missing:
+        raise InputError(
+            f"{draft.parent}: not enough free space for an archive of {missing / 2**30:.1f} GiB: "
+            "free some, or choose another disk"
+        )
+
+
+def _publish(draft: Path, final: Path) -> None:
+    """Rename a finished draft to `final`, in place of a damaged archive if there is one."""
+    _sync_directory(draft)
+    damaged = _new_name(final)
+    if final.exists() and open_archive(final) is None:
+        os.rename(final, damaged)
+    try:
+        os.rename(draft, final)
+    except OSError:
+        if open_archive(final) is None:
+            raise
+        # Another process was faster; its archive is the same.
+        shutil.rmtree(draft, ignore_errors=True)
+    finally:
+        shutil.rmtree(damaged, ignore_errors=True)
+    _sync_directory(final.parent)
+
+
+# --- fields -------------------------------------------------------------------------------------
 
 
 def _write_field(
@@ -206,15 +243,15 @@ def _write_field(
     times: np.ndarray,
     shape: tuple[int, ...],
 ) -> int:
-    """Write one field in blocks of times, after those that are there; returns its checksum."""
+    """Write one field block by block, after the blocks already on disk; returns its CRC-32."""
     own = dataset[TIME].values.astype("datetime64[ns]")
     rows = np.minimum(np.searchsorted(own, times), own.size - 1)
-    rows = np.where(own[rows] == times, rows, -1)
-    row_bytes = 4 * int(np.prod(shape[1:]))
+    rows = np.where(own[rows] == times, rows, _ABSENT)
+    row_bytes = 4 * math.prod(shape[1:])
     step = max(1, _CHUNK_BYTES // row_bytes)
     header = _header(shape)
     first, checksum = journal.finished(path.parent, path.stem, header, row_bytes)
-    started, told = time.monotonic(), time.monotonic()
+    progress = _Progress(path.stem, first, times.size)
     with path.open("r+b" if first else "wb") as file:
         file.write(header)
         file.truncate(len(header) + first * row_bytes)
@@ -227,17 +264,31 @@ def _write_field(
             os.fsync(file.fileno())
             stop = start + len(block)
             journal.record(path.parent, path.stem, start, stop, zlib.crc32(block.data))
-            if time.monotonic() - told > 10.0:
-                told = time.monotonic()
-                done = (stop - first) / (times.size - first)
-                left = (told - started) * (1 - done) / done
-                percent = 100 * stop / times.size
-                LOG.info("archive: %s %d %%, %.0f s left", path.stem, percent, left)
+            progress.report(stop)
     return checksum
 
 
+class _Progress:
+    """Logs how far a field is and how long it will take, every ten seconds at most."""
+
+    def __init__(self, field: str, first: int, total: int):
+        self._field, self._first, self._total = field, first, total
+        self._started = self._logged = time.monotonic()
+
+    def report(self, row: int) -> None:
+        """Log that all rows before `row` are written."""
+        now = time.monotonic()
+        if now - self._logged <= 10.0:
+            return
+        self._logged = now
+        done = (row - self._first) / (self._total - self._first)
+        left = (now - self._started) * (1 - done) / done
+        percent = 100 * row / self._total
+        LOG.info("archive: %s %d %%, %.0f s left", self._field, percent, left)
+
+
 def _header(shape: tuple[int, ...]) -> bytes:
-    """What a `.npy` file of this shape begins with."""
+    """The header of a `.npy` file of float32 of this shape."""
     buffer = io.BytesIO()
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, header)
@@ -247,9 +298,9 @@ def _header(shape: tuple[int, ...]) -> bytes:
 def _block(
     dataset: xr.Dataset, sources: list[Source], rows: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """(time, lat, lon, channel) of the rows of `dataset`; -1 stands for a missing time."""
+    """(time, lat, lon, channel) of some rows of `dataset`; NaN where a row is `_ABSENT`."""
     block = np.full((rows.size, *shape), np.nan, dtype="<f4")
-    present = rows >= 0
+    present = rows != _ABSENT
     first = 0
     for source in sources:
         depth = source.positions.size
@@ -260,8 +311,9 @@ def _block(
                 picked = picked.isel({source.dim: source.positions})
                 order = (*order, source.dim)
             values = np.asarray(picked.values, dtype=np.float32)
-            known = VARIABLES.get(source.variable)
-            if known is not None and picked.attrs.get("units") == known.units:  # not transformed
+            standard = VARIABLES.get(source.variable)
+            if standard is not None and picked.attrs.get("units") == standard.units:
+                # Transformed values have other units and no plausible range.
                 first_time = str(picked[TIME].values[0])[:16]
                 check_plausible(source.variable, values, source=f"data from {first_time} on")
             values = values.transpose([picked.dims.index(d) for d in order])
@@ -271,7 +323,7 @@ def _block(
 
 
 def _checksum(path: Path, offset: int) -> int:
-    """CRC-32 of a file from `offset`, by reading: mapped pages would count as memory in use."""
+    """CRC-32 of a file from `offset`; read, since mapped pages would count as memory in use."""
     checksum = 0
     with path.open("rb") as file:
         file.seek(offset)

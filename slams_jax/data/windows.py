@@ -1,4 +1,4 @@
-"""Windows of consecutive times, by grain: deterministic, shuffled, sharded, resumable."""
+"""Windows of consecutive times, loaded by grain: deterministic, sharded and resumable."""
 
 import mmap
 from collections.abc import Callable, Mapping
@@ -32,12 +32,12 @@ class _Windows:
 
 
 def read_rows(array: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """A copy of the rows of an array; those of a file that is memory-mapped are read from it.
+    """A copy of some rows of an array; those of a memory-mapped file are read from the file.
 
-    A page of a memory map that cannot be read ends the process without a word (SIGBUS).
+    An unreadable page of a memory map would kill the process without a message (SIGBUS).
 
     Raises:
-        RunError: the file is gone, shorter than it was, or cannot be read.
+        RunError: the file is gone, truncated or unreadable.
     """
     if not (isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)):
         return np.array(array[start:stop])
@@ -45,11 +45,16 @@ def read_rows(array: np.ndarray, start: int, stop: int) -> np.ndarray:
     try:
         with open(str(array.filename), "rb") as file:
             file.seek(array.offset + start * array.strides[0])
-            found = file.readinto(rows.data)
+            count = file.readinto(rows.data)
     except OSError as error:
-        raise RunError(f"{array.filename} cannot be read ({error.strerror or error})") from error
-    if found != rows.nbytes:
-        raise RunError(f"{array.filename} ends before row {stop - 1} of {len(array)}: it was cut")
+        raise RunError(
+            f"{array.filename}: cannot be read ({error.strerror or error}): start again"
+        ) from error
+    if count != rows.nbytes:
+        raise RunError(
+            f"{array.filename}: truncated, it ends before row {stop - 1} of {len(array)}: "
+            "start again"
+        )
     return rows
 
 
@@ -59,11 +64,11 @@ def window_starts(
     """First indices, int (window,), of every `length` consecutive times inside `span`.
 
     Args:
-        times: datetime64 (time,), ascending; windows cross no gap, that is no step longer or
-            shorter than the most frequent one. None takes the times as gapless.
+        times: datetime64 (time,), ascending; no window crosses a gap, that is a step other than
+            the most frequent one. None means that there are no gaps.
         size: number of times.
         length: times in a window.
-        span: slice of the times to stay inside, step 1.
+        span: slice of the times to which the windows are confined, step 1.
 
     Raises:
         InputError: a length below 1, or no window that fits.
@@ -77,14 +82,14 @@ def window_starts(
     if times is not None and length > 1:
         times = check_times(times)
         if times.size != size:
-            raise InputError(f"{times.size} times for arrays of {size}")
+            raise InputError(f"{times.size} times do not match arrays of {size}")
         steps = np.diff(times)
         values, counts = np.unique(steps, return_counts=True)
         broken = np.concatenate([[0], np.cumsum(steps != values[counts.argmax()])])
         starts = starts[broken[starts + length - 1] == broken[starts]]
     if starts.size == 0:
         raise InputError(
-            f"no window of {length} consecutive times in the {max(0, last - first)} of the period: "
+            f"no {length} consecutive times among the {max(0, last - first)} of the period: "
             "shorten the window or lengthen the period"
         )
     return starts
@@ -105,22 +110,22 @@ def window_loader(
 ) -> "grain.DatasetIterator":
     """Batches of windows of `arrays`.
 
-    The order depends on `seed` alone. `get_state()` and `set_state()` of the result resume it with
+    The order depends only on `seed`. The iterator's `get_state()` and `set_state()` resume it with
     exactly the batches that would have followed.
 
     Args:
-        arrays: by name, (time, ...) each, the same number of times; may be memory-mapped, and may
-            hold the times themselves for `transform`.
-        length: times in a window.
-        batch_size: windows in a batch, of all processes together.
-        seed: of the shuffling.
-        times: datetime64 (time,); windows cross no gap in them. None takes them as gapless.
-        span: the times to stay inside, as `split_periods` gives it.
-        shuffle: endless, every epoch in another order; otherwise one pass in order, of which the
-            last batch may be smaller (one process only).
+        arrays: by name, (time, ...) each, with the same number of times; may be memory-mapped, and
+            may include the times themselves for `transform`.
+        length: number of times in a window.
+        batch_size: number of windows in a batch, over all processes.
+        seed: seed of the shuffling.
+        times: datetime64 (time,); no window crosses a gap. None means that there are no gaps.
+        span: slice of the times to which the windows are confined, as from `split_periods`.
+        shuffle: iterate forever, in a new order each epoch; otherwise pass once in order, with a
+            last batch that may be smaller (one process only).
         transform: applied to each window, {name: (length, ...)}, before batching; deterministic.
-        shard_index: of this process.
-        shard_count: number of processes; each gives its part of every batch, in their order.
+        shard_index: index of this process.
+        shard_count: number of processes; each loads its part of every batch.
 
     Returns:
         An iterator of {name: (batch_size / shard_count, length, ...)}.
@@ -130,25 +135,9 @@ def window_loader(
     """
     import grain  # slow to import
 
-    if not arrays:
-        raise InputError("no arrays to take windows from")
-    sizes = {name: int(array.shape[0]) for name, array in arrays.items()}
-    if len(set(sizes.values())) > 1:
-        raise InputError(f"arrays must have the same number of times, got {sizes}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must be in [0, 2**32), got {seed}")
-    if shard_count > 1 and not shuffle:
-        raise InputError("one pass in order is for one process: shard_count must be 1")
-    if not 0 <= shard_index < shard_count:
-        raise InputError(f"shard_index must be in [0, {shard_count}), got {shard_index}")
-    if batch_size % shard_count:
-        raise InputError(
-            f"a batch of {batch_size} does not divide over {shard_count} processes: choose a "
-            f"multiple of {shard_count}"
-        )
-    starts = window_starts(times, next(iter(sizes.values())), length=length, span=span)
+    size = _checked_size(arrays)
+    _check_batches(batch_size, seed, shuffle, shard_index, shard_count)
+    starts = window_starts(times, size, length=length, span=span)
     windows, part = _Windows(arrays, starts, length), batch_size // shard_count
 
     def read(rows: np.ndarray) -> Batch:
@@ -156,12 +145,41 @@ def window_loader(
         own = own if transform is None else [transform(window) for window in own]
         return {name: np.stack([window[name] for window in own]) for name in own[0]}
 
-    # Batches of indices, those of all processes, so that neither the order nor a position in it
-    # depends on the number of processes.
+    # Indices are batched for all processes together, so that neither the order nor the position
+    # in it depends on the number of processes.
     rows = grain.MapDataset.range(starts.size)
     if shuffle:
         rows = rows.seed(seed).shuffle().repeat()
     dataset = rows.batch(batch_size, drop_remainder=shuffle).map(read)
-    # Threads of this process, few and little ahead: a window is a copy out of a memory map.
+    # Few threads and a short queue: a window is only a copy out of a memory map.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
+
+
+def _checked_size(arrays: Mapping[str, np.ndarray]) -> int:
+    """The number of times that all arrays have."""
+    if not arrays:
+        raise InputError("no arrays to take windows from: give at least one")
+    sizes = {name: int(array.shape[0]) for name, array in arrays.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"arrays must have the same number of times, got {sizes}")
+    return next(iter(sizes.values()))
+
+
+def _check_batches(
+    batch_size: int, seed: int, shuffle: bool, shard_index: int, shard_count: int
+) -> None:
+    """Check the numbers that decide how windows are batched."""
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be in [0, 2**32), got {seed}")
+    if shard_count > 1 and not shuffle:
+        raise InputError("a single pass in order needs shard_count=1: shuffle, or use one process")
+    if not 0 <= shard_index < shard_count:
+        raise InputError(f"shard_index must be in [0, {shard_count}), got {shard_index}")
+    if batch_size % shard_count:
+        raise InputError(
+            f"batch_size {batch_size} cannot be divided among {shard_count} processes: choose a "
+            f"multiple of {shard_count}"
+        )

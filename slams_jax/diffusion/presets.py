@@ -44,10 +44,7 @@ def preset(name: str) -> tuple[SamplerConfig, GuidanceConfig]:
         "fast": (SamplerConfig(steps=16), GuidanceConfig(iterations=20)),
         "default": (SamplerConfig(), GuidanceConfig()),
         "accurate": (SamplerConfig(steps=128), GuidanceConfig(iterations=60)),
-        "reference": (
-            SamplerConfig(solver="pc", steps=512, grid="uniform"),
-            GuidanceConfig("sda"),
-        ),
+        "reference": (SamplerConfig(solver="pc", steps=512, grid="uniform"), GuidanceConfig("sda")),
     }
     if name not in PRESETS:
         raise InputError(f"preset {name!r} is unknown: choose from {PRESETS}")

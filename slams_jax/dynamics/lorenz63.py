@@ -55,12 +55,7 @@ def step(system: Lorenz63, x: Float[Array, "*n 3"], dt: float) -> Float[Array, "
 
 
 def trajectory(
-    system: Lorenz63,
-    x: Float[Array, "*n 3"],
-    *,
-    dt: float,
-    length: int,
-    substeps: int = 1,
+    system: Lorenz63, x: Float[Array, "*n 3"], *, dt: float, length: int, substeps: int = 1
 ) -> Float[Array, "time *n 3"]:
     """The `length` states that follow `x`, each `substeps` steps of `dt` after the one before.
 

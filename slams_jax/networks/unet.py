@@ -22,9 +22,7 @@ Compute = Literal["float32", "bfloat16"]
 _FREQUENCIES = np.pi * np.arange(1, 17, dtype=np.float32)
 
 
-def normalise(
-    x: Float[Array, "batch lat lon channel"],
-) -> Float[Array, "batch lat lon channel"]:
+def normalise(x: Float[Array, "batch lat lon channel"]) -> Float[Array, "batch lat lon channel"]:
     """Subtract the mean over channels at each point and divide by the standard deviation.
 
     In float32, whatever the dtype of `x`, which the result has again.

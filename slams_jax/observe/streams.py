@@ -137,11 +137,7 @@ def log_likelihood(
 
 
 def without_gross_errors(
-    stream: Stream,
-    state: Trajectory,
-    std: Float[Array, "..."],
-    *,
-    threshold: float = 5.0,
+    stream: Stream, state: Trajectory, std: Float[Array, "..."], *, threshold: float = 5.0
 ) -> Stream:
     """The stream less the values that lie too far from a background, the background check.
 

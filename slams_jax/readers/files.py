@@ -162,18 +162,21 @@ def _unreadable(path: Location, engine: str, reason: str) -> str:
 
 
 def fingerprint(paths: Sequence[Location]) -> str:
-    """A digest of names, sizes and modification times, so that a changed file is noticed.
+    """A digest that changes with the contents of files and stores.
 
-    Of a store behind a URL the digest is of the URL alone.
+    It covers name, size and modification time of each file, and of each file inside a local Zarr
+    store (metadata and chunks). Of stores behind URLs, it covers the URLs and the metadata at the
+    root of the first store: chunks that are overwritten in place go unnoticed.
     """
     digest = hashlib.sha256()
+    urls = [path for path in paths if isinstance(path, str)]
+    if urls:
+        digest.update("\n".join(urls).encode() + remote.root_metadata(urls[0]))
     for path in paths:
         if isinstance(path, str):
-            digest.update(f"{path}\n".encode())
             continue
-        # A Zarr store shows a change in the folders of its arrays.
-        parts = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
-        for part in parts:
-            status = part.stat()
-            digest.update(f"{part.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+        for file in files:
+            status, name = file.stat(), file.relative_to(path.parent)
+            digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """A variable of one or several files as one array that is read only where it is indexed."""
 
+import hashlib
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -163,19 +164,35 @@ def lazy_variable(array: BackendArray, dims: Sequence[str], attrs: Mapping[str, 
     return xr.Variable(tuple(dims), indexing.LazilyIndexedArray(array), dict(attrs))
 
 
+def source_digest(dataset: xr.Dataset) -> str | None:
+    """The digest of the files that a Dataset is read from, as `open_dataset` notes it.
+
+    None where the values are in memory or come out of a task graph: xarray keeps attributes
+    through arithmetic, so that the digest would no longer say what the values are.
+    """
+    untouched = all(
+        not array.variable._in_memory and array.chunks is None
+        for array in dataset.data_vars.values()
+    )
+    return dataset.attrs.get("source_digest") if untouched else None
+
+
 def computed(
     dataset: xr.Dataset,
     array_of: Callable[[xr.DataArray], LazyArray],
+    operation: str,
     axes: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """`dataset` with each variable computed from itself, when its values are asked for.
+    """`dataset` with each variable replaced by a lazy function of it.
 
     Args:
-        dataset: what is computed from, read lazily.
+        dataset: input of the computation, read lazily.
         array_of: from a variable to the array of the result, on the same dimensions.
-        axes: coordinates that are others in the result, by dimension.
-        attrs: attributes of the variables that are others in the result.
+        operation: name of the computation with all its options; part of the result's
+            `source_digest`.
+        axes: coordinates that change, by dimension.
+        attrs: attributes of the variables that change.
     """
     coordinates: dict[Hashable, Any] = {d: dataset[d] for d in dataset.dims if d in dataset.coords}
     for dim, values in (axes or {}).items():
@@ -187,6 +204,10 @@ def computed(
         for name, array in dataset.data_vars.items()
     }
     result = xr.Dataset(variables, coordinates, dataset.attrs)
+    result.attrs.pop("source_digest", None)
+    if (source := source_digest(dataset)) is not None:
+        chained = hashlib.sha256(f"{source} {operation}".encode()).hexdigest()
+        result.attrs["source_digest"] = chained[:16]
     result.set_close(dataset.close)
     return result
 

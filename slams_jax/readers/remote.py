@@ -33,6 +33,8 @@ ATTEMPTS = 5
 PAUSE = 1.0  # s before the second attempt
 STORE_FILES = ("zarr.json", ".zmetadata", ".zgroup")
 _FILES = (".nc", ".nc4", ".cdf", ".grib", ".grib1", ".grib2", ".grb", ".grb2", ".parquet", ".csv")
+# What file systems say of a file that changes with its contents.
+_VERSION = ("size", "ETag", "etag", "mtime", "LastModified", "Last-Modified", "created", "updated")
 _FRESH = 5.0  # s for which a store that was seen counts as there
 
 T = TypeVar("T")
@@ -76,6 +78,26 @@ def open_store(url: str) -> Store:
     return PatientStore(FsspecStore.from_url(url, storage_options=options, read_only=True), url)
 
 
+def root_metadata(url: str) -> bytes:
+    """The metadata at the root of the Zarr store at a URL; with consolidated metadata, all of it.
+
+    Raises:
+        InputError: an unknown scheme, a missing package, or access refused.
+        RunError: the server does not answer.
+    """
+    system, path = _file_system(url)
+    names = [f"{path.rstrip('/')}/{name}" for name in STORE_FILES]
+
+    def read() -> list[bytes]:
+        answers = system.cat(names, on_error="return").values()  # at once, where it can
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, bytes)]
+
+    return b"".join(_patiently(read, url))
+
+
 def fetch(url: str) -> Path:
     """A copy of the file at a URL in the user's cache folder, whole or not there, fetched once.
 
@@ -85,7 +107,7 @@ def fetch(url: str) -> Path:
     """
     system, path = _file_system(url)
     about = _patiently(lambda: system.info(path), url)
-    seen = [str(about.get(k)) for k in ("size", "ETag", "etag", "mtime", "LastModified")]
+    seen = [str(about.get(k)) for k in _VERSION]
     digest = hashlib.sha256("\n".join([url, *seen]).encode()).hexdigest()[:16]
     folder = _cache() / digest
     target = folder / url.rstrip("/").rsplit("/", 1)[-1].partition("?")[0]

@@ -180,9 +180,7 @@ class Mixture:
         """Shifted and scaled so that every component of x has mean zero and variance one."""
         std = np.sqrt(np.diag(self.covariance()))
         return Mixture(
-            self.weights,
-            (self.means - self.mean()) / std,
-            self.covariances / np.outer(std, std),
+            self.weights, (self.means - self.mean()) / std, self.covariances / np.outer(std, std)
         )
 
     def log_densities(

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from slams_jax.errors import Diverged
+from slams_jax.storage import replacing
 from slams_jax.training.devices import is_writer
 
 LOG = logging.getLogger(__name__)
@@ -66,9 +67,8 @@ class MetricsWriter:
 
         self._path = directory / METRICS_FILE
         kept = [json.dumps(r) + "\n" for r in read_metrics(self._path) if r["step"] <= start]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self._path)
+        with replacing(self._path) as temporary:
+            temporary.write_text("".join(kept))
         self._file = self._path.open("a")
         self._board = Board(directory / TENSORBOARD, start)
 

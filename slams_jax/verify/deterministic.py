@@ -3,14 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from slams_jax.verify.points import (
-    Points,
-    Score,
-    Weights,
-    error_of,
-    float32,
-    weighted_mean,
-)
+from slams_jax.verify.points import Points, Score, Weights, error_of, float32, weighted_mean
 
 
 def bias(forecast: Points, truth: Points, weights: Weights = None) -> Score:

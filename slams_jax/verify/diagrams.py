@@ -7,14 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from slams_jax.errors import InputError
-from slams_jax.verify.figures import (
-    FONT,
-    label_axis,
-    legend_below,
-    look,
-    new_figure,
-    pressure_axis,
-)
+from slams_jax.verify.figures import FONT, label_axis, legend_below, look, new_figure, pressure_axis
 from slams_jax.verify.maps import degrees_north
 
 if TYPE_CHECKING:

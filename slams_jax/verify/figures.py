@@ -1,14 +1,14 @@
-"""What all pictures share: a figure of its own, labels, and a file that is whole or absent."""
+"""What all figures share: creation, labels, colours, and saving (complete or not at all)."""
 
 import importlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slams_jax.errors import InputError
+from slams_jax.storage import replacing
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -17,7 +17,7 @@ DPI = 120
 FONT = 9  # points; a figure 8.5 inches wide fills the column of a README
 GREY = "0.78"
 
-# Okabe and Ito's colours, which the colour-blind tell apart, each with its own marker.
+# The colour-blind-safe palette of Okabe and Ito, each colour with its own marker.
 STYLES: dict[str, dict[str, Any]] = {
     "climatology": {"color": "#999999", "marker": "D", "label": "Climatology"},
     "background": {"color": "#E69F00", "marker": "s", "label": "Background"},
@@ -28,7 +28,7 @@ SPARE = (("#009E73", "v"), ("#CC79A7", "P"), ("#56B4E9", "X"), ("#000000", "*"))
 
 
 def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
-    """An empty figure of a size in inches, with constrained layout.
+    """An empty figure, width and height in inches, with constrained layout.
 
     Raises:
         InputError: no matplotlib.
@@ -37,13 +37,13 @@ def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":
         module = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise InputError(
-            "pictures need matplotlib: install it with `pip install 'slams-jax[plot]'`"
+            "figures need matplotlib: install it with `pip install 'slams-jax[plot]'`"
         ) from error
     return module.Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike) -> Path:
-    """Write a figure, whole or not at all, in the format of the suffix (.png, .pdf, .svg).
+    """Save a figure, complete or not at all, in the format of the suffix (.png, .pdf, .svg).
 
     Raises:
         InputError: a suffix that matplotlib cannot write.
@@ -51,22 +51,17 @@ def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike) -> Path:
     path = Path(path)
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in formats:
-        raise InputError(f"no picture format {path.suffix!r} of {path}: use .png, .pdf or .svg")
+        raise InputError(
+            f"{path}: unsupported figure format {path.suffix!r}: use .png, .pdf or .svg"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
-    try:
-        figure.savefig(draft, dpi=DPI)
-        os.chmod(draft, 0o644)  # mkstemp's own mode hides the file from everyone else
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
     return path
 
 
 def label_axis(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, labels, their sizes, and a faint grid behind the data."""
+    """Set title and labels, and draw a faint grid behind the data."""
     axis.set_title(title, fontsize=FONT)
     axis.set_xlabel(xlabel, fontsize=FONT)
     axis.set_ylabel(ylabel, fontsize=FONT)
@@ -76,7 +71,7 @@ def label_axis(axis: Any, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def legend_below(figure: Any, axis: Any) -> None:
-    """One legend under all panels, of what `axis` shows."""
+    """One legend below all panels, with the entries of `axis`."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -89,7 +84,7 @@ def legend_below(figure: Any, axis: Any) -> None:
 
 
 def look(system: str, position: int) -> dict[str, Any]:
-    """Colour, marker and label of a system; the same in every figure for those it knows."""
+    """Colour, marker and label of a system; those in `STYLES` look the same in every figure."""
     if system in STYLES:
         return dict(STYLES[system])
     color, marker = SPARE[position % len(SPARE)]
@@ -97,14 +92,14 @@ def look(system: str, position: int) -> dict[str, Any]:
 
 
 def palette(number: int) -> list[tuple[str, str]]:
-    """Colours with markers, for things that are no systems of an evaluation."""
-    known = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
-    every = [*known, *SPARE]
-    return [every[index % len(every)] for index in range(number)]
+    """(colour, marker) pairs for curves that are not the systems of an evaluation."""
+    pairs = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
+    pairs += SPARE
+    return [pairs[index % len(pairs)] for index in range(number)]
 
 
 def pressure_axis(axis: Any, levels: np.ndarray) -> None:
-    """Logarithmic, the ground at the bottom, a tick at every level and a label where it fits."""
+    """Logarithmic pressure axis, surface at the bottom, with labels where they fit."""
     axis.set_yscale("log")
     bottom, top = float(np.max(levels)), float(np.min(levels))
     margin = max(0.03 * np.log(bottom / top), 0.02)

@@ -231,10 +231,7 @@ def station_scores(
 
 
 def training_curves(
-    records: Sequence[Mapping[str, Any]],
-    *,
-    keys: Sequence[str] = (),
-    title: str = "",
+    records: Sequence[Mapping[str, Any]], *, keys: Sequence[str] = (), title: str = ""
 ) -> "matplotlib.figure.Figure":
     """Losses against the training step, from the records of a run's metrics file.
 

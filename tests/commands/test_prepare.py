@@ -184,16 +184,20 @@ def test_training_starts_from_what_is_prepared(prepared):
 
 
 BAD = {
-    "negative": ("data.modalities.cpc.path", "bad/negative.nc", "log1p is for values from 0 up"),
+    "negative": ("data.modalities.cpc.path", "bad/negative.nc", "log1p needs values from 0 up"),
     "calendar": ("data.modalities.cpc.path", "bad/calendar.nc", "360_day.*Gregorian calendar"),
     "times": ("data.modalities.cpc.path", "bad/late.nc", "'cpc' shares no time with the state"),
     "no mean": ("data.modalities.olr.path", "bad/olr_late.nc", "olr .*no value for any time"),
-    "region": ("data.state", "bad/region.nc", "'state' lies on another grid|does not cover"),
+    "region": ("data.state", "bad/region.nc", "'state' is on a different grid|does not cover"),
     "overlap": ("data.modalities.olr.path", "bad/olr_region.nc", "olr: its grid.*not overlap"),
     "method": ("data.modalities.cpc.method", "spline", "cpc: unknown method 'spline'"),
-    "matching": ("data.modalities.olr.matching", "median", "olr: unknown matching .*'median'"),
+    "matching": ("data.modalities.olr.matching", "median", "olr: unknown time matching 'median'"),
     "transform": ("data.modalities.cpc.transform", "sqrt", "cpc: unknown transform 'sqrt'"),
-    "scale": ("data.modalities.cpc.scale", 0.0, "cpc: the scale of log1p must be positive"),
+    "scale": (
+        "data.modalities.cpc.scale",
+        0.0,
+        "cpc: the scale of log1p must be a positive number",
+    ),
     "of the state": (
         "data.state",
         {"path": "era5/*.zarr", "transform": "log1p"},

@@ -69,7 +69,7 @@ def test_times_of_any_resolution_become_nanoseconds():
 @pytest.mark.parametrize(
     ("channels", "message"),
     [
-        ([Channel("wind", 500.0)], "variable 'wind' is missing: the data holds geopotential, mean"),
+        ([Channel("wind", 500.0)], "variable 'wind' is missing: the data have geopotential, mean"),
         ([Channel("temperature", 700.0)], r"'temperature' lacks the levels \[700.0\] hPa: it is"),
         ([Channel("mean_sea_level_pressure", 500.0)], r"lacks the levels \[500.0\].*it is on \[\]"),
         ([Channel("temperature")], "'temperature' has 2 channels where 1 are expected"),

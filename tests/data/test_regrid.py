@@ -197,9 +197,7 @@ def test_is_computed_in_blocks_where_it_is_indexed(monkeypatch):
     real = regrid.apply
     monkeypatch.setattr(regrid, "apply", lambda w, v, k: asked.append(v.shape) or real(w, v, k))
     monkeypatch.setattr(
-        regrid,
-        "first_axis_blocks",
-        lambda i, n: (slice(s, s + 3) for s in range(0, i.size, 3)),
+        regrid, "first_axis_blocks", lambda i, n: (slice(s, s + 3) for s in range(0, i.size, 3))
     )
     lazily = regrid.regrid(values, COARSE, method="conservative")["a"]
     assert asked == []
@@ -245,7 +243,7 @@ def test_methods_by_variable_and_grids_by_number():
         (lambda: inside(global_grid(90.0), REGION), "choose a finer one"),
         (
             lambda: regrid.regrid(field(REGION), Grid.of([-60.0, -50.0], [90.0, 100.0])),
-            "does not overlap the one asked for",
+            "does not overlap the target grid",
         ),
         (lambda: regrid.regrid(field(FINE), Grid.of([0.0], [1.0, 2.0])), "two rows and columns"),
     ],

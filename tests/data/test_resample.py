@@ -73,9 +73,7 @@ def test_blocks_and_indices_do_not_matter(monkeypatch):
     wanted = times(12, hours=72)
     whole = match_times(given, wanted, "mean").temperature.values
     monkeypatch.setattr(
-        resample,
-        "first_axis_blocks",
-        lambda i, n: (slice(s, s + 2) for s in range(0, i.size, 2)),
+        resample, "first_axis_blocks", lambda i, n: (slice(s, s + 2) for s in range(0, i.size, 2))
     )
     lazily = match_times(given, wanted, "mean").temperature
     np.testing.assert_array_equal(lazily[1:9:2, 1, ::-1], whole[1:9:2, 1, ::-1])
@@ -86,7 +84,7 @@ def test_blocks_and_indices_do_not_matter(monkeypatch):
 @pytest.mark.parametrize(
     ("how", "hours", "message"),
     [
-        ("median", 0.0, "unknown matching of times 'median'"),
+        ("median", 0.0, "unknown time matching 'median'"),
         ("mean", -1.0, "hours must be 0 or more"),
         ("sum", 3.0, "over 3 h of data every 6 h: give longer hours"),
     ],
@@ -115,7 +113,7 @@ def test_log1p_of_a_scale():
     given["a"].values[7, 0, 1] = -5.0
     found = transform(given, "log1p", 4.0, name="rain")
     assert np.isfinite(found["a"][8]).all()  # nothing is read before it is asked for
-    with pytest.raises(InputError, match=r"rain: a is -5 .*log1p is for values from 0 up"):
+    with pytest.raises(InputError, match=r"rain: a is as low as -5.*log1p needs values from 0 up"):
         found.load()
     with pytest.raises(InputError, match="unknown transform 'sqrt'"):
         transform(given, "sqrt")

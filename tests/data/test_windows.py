@@ -96,12 +96,7 @@ def test_windows_stay_inside_the_span_and_cross_no_gap():
     # Of the second run only 10..17 is left, and 18, 19 come six hours late.
     assert starts.tolist() == [2, 3, 4, 5, 6, 10, 11, 12, 13, 14]
     loader = window_loader(
-        {**arrays(21), "times": when},
-        length=4,
-        batch_size=1,
-        seed=0,
-        times=when,
-        span=slice(2, 20),
+        {**arrays(21), "times": when}, length=4, batch_size=1, seed=0, times=when, span=slice(2, 20)
     )
     for batch in itertools.islice(loader, 20):
         assert batch["number"].min() >= 2
@@ -134,15 +129,15 @@ def test_reads_memory_maps_and_gives_copies(tmp_path):
     ("change", "message"),
     [
         ({"length": 0}, "length of a window must be at least 1"),
-        ({"length": 31}, "no window of 31 consecutive times in the 30"),
-        ({"length": 5, "span": slice(3, 7)}, "no window of 5 consecutive times in the 4"),
+        ({"length": 31}, "no 31 consecutive times among the 30"),
+        ({"length": 5, "span": slice(3, 7)}, "no 5 consecutive times among the 4"),
         ({"span": slice(0, 20, 2)}, "step 1"),
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
         ({"shard_index": 2, "shard_count": 2}, "shard_index"),
-        ({"shard_count": 3}, "a batch of 2 does not divide over 3 processes"),
-        ({"shard_count": 2, "shuffle": False}, "one pass in order is for one process"),
-        ({"times": times(29)}, "29 times for arrays of 30"),
+        ({"shard_count": 3}, "batch_size 2 cannot be divided among 3 processes"),
+        ({"shard_count": 2, "shuffle": False}, "a single pass in order needs shard_count=1"),
+        ({"times": times(29)}, "29 times do not match arrays of 30"),
         ({"arrays": {}}, "no arrays"),
         ({"arrays": {"a": np.zeros(30), "b": np.zeros(29)}}, "same number of times"),
     ],

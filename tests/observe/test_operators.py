@@ -5,15 +5,7 @@ import pytest
 
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.observe import (
-    Chain,
-    Coarsen,
-    Identity,
-    Points,
-    Select,
-    Stride,
-    standard_pressure,
-)
+from slams_jax.observe import Chain, Coarsen, Identity, Points, Select, Stride, standard_pressure
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from slams_jax.schema import Channel, channels_of
 

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 
 from slams_jax.errors import InputError
-from slams_jax.observe.satellite import (
-    SOUNDER_PEAKS,
-    STEFAN_BOLTZMANN,
-    OutgoingLongwave,
-    Sounder,
-)
+from slams_jax.observe.satellite import SOUNDER_PEAKS, STEFAN_BOLTZMANN, OutgoingLongwave, Sounder
 from slams_jax.schema import SLAMS_LEVELS, Channel, channels_of
 
 CHANNELS = channels_of(["temperature"], SLAMS_LEVELS)

@@ -47,7 +47,7 @@ TRAIN = {
     ),
     "background on another grid": (
         "--config.data.background=region.nc",
-        "'background' lies on another grid",
+        "'background' is on a different grid",
     ),
     "checkpoint of another autoencoder": (
         "--config.autoencoder.width=9",

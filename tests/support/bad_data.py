@@ -1,7 +1,7 @@
-"""A corpus of data that are wrong: how each is made, and what must be said of it.
+"""A corpus of bad data: how each input is made, and which error message it must give.
 
-Each entry makes its files below a folder of its own and returns what then fails with an InputError
-of one line. `tests/test_errors.py` runs them, and keeps docs/errors.md.
+Each entry makes its files in a folder of its own and returns the call that fails with an
+InputError of one line. `tests/test_errors.py` runs them all and keeps docs/errors.md true.
 """
 
 import functools
@@ -26,7 +26,7 @@ Attempt = Callable[[], object]
 
 
 class Bad(NamedTuple):
-    """One input: where it belongs, what is wrong, how it is made, a part of what is said."""
+    """One input: its group, what is wrong, how it is made, a pattern that the message matches."""
 
     group: str
     what: str
@@ -45,6 +45,11 @@ def bad(group: str, what: str, says: str):
         return make
 
     return add
+
+
+def add(group: str, *rows: tuple[str, Callable[[Path], Attempt], str]) -> None:
+    """Add rows of (what, make, says) to the corpus."""
+    CORPUS.extend(Bad(group, *row) for row in rows)
 
 
 def state(**options) -> xr.Dataset:
@@ -90,18 +95,18 @@ def _of_bytes(name: str, content: bytes):
     return make
 
 
-for name, content, what, says in (
-    ("empty.nc", b"", "an empty file", "neither NetCDF nor Zarr"),
-    ("page.nc", b"<!DOCTYPE html><html>404</html>", "a web page in the place of a file", "neither"),
-    ("text.nc", b"temperature 273 K", "a text file", "neither NetCDF nor Zarr"),
-    ("state.nc", b"CDF\x05" + bytes(64), "NetCDF of 64-bit data (CDF5)", "nccopy"),
-    ("table.nc", b"PAR1" + bytes(64), "a Parquet table where a grid is expected", "Parquet"),
-    ("state.nc.gz", b"\x1f\x8b" + bytes(64), "a gzipped file", "unpack it"),
-    ("classic.nc", b"CDF\x01" + bytes(5), "a classic NetCDF file that ends at once", "damaged"),
-    ("classic2.nc", b"CDF\x02" + b"\xff" * 60, "a classic NetCDF file of noise", "damaged"),
-    ("state4.nc", b"\x89HDF\r\n\x1a\n" + b"\xff" * 90, "a NetCDF 4 file of noise", "damaged"),
-):
-    CORPUS.append(Bad(FILES, what, _of_bytes(name, content), says))
+add(
+    FILES,
+    ("an empty file", _of_bytes("empty.nc", b""), "neither NetCDF nor Zarr"),
+    ("a web page in the place of a file", _of_bytes("page.nc", b"<!DOCTYPE html>"), "neither"),
+    ("a text file", _of_bytes("text.nc", b"temperature 273 K"), "neither NetCDF nor Zarr"),
+    ("NetCDF of 64-bit data (CDF5)", _of_bytes("state.nc", b"CDF\x05" + bytes(64)), "nccopy"),
+    ("a Parquet table where a grid is expected", _of_bytes("a.nc", b"PAR1" + bytes(64)), "Parquet"),
+    ("a gzipped file", _of_bytes("state.nc.gz", b"\x1f\x8b" + bytes(64)), "unpack it"),
+    ("a classic NetCDF file that ends at once", _of_bytes("a.nc", b"CDF\x01" + b"00"), "damaged"),
+    ("a classic NetCDF file of noise", _of_bytes("a.nc", b"CDF\x02" + b"\xff" * 60), "damaged"),
+    ("a NetCDF 4 file of noise", _of_bytes("a.nc", b"\x89HDF\r\n\x1a\n" + b"\xff" * 90), "damaged"),
+)
 
 
 @bad(FILES, "a zip archive", "unpack it")
@@ -121,11 +126,12 @@ def _cut(share: float, **options):
     return make
 
 
-for share in (0.05, 0.5, 0.95):
-    what = f"a NetCDF 4 file cut at {share:.0%}"
-    CORPUS.append(Bad(FILES, what, _cut(share), "damaged|cannot be read"))
-CORPUS.append(
-    Bad(FILES, "a classic NetCDF file cut at 50%", _cut(0.5, engine="scipy"), "damaged|cannot be")
+add(
+    FILES,
+    ("a NetCDF 4 file cut at 5%", _cut(0.05), "damaged|cannot be read"),
+    ("a NetCDF 4 file cut at 50%", _cut(0.5), "damaged|cannot be read"),
+    ("a NetCDF 4 file cut at 95%", _cut(0.95), "damaged|cannot be read"),
+    ("a classic NetCDF file cut at 50%", _cut(0.5, engine="scipy"), "damaged|cannot be read"),
 )
 
 
@@ -264,13 +270,13 @@ def _levels(values, units):
     return make
 
 
-for values, units, what in (
-    ([10.0, 500.0, 9000.0], "m", "levels in metres"),
-    ([1.0, 2.0, 3.0], "level", "numbers of model levels"),
-    ([0.5, 0.8, 1.0], "sigma", "sigma levels"),
-    ([500.0, 850.0, 1000.0], "degC", "levels in degrees"),
-):
-    CORPUS.append(Bad(VARIABLES, what, _levels(values, units), "is not a pressure"))
+add(
+    VARIABLES,
+    ("levels in metres", _levels([10.0, 500.0, 9000.0], "m"), "is not a pressure"),
+    ("numbers of model levels", _levels([1.0, 2.0, 3.0], "level"), "is not a pressure"),
+    ("sigma levels", _levels([0.5, 0.8, 1.0], "sigma"), "is not a pressure"),
+    ("levels in degrees", _levels([500.0, 850.0, 1000.0], "degC"), "is not a pressure"),
+)
 
 
 def _hybrid(folder):
@@ -290,17 +296,17 @@ def _versions(folder):
     return opening(both, folder)
 
 
-CORPUS += [
-    Bad(VARIABLES, "hybrid levels in hPa", _hybrid, "is not a pressure"),
-    Bad(VARIABLES, "numbers of model levels without units", _numbered, "is not a pressure"),
-    Bad(VARIABLES, "ERA5 and ERA5T that differ", _versions, "both versions have values"),
-    Bad(
-        VARIABLES,
-        "a dimension that is no part of a field",
-        lambda f: opening(state().expand_dims(quantile=3), f),
-        "its dimension quantile is not",
-    ),
-]
+def _quantiles(folder):
+    return opening(state().expand_dims(quantile=3), folder)
+
+
+add(
+    VARIABLES,
+    ("hybrid levels in hPa", _hybrid, "is not a pressure"),
+    ("numbers of model levels without units", _numbered, "is not a pressure"),
+    ("ERA5 and ERA5T that differ", _versions, "both versions have values"),
+    ("a dimension that is no part of a field", _quantiles, "its dimension quantile is not"),
+)
 
 
 # --- dimensions and coordinates -----------------------------------------------------------------
@@ -403,32 +409,29 @@ def _(folder):
 TIMES = "Times"
 
 
-def _times(order, **encoding):
-    def make(folder):
-        path = data_samples.write(state().isel(time=order), folder / "state.nc")
-        return lambda: open_dataset(path, **encoding)
-
-    return make
+def _times(*order):
+    return lambda folder: opening(state().isel(time=list(order)), folder)
 
 
-CORPUS += [
-    Bad(TIMES, "times out of order", _times([0, 2, 1, 3, 4]), "must ascend"),
-    Bad(TIMES, "a time that appears twice", _times([0, 1, 1, 2, 3]), "must ascend .* twice"),
-    Bad(TIMES, "times that descend", _times([4, 3, 2, 1, 0]), "must ascend"),
-    Bad(TIMES, "a period without times", _times(slice(None), period=("1990", "1991")), "none of"),
-    Bad(
-        TIMES,
-        "a period that ends before it starts",
-        _times(slice(None), period=("2001-01-03", "2001-01-01")),
-        "ends .* before it starts",
-    ),
-    Bad(TIMES, "a period that is no dates", _times(slice(None), period=("a", "b")), "two dates"),
-    Bad(TIMES, "a period from now on", _times(slice(None), period=("now", "2300")), "two dates"),
-    Bad(
-        TIMES, "a period in decimal years", _times(slice(None), period=(2001.5, 2002)), "two dates"
-    ),
-    Bad(TIMES, "a period of one date", _times(slice(None), period=("2001",)), "must be"),
-]
+def _period(*period):
+    return lambda folder: opening(state(), folder, period=period)
+
+
+add(
+    TIMES,
+    ("times out of order", _times(0, 2, 1, 3, 4), "must ascend"),
+    ("a time that appears twice", _times(0, 1, 1, 2, 3), "must ascend .* twice"),
+    ("times that descend", _times(4, 3, 2, 1, 0), "must ascend"),
+    ("a period without times", _period("1990", "1991"), "none of"),
+    ("a period that ends before it starts", _period("2001-01-03", "2001-01-01"), "before it"),
+    ("a period that is no dates", _period("a", "b"), "two dates"),
+    ("a period from now on", _period("now", "2300"), "two dates"),
+    ("a period in decimal years", _period(2001.5, 2002), "two dates"),
+    ("a period of one date", _period("2001"), "must be"),
+)
+
+
+DAYS, SINCE = np.arange(5.0), "days since 2001-01-01"
 
 
 def _numbers(values, units: str, calendar: str = "standard"):
@@ -440,22 +443,33 @@ def _numbers(values, units: str, calendar: str = "standard"):
     return make
 
 
-CORPUS += [
-    Bad(TIMES, what, make, "are no dates|missing entries|months of 30 days")
-    for what, make in (
-        ("times without a reference date", _numbers(range(5), "days")),
-        ("a reference date that is none", _numbers(range(5), "days since the flood")),
-        ("steps of a model", _numbers(range(5), "1")),
-        ("an unknown calendar", _numbers(range(5), "days since 2001-01-01", "lunar")),
-        (
-            "a day that the calendar lacks",
-            _numbers([58, 59, 60, 61, 62], "days since 2001-01-01", "360_day"),
-        ),
-        ("years before 1690", _numbers(range(5), "days since 0001-01-01")),
-        ("times beyond 2250", _numbers(np.arange(5) + 1e6, "days since 2001-01-01")),
-        ("a time that is missing", _numbers([0, 1, np.nan, 3, 4], "days since 2001-01-01")),
-    )
-]
+add(
+    TIMES,
+    ("times without a reference date", _numbers(DAYS, "days"), "are no dates|months of 30 days"),
+    (
+        "a reference date that is none",
+        _numbers(DAYS, "days since the flood"),
+        "are no dates|months of 30 days",
+    ),
+    ("steps of a model", _numbers(DAYS, "1"), "are no dates|months of 30 days"),
+    ("an unknown calendar", _numbers(DAYS, SINCE, "lunar"), "are no dates|months of 30 days"),
+    (
+        "a day that the calendar lacks",
+        _numbers(DAYS + 58, SINCE, "360_day"),
+        "are no dates|months of 30 days",
+    ),
+    (
+        "years before 1690",
+        _numbers(DAYS, "days since 0001-01-01"),
+        "are no dates|months of 30 days",
+    ),
+    ("times beyond 2250", _numbers(DAYS + 1e6, SINCE), "are no dates|months of 30 days"),
+    (
+        "a time that is missing",
+        _numbers([0, 1, np.nan, 3, 4], SINCE),
+        "missing entries|are no dates",
+    ),
+)
 
 
 def _dated(**coordinates):
@@ -538,20 +552,16 @@ def _units(units: str, scale: float = 1.0, offset: float = 0.0, name: str = "tem
     return make
 
 
-CORPUS += [
-    Bad(VALUES, "an unknown unit", _units("furlong"), "not 'K' or what converts"),
-    Bad(VALUES, "a temperature in W m-2", _units("W m-2"), "not 'K' or what converts"),
-    Bad(VALUES, "Celsius called Kelvin", _units("K", offset=-273.15), "outside"),
-    Bad(VALUES, "Kelvin called Celsius", _units("degC"), "outside"),
-    Bad(VALUES, "degrees Rankine", _units("degR"), "not 'K' or what converts"),
-    Bad(
-        VALUES,
-        "hPa called Pa",
-        _units("Pa", scale=4.0, name="mean_sea_level_pressure"),
-        "outside",
-    ),
-    Bad(VALUES, "missing values written as -999", _units("K", scale=0.0, offset=-999.0), "outside"),
-]
+add(
+    VALUES,
+    ("an unknown unit", _units("furlong"), "not 'K' or what converts"),
+    ("a temperature in W m-2", _units("W m-2"), "not 'K' or what converts"),
+    ("Celsius called Kelvin", _units("K", offset=-273.15), "outside"),
+    ("Kelvin called Celsius", _units("degC"), "outside"),
+    ("degrees Rankine", _units("degR"), "not 'K' or what converts"),
+    ("hPa called Pa", _units("Pa", scale=4.0, name="mean_sea_level_pressure"), "outside"),
+    ("missing values written as -999", _units("K", scale=0.0, offset=-999.0), "outside"),
+)
 
 
 def _archive(change: Callable[[xr.Dataset], xr.Dataset], **modalities):
@@ -577,12 +587,13 @@ def _filled(value: float, level: int | None = None):
     return change
 
 
-CORPUS += [
-    Bad(VALUES, "a field without any value", _archive(_filled(np.nan)), "no data"),
-    Bad(VALUES, "a level without any value", _archive(_filled(np.nan, 1)), "no data"),
-    Bad(VALUES, "a field that is constant", _archive(_filled(280.0)), "never varies"),
-    Bad(VALUES, "a level that is constant", _archive(_filled(280.0, 2)), "never varies"),
-]
+add(
+    VALUES,
+    ("a field without any value", _archive(_filled(np.nan)), "no data"),
+    ("a level without any value", _archive(_filled(np.nan, 1)), "no data"),
+    ("a field that is constant", _archive(_filled(280.0)), "never varies"),
+    ("a level that is constant", _archive(_filled(280.0, 2)), "never varies"),
+)
 
 
 def _one_day(value: float):
@@ -617,65 +628,58 @@ def _low(value: float):
     return lambda folder: opening(dataset, folder)
 
 
-CORPUS += [
-    Bad(VALUES, "dry days declared as missing", _dry_days_missing, "declares as missing"),
-    Bad(VALUES, "a geopotential of -9999", _low(-9999.0), "outside"),
-    Bad(VALUES, "a geopotential of -999", _low(-999.0), "write for missing values"),
-    Bad(VALUES, "one value that cannot be", _archive(_one_day(3.0)), "data from .* outside"),
-    Bad(
-        VALUES,
-        "infinite values",
-        lambda f: opening(_one_day(np.inf)(state()), f),
-        "infinite values",
-    ),
-    Bad(
-        VALUES,
-        "negative precipitation",
-        lambda f: opening(_precipitation(-0.01), f),
-        "signs are wrong",
-    ),
-    Bad(
-        VALUES,
-        "precipitation in mm called m",
-        lambda f: opening(_precipitation(25.0), f),
-        "mm for m",
-    ),
-]
+add(
+    VALUES,
+    ("dry days declared as missing", _dry_days_missing, "declares as missing"),
+    ("a geopotential of -9999", _low(-9999.0), "outside"),
+    ("a geopotential of -999", _low(-999.0), "write for missing values"),
+    ("one value that cannot be", _archive(_one_day(3.0)), "data from .* outside"),
+    ("infinite values", lambda f: opening(_one_day(np.inf)(state()), f), "infinite values"),
+    ("negative precipitation", lambda f: opening(_precipitation(-0.01), f), "signs are wrong"),
+    ("precipitation in mm called m", lambda f: opening(_precipitation(25.0), f), "mm for m"),
+)
 
 
 # --- training sets ------------------------------------------------------------------------------
 SETS = "Training sets"
 shifted = lambda: state(start="2011-01-01")
-CORPUS += [
-    Bad(
-        SETS,
+add(
+    SETS,
+    (
         "a modality that shares no time with the state",
         _archive(lambda d: d, olr=shifted),
         "shares no time with the state",
     ),
-    Bad(
-        SETS,
+    (
         "a modality on another grid",
         _archive(lambda d: d, olr=lambda: state(latitude=(-50.0, -20.0, 20.0, 60.0))),
-        "lies on another grid",
+        "is on a different grid",
     ),
-    Bad(
-        SETS,
+    (
         "a field with two extra dimensions",
         _archive(lambda d: d, olr=lambda: state().expand_dims(channel=2)),
-        "time, latitude, longitude and at most one other",
+        "time, latitude, longitude and at most one more",
     ),
-    Bad(SETS, "a field without times", _archive(lambda d: d.isel(time=0, drop=True)), "dimension"),
-    Bad(
-        SETS,
-        "a field whose name is no word",
+    (
+        "a field with an ensemble of unknown meaning",
+        _archive(lambda d: d, olr=lambda: state().rename(level="realization")),
+        "unknown dimension 'realization'",
+    ),
+    (
+        "a single level left by a selection",
+        _archive(lambda d: d.sel(level=850.0)),
+        "has a single level .850 hPa. but no dimension for it",
+    ),
+    ("a field without times", _archive(lambda d: d.isel(time=0, drop=True)), "dimension"),
+    (
+        "a field whose name is no identifier",
         _archive(lambda d: d, **{"olr 2": state}),
-        "must be named by letters",
+        "may have letters, digits and underscores",
     ),
-]
+)
 
 
-@bad(SETS, "a logarithm of negative precipitation", "log1p is for values from 0 up")
+@bad(SETS, "a logarithm of negative precipitation", "log1p needs values from 0 up")
 def _(folder):
     return lambda: transform(_precipitation(-5e-5), "log1p", 1e-3, name="cpc").load()
 
@@ -685,7 +689,7 @@ def _(folder):
     return lambda: transform(_precipitation(1.0), "sqrt", name="cpc")
 
 
-@bad(SETS, "a transform of scale zero", "must be positive")
+@bad(SETS, "a transform of scale zero", "must be a positive number")
 def _(folder):
     return lambda: transform(_precipitation(1.0), "log1p", 0.0, name="cpc")
 
@@ -695,7 +699,7 @@ def _(folder):
     return lambda: build_archive(folder / "cache", {}, {"olr": state()})
 
 
-@bad(SETS, "levels that the state does not have", "asked for")
+@bad(SETS, "levels that the state does not have", "choose among these")
 def _(folder):
     channels = {"state": channels_of(["temperature"], [300.0])}
     return lambda: build_archive(folder / "cache", {}, {"state": state()}, channels)
@@ -736,48 +740,38 @@ def _tidy(table: str, **options):
     return make
 
 
-CORPUS += [
-    Bad(STATIONS, "a table that is not there", lambda f: lambda: read_stations(f / "x.csv"), "no "),
-    Bad(STATIONS, "an empty table", _wide(""), "not a readable CSV"),
-    Bad(STATIONS, "a table without rows", _wide("YYYYMMDD,a,b\n"), "holds no rows"),
-    Bad(STATIONS, "a table of another form", _wide("name,a,b\nx,1,2\n"), "neither form"),
-    Bad(STATIONS, "rows of unequal length", _wide(WIDE + "20010103,1,2,3,4\n"), "not a readable"),
-    Bad(STATIONS, "no positions of the stations", _wide(places=None), "needs their positions"),
-    Bad(STATIONS, "a station without a position", _wide(WIDE.replace(",b", ",c")), "no row for"),
-    Bad(STATIONS, "a station with two positions", _wide(places=PLACES + "a,1,2,3\n"), "twice"),
-    Bad(STATIONS, "a column that appears twice", _wide(WIDE.replace(",b", ",a")), "twice|no row"),
-    Bad(STATIONS, "a cell that is no number", _wide(WIDE.replace("10.5", "warm")), "no number"),
-    Bad(STATIONS, "a date that is none", _wide(WIDE.replace("20010102", "20011332")), "no date"),
-    Bad(STATIONS, "a date that appears twice", _wide(WIDE.replace("0102", "0101")), "twice"),
-    Bad(STATIONS, "an unknown unit", _wide(units="furlong"), "not 'K'"),
-    Bad(STATIONS, "Celsius called Kelvin", _wide(units="K"), "outside"),
-    Bad(STATIONS, "a latitude off the globe", _wide(places=PLACES.replace(",40,", ",400,")), "out"),
-    Bad(STATIONS, "a longitude off the globe", _wide(places=PLACES.replace("-10", "-999")), "outs"),
-    Bad(STATIONS, "an altitude in space", _wide(places=PLACES.replace(",300", ",300000")), "outsi"),
-    Bad(STATIONS, "a position that is missing", _wide(places=PLACES.replace(",40,", ",,")), "outs"),
-    Bad(
-        STATIONS,
+add(
+    STATIONS,
+    ("a table that is not there", lambda f: lambda: read_stations(f / "x.csv"), "no "),
+    ("an empty table", _wide(""), "not a readable CSV"),
+    ("a table without rows", _wide("YYYYMMDD,a,b\n"), "holds no rows"),
+    ("a table of another form", _wide("name,a,b\nx,1,2\n"), "neither form"),
+    ("rows of unequal length", _wide(WIDE + "20010103,1,2,3,4\n"), "not a readable"),
+    ("no positions of the stations", _wide(places=None), "needs their positions"),
+    ("a station without a position", _wide(WIDE.replace(",b", ",c")), "no row for"),
+    ("a station with two positions", _wide(places=PLACES + "a,1,2,3\n"), "twice"),
+    ("a column that appears twice", _wide(WIDE.replace(",b", ",a")), "twice|no row"),
+    ("a cell that is no number", _wide(WIDE.replace("10.5", "warm")), "no number"),
+    ("a date that is none", _wide(WIDE.replace("20010102", "20011332")), "no date"),
+    ("a date that appears twice", _wide(WIDE.replace("0102", "0101")), "twice"),
+    ("an unknown unit", _wide(units="furlong"), "not 'K'"),
+    ("Celsius called Kelvin", _wide(units="K"), "outside"),
+    ("a latitude off the globe", _wide(places=PLACES.replace(",40,", ",400,")), "out"),
+    ("a longitude off the globe", _wide(places=PLACES.replace("-10", "-999")), "outs"),
+    ("an altitude in space", _wide(places=PLACES.replace(",300", ",300000")), "outsi"),
+    ("a position that is missing", _wide(places=PLACES.replace(",40,", ",,")), "outs"),
+    (
         "no column of latitudes",
         _wide(places=PLACES.replace("latitude", "where")),
         "no column 'latitude'",
     ),
-    Bad(STATIONS, "a period without records", _wide(period=("1980", "1981")), "none of the times"),
-    Bad(STATIONS, "a variable without rows", _tidy(TIDY, variable="geopotential"), "no row of"),
-    Bad(STATIONS, "neither altitude nor level", _tidy(TIDY.replace("level", "floor")), "exactly"),
-    Bad(
-        STATIONS,
-        "an observation that appears twice",
-        _tidy(TIDY.replace("01-02", "01-01")),
-        "appears twice",
-    ),
-    Bad(
-        STATIONS,
-        "an observation without a position",
-        _tidy(TIDY.replace("40,", ",", 1)),
-        "no position",
-    ),
-    Bad(STATIONS, "a level in Pa called hPa", _tidy(TIDY.replace("850", "85000")), "outside"),
-]
+    ("a period without records", _wide(period=("1980", "1981")), "none of the times"),
+    ("a variable without rows", _tidy(TIDY, variable="geopotential"), "no row of"),
+    ("neither altitude nor level", _tidy(TIDY.replace("level", "floor")), "exactly"),
+    ("an observation that appears twice", _tidy(TIDY.replace("01-02", "01-01")), "appears twice"),
+    ("an observation without a position", _tidy(TIDY.replace("40,", ",", 1)), "no position"),
+    ("a level in Pa called hPa", _tidy(TIDY.replace("850", "85000")), "outside"),
+)
 
 
 def _station_file(change: Callable[[xr.Dataset], xr.Dataset]):
@@ -847,8 +841,12 @@ def _with_errors(value: str):
     return "\n".join([lines[0] + ",error", *(line + f",{value}" for line in lines[1:])]) + "\n"
 
 
-for value, what in (("0", "an error of zero"), ("-1", "a negative error"), ("", "a missing error")):
-    CORPUS.append(Bad(STATIONS, what, _tidy(_with_errors(value)), "needs one > 0"))
+add(
+    STATIONS,
+    ("an error of zero", _tidy(_with_errors("0")), "needs one > 0"),
+    ("a negative error", _tidy(_with_errors("-1")), "needs one > 0"),
+    ("a missing error", _tidy(_with_errors("")), "needs one > 0"),
+)
 
 
 @bad(STATIONS, "a table in another encoding", "not a readable CSV")
@@ -865,26 +863,20 @@ def _records(change: Callable[[xr.Dataset], xr.Dataset], **options):
     return make
 
 
-CORPUS += [
-    Bad(
-        STATIONS,
-        "a NetCDF file without the variable",
-        _records(lambda d: d, variable="q"),
-        "no variable",
-    ),
-    Bad(
-        STATIONS,
+add(
+    STATIONS,
+    ("a NetCDF file without the variable", _records(lambda d: d, variable="q"), "no variable"),
+    (
         "a NetCDF file without latitudes",
         _records(lambda d: d.drop_vars("latitude")),
         "no coordinate 'latitude'",
     ),
-    Bad(
-        STATIONS,
+    (
         "a NetCDF file of a grid",
         lambda f: functools.partial(read_stations, data_samples.write(state(), f / "state.nc")),
         "expected \\(time, station\\)",
     ),
-]
+)
 
 
 # --- observations -------------------------------------------------------------------------------
@@ -907,56 +899,46 @@ def _stream(dataset: Callable[[], xr.Dataset], kind: str = "points", **options):
 
 
 records = lambda: data_samples.records()
-CORPUS += [
-    Bad(OBSERVATIONS, "an unknown variable", _stream(records, variable="wind"), "no variable"),
-    Bad(OBSERVATIONS, "an error of zero", _stream(records, error=0.0), "must be > 0"),
-    Bad(OBSERVATIONS, "an error that is not a number", _stream(records, error=np.nan), "> 0"),
-    Bad(OBSERVATIONS, "errors for other stations", _stream(records, error=np.ones(7)), "give one"),
-    Bad(OBSERVATIONS, "no error anywhere", _stream(records, error=None), "error"),
-    Bad(OBSERVATIONS, "biases for other stations", _stream(records, bias=np.ones(7)), "give one"),
-    Bad(
-        OBSERVATIONS,
+add(
+    OBSERVATIONS,
+    ("an unknown variable", _stream(records, variable="wind"), "no variable"),
+    ("an error of zero", _stream(records, error=0.0), "must be > 0"),
+    ("an error that is not a number", _stream(records, error=np.nan), "> 0"),
+    ("errors for other stations", _stream(records, error=np.ones(7)), "give one"),
+    ("no error anywhere", _stream(records, error=None), "error"),
+    ("biases for other stations", _stream(records, bias=np.ones(7)), "give one"),
+    (
         "observations of other times",
         _stream(lambda: records().assign_coords(time=data_samples.times(4, "2031-01-01"))),
         "none of which",
     ),
-    Bad(
-        OBSERVATIONS,
-        "observations that are all missing",
-        _stream(lambda: records() * np.nan),
-        "no finite value",
-    ),
-    Bad(
-        OBSERVATIONS,
+    ("observations that are all missing", _stream(lambda: records() * np.nan), "no finite value"),
+    (
         "stations without longitudes",
         _stream(lambda: records().drop_vars("longitude")),
         "need the coordinate 'longitude'",
     ),
-    Bad(
-        OBSERVATIONS,
+    (
         "a grid on levels that the state lacks",
         _stream(lambda: state(levels=(300.0, 850.0)), "grid"),
         "which the state does not have",
     ),
-    Bad(
-        OBSERVATIONS,
+    (
         "a grid of another size",
         _stream(lambda: state(latitude=(-60.0, 20.0, 60.0)), "grid"),
         "values of shape|another grid",
     ),
-    Bad(
-        OBSERVATIONS,
+    (
         "block means that do not divide the grid",
         _stream(lambda: state(latitude=(-30.0, 0.0, 30.0)), "coarse"),
         "coarse|block|divide",
     ),
-    Bad(
-        OBSERVATIONS,
+    (
         "samples that are no points of the grid",
         _stream(lambda: state(latitude=(-59.0, 21.0)), "stride"),
         "stride|points|grid",
     ),
-]
+)
 
 
 @bad(OBSERVATIONS, "a station outside a regional domain", "outside the domain")

@@ -1,6 +1,7 @@
-"""docs/errors.md: every input of the corpus with its error message, kept true by the tests.
+"""docs/errors.md: every bad input with its error message, kept true by the tests.
 
-A test passes the message it got, which must be the one on the page. To rewrite the page:
+A test passes on each message that it gets, and the page must hold the same. To update the page
+(rows of inputs that no longer exist are removed by hand):
 
     SLAMS_WRITE_ERRORS=1 python -m pytest -p no:xdist tests/test_errors.py \\
         tests/commands/test_bad_input.py
@@ -12,19 +13,13 @@ import re
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
-HEAD = """# Error messages
-
-Every input below is invalid and ends in one line that names what is wrong, what was expected and
-what to do: an `InputError` in the library, exit status 2 from a command. The tests try each input
-and keep this page true. `…` stands for text added by a file reader or the operating system.
-"""
 _rows: dict[tuple[str, str], str] = {}
 
 
 def plain(message: str, folder: Path) -> str:
-    """A message without the parts that differ between machines."""
+    """A message without the parts that differ from machine to machine."""
     text = message.replace(f"{folder}/", "").replace(str(folder), ".")
-    # Other libraries may change their own messages about damaged files.
+    # Other libraries may change what they say of a damaged file.
     text = re.sub(r"cannot be read( as \w+)? \(.*\): ", r"cannot be read\1 (…): ", text)
     text = re.sub(
         r"no Zarr store that can be read \(.*\): ", "no Zarr store that can be read (…): ", text
@@ -33,7 +28,7 @@ def plain(message: str, folder: Path) -> str:
     text = re.sub(
         r"cannot read the analysis (\S+) \(.*\): ", r"cannot read the analysis \1 (…): ", text
     )
-    text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, among them those of file times
+    text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, of times of files among others
     text = re.sub(r"cannot be written \([^)]*\)", "cannot be written (…)", text)
     return text.replace("|", "\\|")
 
@@ -44,15 +39,15 @@ def row(group: str, what: str, message: str) -> str:
 
 
 def keep(group: str, what: str, message: str, folder: Path) -> None:
-    """Compare a message with the page, or collect it to rewrite the page."""
+    """Compare a message with the page, or note it for an update of the page."""
     text = row(group, what, plain(message, folder))
     if os.environ.get("SLAMS_WRITE_ERRORS"):
         if not _rows:
             atexit.register(_write)
         _rows[group, what] = text
         return
-    known = PAGE.read_text().splitlines()
-    assert text in known, f"docs/errors.md has no such line (to rewrite it: {__doc__}):\n{text}"
+    lines = PAGE.read_text().splitlines()
+    assert text in lines, f"docs/errors.md lacks this row (to update it: {__doc__}):\n{text}"
 
 
 def known_rows() -> list[tuple[str, str]]:
@@ -62,5 +57,11 @@ def known_rows() -> list[tuple[str, str]]:
 
 
 def _write() -> None:
-    table = ["| | Input | Message |", "|---|---|---|", *_rows.values()]
-    PAGE.write_text(f"{HEAD}\n{len(_rows)} inputs:\n\n" + "\n".join(table) + "\n")
+    """Update the page: rows by group, in their present order, new ones at the end of the group."""
+    lines = PAGE.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|---")) + 1
+    rows = dict(zip(known_rows(), lines[first:], strict=True)) | _rows
+    groups = list(dict.fromkeys(group for group, _ in rows))
+    table = [rows[key] for key in sorted(rows, key=lambda key: groups.index(key[0]))]
+    head = re.sub(r"^\d+ inputs:$", f"{len(rows)} inputs:", "\n".join(lines[:first]), flags=re.M)
+    PAGE.write_text(head + "\n" + "\n".join(table) + "\n")

@@ -76,9 +76,7 @@ def test_crps_of_one_member_is_the_absolute_error():
     ensemble, truth = problem(1)
     weights = GRID.area_weights()
     np.testing.assert_allclose(
-        metrics.crps(ensemble, truth, weights),
-        metrics.mae(ensemble[0], truth, weights),
-        rtol=1e-6,
+        metrics.crps(ensemble, truth, weights), metrics.mae(ensemble[0], truth, weights), rtol=1e-6
     )
 
 

@@ -296,17 +296,14 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
         (lambda: plots.training_curves([{"step": 1, "rate": 1.0}]), "no numbers to draw"),
         (lambda: plots.profiles(LEVELS, {}), "no scores to draw"),
         (lambda: plots.rank_histograms(np.ones((2, 3)), ["a"]), "1 names for 2"),
-        (
-            lambda: plots.station_scores(["a"], {"oi": np.ones(2)}),
-            "2 scores of oi for 1 stations",
-        ),
+        (lambda: plots.station_scores(["a"], {"oi": np.ones(2)}), "2 scores of oi for 1 stations"),
         (
             lambda: maps.analysis_maps(IBERIA, **fields(GLOBE)),
             r"truth has shape \(18, 18\), its grid \(6, 9\)",
         ),
         (
             lambda: plots.save(plots.training_curves([{"step": 1, "loss": 1.0}]), "a.xyz"),
-            "no picture format '.xyz'",
+            "unsupported figure format '.xyz'",
         ),
     ],
 )
