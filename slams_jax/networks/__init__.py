@@ -1,7 +1,7 @@
-"""Networks: convolutions that know what lies beyond an edge, the U-Net, encoder and decoder.
+"""Networks: padded convolutions, the U-Net, encoders and decoders.
 
-Flax linen modules over (batch, lat, lon, channel) arrays of any size, for any padding rule of
-`slams_jax.grid.Padding`. Compile what calls them with `compiler_options()`.
+Flax Linen modules for arrays (batch, lat, lon, channel) of any size and any padding rule of
+`slams_jax.grid.Padding`. Compile functions that call them with `compiler_options()`.
 """
 
 from slams_jax.networks.codec import Decoder, Encoder, SlamsDecoder, SlamsEncoder, linear_code

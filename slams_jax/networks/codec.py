@@ -1,9 +1,9 @@
-"""The two halves of the autoencoder: the library's own and those of SLAMS.
+"""Encoders and decoders: the library's own and those of SLAMS.
 
-Own: patches of `compression` x `compression` points become channels (exactly invertible, fast on
-any machine); linear maps of a patch to its code, and of the codes around it back to the patch,
-stand beside residual networks that start at zero, so that training begins at a linear code and
-only ever learns its correction.
+The library's own networks turn patches of `compression` x `compression` points into channels, which
+is exactly invertible and fast everywhere. Encoder and decoder are each the sum of a linear map
+(patch to code; neighbouring codes to patch) and a residual network that starts at zero: training
+starts from a linear code and learns a correction to it.
 """
 
 import flax.linen as nn
@@ -18,21 +18,21 @@ from slams_jax.networks.convolution import Conv, depth_to_space, space_to_depth
 from slams_jax.networks.padding import Coordinates, pad
 from slams_jax.networks.unet import Compute, ResidualBlock, normalise, with_coordinates
 
-# Noise variance of codes (of unit variance) that the starting decoder is made for: it bounds
-# how much that decoder amplifies the errors of a code.
+# Noise variance, for codes of unit variance, that the initial decoder is regularised with: it
+# bounds how much the decoder amplifies errors of the code.
 RIDGE = 1e-3
 
 
 class Trunk(nn.Module):
-    """Convolution, residual blocks, convolution that starts at zero.
+    """A convolution, residual blocks, and a final convolution that starts at zero.
 
     Attributes:
-        channels: of the output.
-        width: channels of the blocks.
-        blocks: their number.
+        channels: number of output channels.
+        width: number of channels of the blocks.
+        blocks: number of residual blocks.
         kernel: size of the convolutions.
-        padding: what lies beyond the edges.
-        coordinates: position channels appended to the input.
+        padding: rule for values beyond the edges.
+        coordinates: position channels to append to the input.
         compute: dtype of convolutions and activations; the result is float32.
     """
 
@@ -48,7 +48,7 @@ class Trunk(nn.Module):
     def __call__(
         self, x: Float[Array, "batch lat lon input"]
     ) -> Float[Array, "batch lat lon output"]:
-        """The correction of `x`'s linear map."""
+        """Evaluate the correction to the linear map of `x`."""
         x = with_coordinates(x, self.padding, self.coordinates).astype(self.compute)
         x = Conv(self.width, self.kernel, self.padding)(x)
         for _ in range(self.blocks):
@@ -58,16 +58,16 @@ class Trunk(nn.Module):
 
 
 class Encoder(nn.Module):
-    """First guess of the state and everything known -> code.
+    """From a first guess of the state and all inputs to the code.
 
     Attributes:
-        latent_channels: of the code.
-        compression: points of the state to one point of the code, in each direction.
-        width: channels of the residual blocks.
-        blocks: their number.
+        latent_channels: number of channels of the code.
+        compression: points of the state per point of the code, in each direction.
+        width: number of channels of the residual blocks.
+        blocks: number of residual blocks.
         kernel: size of the convolutions.
-        padding: what lies beyond the edges.
-        coordinates: position channels appended to the input.
+        padding: rule for values beyond the edges.
+        coordinates: position channels to append to the input.
         compute: dtype of convolutions and activations; the result is float32.
     """
 
@@ -86,10 +86,10 @@ class Encoder(nn.Module):
         guess: Float[Array, "batch lat lon state"],
         features: Float[Array, "batch lat lon feature"],
     ) -> Float[Array, "batch latent_lat latent_lon latent"]:
-        """Encode. Sizes that `compression` does not divide are continued beyond the edge.
+        """Encode. Sizes that `compression` does not divide are padded first.
 
         Args:
-            guess: the state or the best that stands for it, without missing values.
+            guess: the state, or the best substitute for it, without missing values.
             features: values (0 where missing) and masks of every input.
         """
         shape = guess.shape[1:3]
@@ -112,16 +112,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Code -> state.
+    """From the code to the state.
 
     Attributes:
-        channels: of the state.
-        compression: points of the state to one point of the code, in each direction.
-        width: channels of the residual blocks.
-        blocks: their number.
+        channels: number of channels of the state.
+        compression: points of the state per point of the code, in each direction.
+        width: number of channels of the residual blocks.
+        blocks: number of residual blocks.
         kernel: size of the convolutions.
-        padding: what lies beyond the edges.
-        coordinates: position channels appended to the input.
+        padding: rule for values beyond the edges.
+        coordinates: position channels to append to the input.
         compute: dtype of convolutions and activations; the result is float32.
     """
 
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
 
 
 class _Chain(nn.Module):
-    """Convolutions with batch normalisation and ReLU between them."""
+    """Convolutions with batch normalisation and ReLU in between."""
 
     channels: tuple[int, ...]
     kernel: int
@@ -171,12 +171,12 @@ class _Chain(nn.Module):
 
 
 class SlamsEncoder(nn.Module):
-    """The encoder of SLAMS: all values side by side, full resolution, no masks.
+    """The encoder of SLAMS: all inputs as channels, full resolution, no masks.
 
     Attributes:
-        channels: of each convolution's output, the last being the code's.
+        channels: output channels of each convolution; the last is the number of the code.
         kernel: size of the convolutions.
-        padding: what lies beyond the edges.
+        padding: rule for values beyond the edges.
     """
 
     channels: tuple[int, ...]
@@ -187,7 +187,7 @@ class SlamsEncoder(nn.Module):
     def __call__(
         self, values: Float[Array, "batch lat lon value"], *, train: bool = False
     ) -> Float[Array, "batch lat lon latent"]:
-        """Encode; `train` uses and updates the statistics of the batch."""
+        """Encode; `train` uses batch statistics and updates their running averages."""
         return _Chain(self.channels, self.kernel, self.padding)(values, train=train)
 
 
@@ -195,9 +195,9 @@ class SlamsDecoder(nn.Module):
     """The decoder of SLAMS. A transposed convolution of stride 1 is a convolution.
 
     Attributes:
-        channels: of each convolution's output, the last being the state's.
+        channels: output channels of each convolution; the last is the number of the state.
         kernel: size of the convolutions.
-        padding: what lies beyond the edges.
+        padding: rule for values beyond the edges.
     """
 
     channels: tuple[int, ...]
@@ -208,7 +208,7 @@ class SlamsDecoder(nn.Module):
     def __call__(
         self, z: Float[Array, "batch lat lon latent"], *, train: bool = False
     ) -> Float[Array, "batch lat lon state"]:
-        """Decode; `train` uses and updates the statistics of the batch."""
+        """Decode; `train` uses batch statistics and updates their running averages."""
         return _Chain(self.channels, self.kernel, self.padding)(z, train=train)
 
 
@@ -221,22 +221,25 @@ def linear_code(
     padding: Padding,
     states: Float[np.ndarray, "sample lat lon channel"] | None,
 ) -> tuple[Float[Array, "patch latent"], Float[Array, "kernel kernel latent patch"]]:
-    """Kernels of the linear maps patch -> code and codes around it -> patch to start from.
+    """Initial kernels of the linear maps from patch to code and from neighbouring codes to patch.
 
     The code spans the leading principal components of the patches (random directions without
-    `states`), turned so that all its channels have nearly the same variance, one on average.
-    Noise on such a code is then noise of nearly equal size in every direction of the state. The
-    way back is the regression of patches on the codes around them: fields are smooth, so that
-    neighbours tell much of what a patch's own code leaves out.
+    `states`), rotated so that all channels have nearly the same variance, one on average. Noise on
+    the code then has nearly the same size in every direction of the state. The way back is the
+    regression of patches on the codes around them: fields are smooth, so neighbouring codes hold
+    much of the information that a patch's own code lacks.
 
     Args:
         key: for the random directions.
-        channels: of the state.
-        latent_channels: of the code.
+        channels: number of channels of the state.
+        latent_channels: number of channels of the code.
         compression: size of a patch.
         kernel: size of the neighbourhood of codes.
-        padding: what lies beyond the edges.
+        padding: rule for values beyond the edges.
         states: standardised states; NaN counts as 0.
+
+    Returns:
+        (kernel from patch to code, kernel from neighbouring codes to patch), float32.
     """
     size = channels * compression**2
     rank = min(size, latent_channels)
@@ -254,24 +257,24 @@ def linear_code(
     hartley = (np.cos(angle) + np.sin(angle)) / np.sqrt(rank)
     scale = np.sqrt(rank / max(float(variance[-rank:].sum()), 1e-6))
     down = np.pad(scale * vectors[:, : -rank - 1 : -1] @ hartley, fill)
-    left, right = 0.0, 0.0
+    gram, moment = 0.0, 0.0  # of the normal equations
     for frame, row in zip(frames, rows, strict=True):
-        near = _neighbours(frame @ down.astype(np.float32), kernel, padding)
-        left, right = left + near.T @ near, right + near.T @ row
+        codes = _neighbours(frame @ down.astype(np.float32), kernel, padding)
+        gram, moment = gram + codes.T @ codes, moment + codes.T @ row
     ridge = RIDGE * sum(map(len, rows)) * np.eye(kernel**2 * latent_channels)
-    up = np.linalg.solve(left + ridge, right).reshape(kernel, kernel, latent_channels, size)
+    up = np.linalg.solve(gram + ridge, moment).reshape(kernel, kernel, latent_channels, size)
     return jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32)
 
 
 def _patches(frame: np.ndarray, factor: int) -> np.ndarray:
-    """The whole patches of a frame, (lat, lon, patch), in the order of `space_to_depth`."""
+    """The complete patches of a frame, (lat, lon, patch), in the order of `space_to_depth`."""
     lat, lon = (n - n % factor for n in frame.shape[:2])
-    with jax.ensure_compile_time_eval():  # on the host, also where the caller is compiled
+    with jax.ensure_compile_time_eval():  # on the host, even if the caller is being compiled
         return np.asarray(space_to_depth(jnp.asarray(frame[None, :lat, :lon]), factor))[0]
 
 
 def _neighbours(codes: np.ndarray, kernel: int, padding: Padding) -> np.ndarray:
-    """The codes around each point, one row for each, in the order of a convolution's kernel."""
+    """The codes around each point, one row per point, in the order of a convolution's kernel."""
     lat, lon = codes.shape[:2]
     half = (kernel // 2, kernel // 2)
     with jax.ensure_compile_time_eval():

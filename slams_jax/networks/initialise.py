@@ -1,4 +1,4 @@
-"""Fresh parameters, quickly."""
+"""Fast initialisation of parameters."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from slams_jax.aliases import PRNGKey
 
 
 def initialise(init: Callable[..., Any], key: PRNGKey, *args: Any) -> Any:
-    """What `init(key, *args)` of a linen module gives, with all kernels from one random draw.
+    """The variables of `init(key, *args)` of a Linen module, with all kernels from one random draw.
 
-    Compiling one draw for each of a network's many shapes takes ten seconds and more. Leaves
-    named "kernel" are normal with variance 1 / fan-in (LeCun); all others are what `init` makes.
+    Compiling a draw for each of a network's many shapes takes ten seconds or more. Leaves named
+    "kernel" are normal with variance 1 / fan-in (LeCun); all others are as `init` makes them.
 
     Args:
-        init: the module's, or a function around it.
+        init: the module's `init`, or a function that calls it.
         key: for the draw.
         args: arrays for `init`.
     """
@@ -29,12 +29,12 @@ def initialise(init: Callable[..., Any], key: PRNGKey, *args: Any) -> Any:
         noise = jax.random.normal(key, (size,))
         result, at = [], 0
         for (_, leaf), draw in zip(leaves, drawn, strict=True):
-            if draw:
+            if draw:  # the compiler removes the draw of `init`, which nothing reads
                 values = noise[at : at + leaf.size].reshape(leaf.shape)
                 result.append(values / math.sqrt(leaf.size / leaf.shape[-1]))
                 at += leaf.size
             else:
-                result.append(leaf)  # what `init` drew for the others is dead code
+                result.append(leaf)
         return jax.tree.unflatten(tree, result)
 
     return jax.jit(start)(key, *args)

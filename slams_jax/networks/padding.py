@@ -1,4 +1,4 @@
-"""What a stencil reads beyond the edges of a horizontal array, and where a point lies."""
+"""Padding of horizontal arrays beyond their edges, and position as input channels."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from slams_jax.grid import Padding
 from slams_jax.mesh import SPACE, devices_along
 
-# Position as extra input channels, so that a convolution can tell the tropics from the poles:
+# Position as additional input channels, so that convolutions can tell the tropics from the poles:
 #   none      translation equivariant in both directions
 #   latitude  equivariant in longitude only
 #   both      neither (land and sea, a regional domain)
@@ -22,18 +22,19 @@ Halo = tuple[tuple[int, int], tuple[int, int]]
 def pad(
     x: Float[Array, "batch lat lon channel"], halo: Halo, padding: Padding
 ) -> Float[Array, "batch lat_out lon_out channel"]:
-    """Surround `x` with the rows and columns that a stencil reads beyond its edges.
+    """Add the rows and columns that a stencil reads beyond the edges of `x`.
 
-    Over a pole ("sphere") the field goes on down the opposite meridian: row -1 is row 0 turned by
-    half a circle. That is exact on grids whose first and last rows lie half a spacing from the
-    poles (Gaussian grids nearly so). A grid with rows at the poles repeats that row, an error of
-    one row; an odd number of longitudes turns by half a spacing too little. Reads the ambient mesh:
-    where "space" splits the rows, they are selected in a way that XLA partitions.
+    Beyond a pole ("sphere"), the field continues along the opposite meridian: row -1 is row 0
+    rotated by half a circle. This is exact on grids whose first and last rows lie half a spacing
+    from the poles (nearly so on Gaussian grids). A grid with rows at the poles repeats that row, an
+    error of one row; an odd number of longitudes rotates by half a spacing too little.
+
+    Reads the ambient mesh: where latitude is sharded, rows are selected without gathering `x`.
 
     Args:
         x: horizontal arrays, latitude before longitude.
         halo: rows (before, after) and columns (before, after) to add; any number.
-        padding: the rule of `slams_jax.grid.Padding`.
+        padding: one of `slams_jax.grid.Padding`.
 
     Returns:
         `x` with `lat + before + after` rows and `lon + before + after` columns.
@@ -57,7 +58,7 @@ def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Arra
         widths = [(0, 0)] * x.ndim
         widths[axis] = halo
         return jnp.pad(x, widths, mode="edge")
-    if max(halo) > size:  # around the circle more than once
+    if max(halo) > size:  # more than once around the circle
         return jnp.take(x, np.arange(-before, size + after) % size, axis=axis)
     parts = [
         jax.lax.slice_in_dim(x, size - before, size, axis=axis),
@@ -68,10 +69,10 @@ def _pad_axis(x: Array, axis: int, halo: tuple[int, int], *, wrap: bool) -> Arra
 
 
 def _select_rows(x: Array, rows: tuple[int, int], padding: Padding) -> Array:
-    """Rows before and after those of bands of latitude that lie on several devices.
+    """Pad rows of a field whose bands of latitude are on different devices.
 
-    Each row is selected into its place, for which devices exchange that row; to concatenate, the
-    partitioner would collect whole fields.
+    Each halo row is selected into place, for which devices exchange only that row; to concatenate,
+    the partitioner would gather complete fields.
     """
     before, after = rows
     if before == after == 0:
@@ -86,10 +87,10 @@ def _select_rows(x: Array, rows: tuple[int, int], padding: Padding) -> Array:
             "torus": row % size,
             "sphere": min(circle, 2 * size - 1 - circle),
         }[padding]
-        found = x[:, source : source + 1]
+        values = x[:, source : source + 1]
         if padding == "sphere" and circle >= size:
-            found = jnp.roll(found, -(width // 2), axis=2)
-        wide = jnp.where(place == row, found, wide)
+            values = jnp.roll(values, -(width // 2), axis=2)
+        wide = jnp.where(place == row, values, wide)
     return wide
 
 
@@ -98,9 +99,9 @@ def _pad_over_poles(x: Array, rows: tuple[int, int]) -> Array:
     if before == after == 0:
         return x
     size, width = x.shape[1], x.shape[2]
-    # The meridian and its opposite make one circle of 2 * size rows: runs of rows northward on
-    # one side and southward on the other. Slices throughout: a gather would take longer than
-    # the convolution that reads it.
+    # A meridian and its opposite form a circle of 2 * size rows, northward on one side and
+    # southward on the other. Slices throughout: a gather would take longer than the convolution
+    # that reads it.
     circle = np.arange(-before, size + after) % (2 * size)
     parts = []
     start = 0
@@ -120,14 +121,14 @@ def coordinate_channels(
 ) -> Float[np.ndarray, "lat lon channel"]:
     """Smooth functions of the position, in [-1, 1], as constant input channels.
 
-    Rows give sin and cos of a latitude that runs over the domain from -pi/2 to pi/2; columns give
-    sin and cos of longitude where it is periodic, else of an angle from -pi/2 to pi/2. They
-    depend on the shape alone, so one network serves grids of one kind.
+    Rows give sine and cosine of an angle that runs over the domain from -pi/2 to pi/2; columns give
+    sine and cosine of longitude if it is periodic, else of another such angle. They depend only on
+    the shape, so that a network can be used on other grids of the same kind.
 
     Args:
         shape: (latitudes, longitudes).
         padding: decides whether longitude is periodic.
-        coordinates: which of them; "none" gives no channel.
+        coordinates: which channels; "none" gives none.
 
     Returns:
         float32 (lat, lon, 0, 2 or 4).

@@ -1,8 +1,8 @@
 """The time-modulated residual U-Net of score-based data assimilation.
 
-The network of Rozet & Louppe (2023, arXiv 2306.10574) that SLAMS uses, for any size of grid and
-any padding: at each level residual blocks `x + f(x + m(t))` on the way down and up, stride-2
-convolutions down, nearest neighbour and convolution up, skips added.
+The network of Rozet & Louppe (2023, arXiv 2306.10574) that SLAMS uses, for grids of any size and
+any padding: residual blocks `x + f(x + m(t))` at each level on the way down and up, convolutions
+of stride 2 on the way down, nearest neighbour and convolution on the way up, added skips.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from slams_jax.grid import Padding
 from slams_jax.networks.convolution import Conv
 from slams_jax.networks.padding import Coordinates, coordinate_channels
 
-# What convolutions compute in, the dtype of their input. Parameters are float32.
+# Dtype in which convolutions compute. Parameters are float32.
 Compute = Literal["float32", "bfloat16"]
 _FREQUENCIES = np.pi * np.arange(1, 17, dtype=np.float32)
 
@@ -25,7 +25,7 @@ _FREQUENCIES = np.pi * np.arange(1, 17, dtype=np.float32)
 def normalise(x: Float[Array, "batch lat lon channel"]) -> Float[Array, "batch lat lon channel"]:
     """Subtract the mean over channels at each point and divide by the standard deviation.
 
-    In float32, whatever the dtype of `x`, which the result has again.
+    Computed in float32; the result has the dtype of `x`.
     """
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
@@ -45,7 +45,7 @@ def with_coordinates(
 
 
 class TimeEmbedding(nn.Module):
-    """Sixteen harmonics of the diffusion time, then a small perceptron.
+    """Sixteen harmonics of the diffusion time, followed by a small perceptron.
 
     Attributes:
         features: size of the embedding.
@@ -62,12 +62,12 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(conv(normalise(x + m)))), with `m` a linear map of the time's embedding.
+    """x + conv(silu(conv(normalise(x + m)))), where `m` is a linear map of the time embedding.
 
     Attributes:
         kernel: size of both convolutions.
-        padding: what lies beyond the edges.
-        zero: start as the identity.
+        padding: rule for values beyond the edges.
+        zero: initialise as the identity.
     """
 
     kernel: int
@@ -93,13 +93,13 @@ class UNet(nn.Module):
     """A U-Net with additive time modulation; its output starts at zero.
 
     Attributes:
-        channels: of the output.
-        widths: channels of each level; each level after the first halves the resolution.
-        blocks: residual blocks on the way down and as many on the way up, at each level.
-        embedding: size of the embedding of time.
+        channels: number of output channels.
+        widths: number of channels of each level; each level after the first halves the resolution.
+        blocks: number of residual blocks at each level, on the way down and again on the way up.
+        embedding: size of the time embedding.
         kernel: size of every convolution, odd.
-        padding: what lies beyond the edges.
-        coordinates: position channels appended to the input.
+        padding: rule for values beyond the edges.
+        coordinates: position channels to append to the input.
         compute: dtype of convolutions and activations; the result is float32.
     """
 
@@ -116,7 +116,7 @@ class UNet(nn.Module):
     def __call__(
         self, x: Float[Array, "batch lat lon input"], t: Float[Array, " batch"]
     ) -> Float[Array, "batch lat lon output"]:
-        """Evaluate the network at times `t` in [0, 1], one for each of the batch."""
+        """Evaluate the network at times `t` in [0, 1], one per element of the batch."""
         modulation = TimeEmbedding(self.embedding)(t)
         x = with_coordinates(x, self.padding, self.coordinates).astype(self.compute)
         skips = []
