@@ -1,4 +1,4 @@
-"""Reference problems whose posteriors are known, to try guidance rules and solvers on.
+"""Reference problems with known posteriors, for testing guidance rules and solvers.
 
     from slams_jax.reference_problems import Guidance, field_cases, run_case
 
@@ -6,7 +6,7 @@
         row = run_case(case, Guidance("mmps"), SamplerConfig(), 512, jax.random.key(0))
         print(row.rule, row.score.mean_error, row.score.variance_ratio)
 
-A rule of your own takes the place of `Guidance`: any function from a `Problem` to a denoiser.
+Any function from a `Problem` to a denoiser can replace `Guidance`.
 """
 
 from slams_jax.reference_problems.cases import (

@@ -1,10 +1,11 @@
-"""A reference problem: a prior, observations, and the exact posterior that they make.
+"""Reference problems: a prior, observations, and the exact posterior that they determine.
 
-`run_case` draws from the posterior with a guidance rule and a solver, and says how far the draws
-are from it. A rule of your own is any `Problem` -> guided `Denoiser`; a solver of your own, any
+`run_case` draws from the posterior with a guidance rule and a solver, and scores the draws against
+it. Your own rule can be any function `Problem` -> guided `Denoiser`; your own solver, any
 `draw(key, denoiser, shape, schedule, config)` -> trajectory.
 """
 
+import collections
 import dataclasses
 import functools
 import time
@@ -30,15 +31,15 @@ from slams_jax.reference_problems.priors import GaussianPrior
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What an assimilation is given; a pytree.
+    """The inputs of an assimilation; a pytree.
 
     Attributes:
-        denoiser: of the prior, a pytree itself.
-        streams: observations, in the space of the state.
-        covariance: of the prior, or of the Gaussian that has its mean and covariance.
-        schedule: of the noise.
+        denoiser: of the prior, itself a pytree.
+        streams: observations, in state space.
+        covariance: of the prior, or of the Gaussian with the same mean and covariance.
+        schedule: noise schedule.
         shape: of a trajectory, (time, lat, lon, channel).
-        posterior: the denoiser of the exact posterior, where it is known.
+        posterior: denoiser of the exact posterior, if known.
     """
 
     denoiser: Denoiser
@@ -49,16 +50,16 @@ class Problem:
     posterior: Denoiser | None = None
 
     def innovations(self, x_0: Array, extra: Array) -> tuple[Array, ...]:
-        """Whitened innovations, as guidance takes them."""
+        """Whitened innovations, in the form that guidance expects."""
         return whitened_innovations(self.streams, x_0, identity_decode, extra)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A problem and the posterior that is to come out.
+    """A problem and its exact posterior.
 
     Attributes:
-        name: as it stands in the table.
+        name: label in tables.
         problem: the problem.
         exact: the posterior.
     """
@@ -68,11 +69,11 @@ class Case:
     exact: Exact
 
     def score(self, draws: Float[np.ndarray, "draw ..."]) -> Score:
-        """How far draws (draw, time, lat, lon, channel) are from the posterior."""
+        """Score draws (draw, time, lat, lon, channel) against the posterior."""
         return score(self.exact, np.reshape(draws, (len(draws), -1)))
 
 
-# What a rule reads of `GuidanceConfig`.
+# Fields of `GuidanceConfig` that each rule reads.
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "sda": ("gamma",),
     "pigdm": ("iterations", "jacobian"),
@@ -83,12 +84,12 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """A rule of the library with its options, as `run_case` takes rules.
+    """A guidance rule of the library with its options, for `run_case`.
 
     Attributes:
         rule: see `slams_jax.diffusion.guide`.
         options: of the rule, as (name, value) pairs.
-        covariance: whether the rule is told the covariance of the prior.
+        covariance: whether the rule may use the covariance of the prior.
     """
 
     rule: Rule
@@ -97,7 +98,7 @@ class Guidance:
 
     @classmethod
     def of(cls, config: GuidanceConfig) -> "Guidance":
-        """The rule with the options that it reads, told the covariance as in `assimilate`."""
+        """The rule with the options that it reads, and with the covariance as in `assimilate`."""
         options = tuple((name, getattr(config, name)) for name in _OPTIONS.get(config.rule, ()))
         return cls(config.rule, options, covariance=config.rule not in ("sda", "dps"))
 
@@ -113,7 +114,7 @@ class Guidance:
         )
 
     def __str__(self) -> str:
-        """The rule, its numbers in brackets."""
+        """Name of the rule, with its options in brackets."""
         values = [f"{value:g}" for _, value in self.options if not isinstance(value, bool)]
         words = [name for name, value in self.options if value is True]
         words += [f"no {name}" for name, value in self.options if value is False]
@@ -124,19 +125,19 @@ class Guidance:
 
 @dataclasses.dataclass(frozen=True)
 class Oracle:
-    """The rule that knows the posterior: what is wrong under it is the solver's."""
+    """The rule that knows the posterior: its errors are those of the solver."""
 
     rule = "oracle"
 
     def __call__(self, problem: Problem) -> Denoiser:
-        """The exact denoiser of the posterior, at the price of one evaluation.
+        """The exact denoiser of the posterior, at the cost of one evaluation.
 
         Raises:
-            InputError: a problem without it.
+            InputError: a problem without that denoiser.
         """
         posterior = problem.posterior
         if posterior is None:
-            raise InputError("rule 'oracle' needs a problem whose posterior's denoiser is known")
+            raise InputError("rule 'oracle' needs a problem with a known posterior denoiser")
 
         def guided(x_t: Array, t: Array) -> Array:
             x_0 = problem.denoiser(x_t, t)
@@ -145,24 +146,24 @@ class Oracle:
         return guided
 
     def __str__(self) -> str:
-        """Its name."""
+        """Name of the rule."""
         return self.rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of a table of results.
 
     Attributes:
-        case: its name.
+        case: name of the case.
         rule: the rule, with its options.
         solver: of the sampler, as are `grid` and `steps`.
         members: number of draws.
-        forward_evaluations: of the prior's denoiser, for one draw.
-        derivative_evaluations: products with its Jacobian or the transpose, for one draw.
-        seconds: for all draws, compilation not included.
-        not_finite: draws that are not finite; where there are any, there is no score.
-        score: how far the draws are from the exact posterior.
+        forward_evaluations: evaluations of the prior's denoiser per draw.
+        derivative_evaluations: products with its transposed Jacobian per draw.
+        seconds: wall time of all draws, without compilation.
+        not_finite: number of draws that are not finite; if there are any, there is no score.
+        score: of the draws against the exact posterior.
     """
 
     case: str
@@ -178,7 +179,7 @@ class Row:
     score: Score | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Flat, for JSON: every name of `Score` is there, None without a score."""
+        """As a flat dictionary for JSON, with every field of `Score` (None without a score)."""
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del row["score"]
         names = [f.name for f in dataclasses.fields(Score)]
@@ -200,21 +201,21 @@ def run_case(
     batch: int | None = None,
     counts: tuple[int, int] | None = None,
 ) -> Row:
-    """Draw from the posterior of a case and compare with the exact one.
+    """Draw from the posterior of a case and score the draws against the exact one.
 
     Args:
-        case: what `slams_jax.calibration` offers, or one of your own.
+        case: from `slams_jax.reference_problems`, or your own.
         rule: Problem -> guided denoiser, hashable; see `Guidance`.
-        sampler: the solver, its steps and their grid.
-        members: number of draws; what they leave uncertain stands in the row.
+        sampler: solver, number of steps and time grid.
+        members: number of draws; the row includes the resulting standard errors.
         key: of the draws.
         draw: one draw (key, denoiser, shape, schedule, config) -> trajectory.
-        batch: draws made at a time (all at once where None).
-        counts: evaluations and derivatives of the rule and sampler, where they have been counted
-            already (`count_evaluations`), on this case or another one.
+        batch: number of draws at a time; None draws all at once.
+        counts: result of `count_evaluations` for this rule and sampler, if already known from this
+            or another case.
 
     Raises:
-        InputError: fewer than 32 members, from which no error can be told.
+        InputError: fewer than 32 members, too few to estimate an error.
     """
     if members < 32:
         raise InputError(f"a comparison needs at least 32 members, got {members}")
@@ -243,7 +244,7 @@ def run_case(
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))
 def _draws(leaves, key, structure, rule, sampler, members, draw, batch):
-    # Lowering puts descriptions in the place of arrays, which a checked dataclass would reject.
+    # Lowering replaces arrays by descriptions, which a checked dataclass would reject.
     problem = jax.tree.unflatten(structure, leaves)
     denoiser = rule(problem)
     one = lambda k: draw(k, denoiser, problem.shape, problem.schedule, sampler)
@@ -253,39 +254,41 @@ def _draws(leaves, key, structure, rule, sampler, members, draw, batch):
 def count_evaluations(
     case: Case, rule: GuidanceRule, sampler: SamplerConfig, *, draw: Draw = sample
 ) -> tuple[int, int]:
-    """Evaluations of the prior's denoiser in one draw, and products with its Jacobian.
+    """Evaluations of the prior's denoiser in one draw, and products with its transposed Jacobian.
 
-    They are counted while a draw is made, so that nobody has to declare them. A rule that asks
-    for products with the Jacobian itself, instead of its transpose, cannot be counted.
+    They are counted during a draw, so that no rule has to declare them. A rule that uses products
+    with the Jacobian itself cannot be counted: it fails to differentiate.
     """
-    counts = [0, 0]
-    inner = case.problem.denoiser
+    counts: collections.Counter[str] = collections.Counter()
+    problem = dataclasses.replace(case.problem, denoiser=_counted(case.problem.denoiser, counts))
+    denoiser = rule(problem)
+    one = lambda k: draw(k, denoiser, problem.shape, problem.schedule, sampler)
+    # It runs once, so that fast compilation matters more than fast execution.
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+    key = jax.random.key(0)
+    jax.block_until_ready(jax.jit(one).lower(key).compile(compiler_options=options)(key))
+    jax.effects_barrier()
+    return counts["forward"], counts["transpose"]
 
-    def add(which: int) -> None:
-        counts[which] += 1
+
+def _counted(denoiser: Denoiser, counts: collections.Counter[str]) -> Denoiser:
+    """`denoiser`, adding to `counts` each time that it or its transposed Jacobian is evaluated."""
+    count = lambda name: jax.debug.callback(functools.partial(counts.update, (name,)))
 
     @jax.custom_vjp
     def counted(x: Array, t: Array) -> Array:
-        jax.debug.callback(functools.partial(add, 0))
-        return inner(x, t)
+        count("forward")
+        return denoiser(x, t)
 
     def forward(x: Array, t: Array):
-        jax.debug.callback(functools.partial(add, 0))
-        x_0, transpose = jax.vjp(lambda x: inner(x, t), x)
+        count("forward")
+        x_0, transpose = jax.vjp(lambda x: denoiser(x, t), x)
         return x_0, (transpose, t)
 
     def backward(saved, cotangent: Array):
-        jax.debug.callback(functools.partial(add, 1))
+        count("transpose")
         transpose, t = saved
         return transpose(cotangent)[0], jnp.zeros_like(t)
 
     counted.defvjp(forward, backward)
-    problem = dataclasses.replace(case.problem, denoiser=counted)
-    denoiser = rule(problem)
-    one = lambda k: draw(k, denoiser, problem.shape, problem.schedule, sampler)
-    # It runs once: compiling it fast is worth more than running it fast.
-    key = jax.random.key(0)
-    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-    jax.block_until_ready(jax.jit(one).lower(key).compile(compiler_options=options)(key))
-    jax.effects_barrier()
-    return counts[0], counts[1]
+    return counted

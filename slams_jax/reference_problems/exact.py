@@ -1,9 +1,9 @@
-r"""Exact posteriors, and how far an ensemble is from one.
+r"""Exact posteriors, and scores of an ensemble against one.
 
-Errors are in units of the posterior's standard deviation. What a finite ensemble of exact draws
-would show is taken off where it can be (means and covariances) and said where it cannot (W1).
-Standard errors are those of a jackknife over groups of draws, so that correlations between the
-components of a state are accounted for.
+Errors are in units of the posterior's standard deviation. The sampling error that an ensemble of
+exact draws would have is subtracted where possible (means and covariances) and reported where not
+(W1). Standard errors come from a jackknife over groups of draws, which accounts for correlations
+between the components of a state.
 """
 
 import dataclasses
@@ -16,23 +16,24 @@ from jaxtyping import Float
 
 from slams_jax.reference_problems.priors import Mixture
 
-# Levels at which quantiles are tabulated: dense in the tails.
+# Levels of the tabulated quantiles, dense in the tails.
 LEVELS = scipy.special.ndtr(np.linspace(-5.0, 5.0, 1001))
-GROUPS = 16  # of the jackknife
+GROUPS = 16  # in the jackknife
 
 
 @dataclasses.dataclass(frozen=True)
 class Exact:
-    """What is known of a posterior of flattened trajectories.
+    """Known properties of a posterior of flattened trajectories.
 
     Attributes:
         mean: of every component.
         std: of every component.
         directions: along which covariances and distributions are compared.
-        direction_std: standard deviations along them.
-        quantiles: along them, at `LEVELS`, of departures from the mean in units of `direction_std`.
-        shares: probabilities of the modes; empty where there are none to tell apart.
-        mode_of: the mode, 0 to len(shares) - 1, that each draw is in.
+        direction_std: standard deviations along the directions.
+        quantiles: of departures from the mean along the directions, at `LEVELS`, in units of
+            `direction_std`.
+        shares: probabilities of the modes; empty if there are no separate modes.
+        mode_of: mode of each draw, 0 to len(shares) - 1.
     """
 
     mean: Float[np.ndarray, " size"]
@@ -69,7 +70,7 @@ class Exact:
             x = np.linspace(-10.0, 10.0, 40001)[:, None]
             cdf = scipy.special.ndtr((x - centres) / widths) @ posterior.weights
             quantiles.append(np.interp(LEVELS, cdf, x[:, 0]))
-        # Of the regions in which one component is the likeliest, by simulation: error 0.001.
+        # Shares of the regions in which each component is the likeliest, by simulation, to 0.001.
         sample = posterior.draw(np.random.default_rng(0), 200_000)
         modes = len(posterior.weights)
         shares = np.bincount(posterior.component_of(sample), minlength=modes) / len(sample)
@@ -92,7 +93,7 @@ class Exact:
         modes: int = 0,
         mode_of: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> "Exact":
-        """Quadrature nodes and their weights, which sum to one."""
+        """A posterior given by quadrature nodes and their weights, which sum to one."""
         mean = weights @ nodes
         apart = nodes - mean
         along = np.sqrt(weights @ (apart @ directions.T) ** 2)
@@ -116,7 +117,7 @@ class Exact:
         )
 
     def w1_of_exact(self, draws: int) -> float:
-        """Expected W1 of that many independent exact draws: their own sampling error.
+        """Expected W1 of this number of independent exact draws, their own sampling error.
 
         E |F_n - F| is sqrt(2 F (1 - F) / (pi n)) for large n, integrated over x.
         """
@@ -128,20 +129,20 @@ class Exact:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How far an ensemble is from the exact posterior.
+    """Distances of an ensemble from the exact posterior.
 
     Attributes:
-        mean_error: rms over the components of (mean - exact mean) / exact standard deviation, the
-            sampling error taken off in quadrature.
+        mean_error: rms over the components of (mean - exact mean) / exact standard deviation, with
+            the sampling error subtracted in quadrature.
+        mean_error_se: its standard error; the names of the other standard errors end so too.
         variance_ratio: mean over the components of variance / exact variance.
-        covariance_error: rms over the directions of variance / exact variance - 1, the sampling
-            error taken off in quadrature. Directions mix components, so that this tells of the
-            covariances between them.
+        covariance_error: rms over the directions of variance / exact variance - 1, with the
+            sampling error subtracted in quadrature. Directions mix components, so that this
+            measures the covariances between them.
         w1: mean over the directions of the Wasserstein distance W1, in standard deviations.
-        w1_exact: what exact draws of the same number would have, on average.
-        mode_error: greatest error of the share of a mode; None where there are no modes.
-        mean_error_se: standard error; likewise for the others.
-        sampling_error: of the mean of one component, 1 / sqrt(draws): what was taken off.
+        w1_exact: mean W1 of the same number of exact draws.
+        mode_error: largest error in the share of a mode; None without modes.
+        sampling_error: of the mean of one component, 1 / sqrt(draws); subtracted above.
     """
 
     mean_error: float
@@ -159,30 +160,30 @@ class Score:
 
 
 def score(exact: Exact, draws: Float[np.ndarray, "draw size"]) -> Score:
-    """How far `draws` are from the exact posterior."""
+    """Score `draws` against the exact posterior."""
     draws = np.asarray(draws, dtype=np.float64)
     departures = draws - exact.mean
     parts = [departures / exact.std, departures @ exact.directions.T / exact.direction_std]
     if exact.mode_of is not None:
         parts.append(np.eye(len(exact.shares))[exact.mode_of(draws)])
-    found = _statistics(exact, *parts)
+    estimate = _statistics(exact, *parts)
     group = np.arange(len(draws)) % GROUPS
     left_out = np.stack(
         [_statistics(exact, *(p[group != g] for p in parts)) for g in range(GROUPS)]
     )
     error = np.sqrt((GROUPS - 1) * left_out.var(axis=0))
-    # Mean and covariance error are roots of estimates that may fall below zero.
-    root = np.sqrt(np.maximum(found[[0, 2]], 0.0))
+    # The mean and covariance errors are roots of estimates that may be negative.
+    root = np.sqrt(np.maximum(estimate[[0, 2]], 0.0))
     root_error = np.sqrt(root**2 + error[[0, 2]]) - root
-    modes = (float(found[4]), float(error[4])) if exact.mode_of is not None else (None, None)
+    modes = (float(estimate[4]), float(error[4])) if exact.mode_of is not None else (None, None)
     return Score(
         mean_error=float(root[0]),
         mean_error_se=float(root_error[0]),
-        variance_ratio=float(found[1]),
+        variance_ratio=float(estimate[1]),
         variance_ratio_se=float(error[1]),
         covariance_error=float(root[1]),
         covariance_error_se=float(root_error[1]),
-        w1=float(found[3]),
+        w1=float(estimate[3]),
         w1_se=float(error[3]),
         w1_exact=exact.w1_of_exact(len(draws)),
         mode_error=modes[0],

@@ -1,9 +1,9 @@
 r"""Reference problem (a): a Gaussian random field on the sphere, 32 x 64 points.
 
 An isotropic field of unit variance, with the power spectrum C_l ~ (1 + l (l + 1) / l_0^2)^-p up
-to degree 21 (what T21 resolves) and white noise on top for what it does not. Four networks observe
-it: block means, every fourth point, scattered points, and a swath of the full field. Posterior
-mean and covariance in closed form, in double precision.
+to degree 21 (the truncation of T21) plus white noise for unresolved scales. Four networks observe
+it: block means, every fourth point, scattered points, and swaths of the full field. Posterior mean
+and covariance are in closed form, in double precision.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from slams_jax.schema import Channel
 
 Network = Literal["coarse", "strided", "scattered", "masked"]
 GRID = Grid.of(np.linspace(-90 + 2.8125, 90 - 2.8125, 32), np.arange(64) * 5.625)
-# Standard deviations of the errors, where the field's is one.
+# Standard deviations of the errors; that of the field is one.
 ERRORS = {"coarse": 0.2, "strided": 0.3, "scattered": 0.3, "masked": 0.5}
 
 
@@ -43,13 +43,13 @@ def field_cases(
     """Gaussian random fields, one case for each observing network.
 
     Args:
-        networks: which of them.
-        degree: of the last spherical harmonic.
+        networks: observing networks to include.
+        degree: highest degree of the spherical harmonics.
         length: l_0, the degree at which the spectrum begins to fall.
         exponent: p.
-        white: share of the variance that is white.
-        schedule: of the noise.
-        seed: of the true field and of the errors of the observations.
+        white: share of the variance in white noise.
+        schedule: noise schedule.
+        seed: of the true field and of the observation errors.
 
     Raises:
         InputError: an unknown network.
@@ -69,7 +69,7 @@ def field_cases(
 
 
 def _modes(degree: int, length: float, exponent: float) -> Float[np.ndarray, "point mode"]:
-    """Real spherical harmonics times the roots of their variances; rows have length one."""
+    """Real spherical harmonics times their standard deviations; rows have unit length."""
     lat, lon = np.meshgrid(np.deg2rad(GRID.latitude), np.deg2rad(GRID.longitude), indexing="ij")
     theta, phi = np.pi / 2 - lat.ravel(), lon.ravel()
     columns = []
@@ -79,14 +79,14 @@ def _modes(degree: int, length: float, exponent: float) -> Float[np.ndarray, "po
             wave = np.sqrt(power) * scipy.special.sph_harm_y(order, m, theta, phi)
             columns += [wave.real] if m == 0 else [np.sqrt(2) * wave.real, np.sqrt(2) * wave.imag]
     modes = np.stack(columns, axis=-1)
-    # By the addition theorem every point has the same variance.
+    # The addition theorem gives every point the same variance.
     return modes / np.sqrt((modes**2).sum(axis=1, keepdims=True))
 
 
 def _observe(
     network: Network, rng: np.random.Generator
 ) -> tuple[ObservationOperator, Bool[np.ndarray, "1 lat lon 1"] | None]:
-    """The operator, and what is seen of it where that is not all."""
+    """The observation operator, and a mask of what is observed (None: everything)."""
     if network == "coarse":
         return Coarsen(4), None
     if network == "strided":
@@ -97,8 +97,8 @@ def _observe(
         channels = (Channel("temperature", None),)
         return Points.at(GRID, channels, latitude, longitude, None), None
     lat, lon = np.meshgrid(GRID.latitude, GRID.longitude, indexing="ij")
-    tilted = np.mod(lon + 0.5 * lat, 120.0) < 40.0  # three swaths that cross the equator aslant
-    return Identity(), tilted[None, :, :, None]
+    swaths = np.mod(lon + 0.5 * lat, 120.0) < 40.0  # three, crossing the equator at an angle
+    return Identity(), swaths[None, :, :, None]
 
 
 def _case(
@@ -108,13 +108,13 @@ def _case(
     truth: Float[np.ndarray, " size"],
     rng: np.random.Generator,
 ) -> Case:
-    operator, seen = _observe(network, rng)
+    operator, mask = _observe(network, rng)
     size = len(truth)
-    # Operators act on every time alike: the unit vectors as times give the matrix, transposed.
+    # Operators treat all times alike: unit vectors in place of times give the transposed matrix.
     columns = np.asarray(operator(jnp.eye(size).reshape(size, *GRID.shape, 1)), np.float64)
     matrix = columns.reshape(size, -1).T
     values = matrix @ truth + ERRORS[network] * rng.standard_normal(len(matrix))
-    kept = np.ones(len(values), bool) if seen is None else seen.ravel()
+    kept = np.ones(len(values), bool) if mask is None else mask.ravel()
     stream = make_stream(
         network,
         np.where(kept, values, np.nan).reshape(1, *columns.shape[1:]),
@@ -125,13 +125,10 @@ def _case(
     total = matrix @ covariance @ matrix.T + ERRORS[network] ** 2 * np.eye(len(values))
     gain = np.linalg.solve(total, matrix @ covariance).T
     posterior = covariance - gain @ (matrix @ covariance)
-    # Large patterns tell of the covariances between points, points of the marginals.
-    directions = np.concatenate(
-        [
-            np.asarray(prior.vectors, np.float64)[:, :32].T,
-            np.eye(size)[rng.choice(size, 32, replace=False)],
-        ]
-    )
+    # Large patterns measure the covariances between points; single points, the marginals.
+    patterns = np.asarray(prior.vectors, np.float64)[:, :32].T
+    points = np.eye(size)[rng.choice(size, 32, replace=False)]
+    directions = np.concatenate([patterns, points])
     return Case(
         f"field {network}",
         Problem(prior, (stream,), prior, prior.schedule, (1, *GRID.shape, 1)),

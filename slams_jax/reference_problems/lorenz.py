@@ -1,13 +1,13 @@
-r"""Reference problem (d): Lorenz-63 with a trained score and bent, sparse observations.
+r"""Reference problem (d): Lorenz-63 with a trained score and sparse, nonlinear observations.
 
-Every third frame y = x^2 / 20 + 2 x / 5 + N(0, 1.5^2) is observed, of the first variable: it tells
-two values of x apart poorly (they lie on both sides of x = -4), and nothing of y and z directly.
+At every third frame, y = x^2 / 20 + 2 x / 5 + N(0, 1.5^2) of the first variable is observed. It
+hardly distinguishes values of x on either side of x = -4 and does not observe y and z directly.
 
-The dynamics have no noise, so that the first state decides all: the reference is a particle filter
-that never resamples, whose particles begin on the attractor. It is exact at every frame, as far as
-its number of particles goes; `effective` says how far. Compared are the states of the last frame.
-The two trajectories tell apart what is wrong with the score and the guidance (nine frames, one
-window of the network) and what is wrong with their composition (more frames than a window has).
+The dynamics have no noise, so that the first state determines all others: the reference is a
+particle filter without resampling, whose particles start on the attractor. It is exact at every
+frame up to the number of particles; `effective` gives their effective number. The states of the
+last frame are compared. Two lengths of trajectory separate the errors of score and guidance (nine
+frames, one window of the network) from those of composition (more frames than a window).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from slams_jax.reference_problems.exact import Exact, Score, score
 from slams_jax.reference_problems.mixtures import Quadratic
 
 SYSTEM, DT, SUBSTEPS = Lorenz63(), 0.01, 5  # those of configs/lorenz63.py
-SPIN_UP = 400  # frames until particles that start anywhere are on the attractor
+SPIN_UP = 400  # frames until particles from anywhere are on the attractor
 FRAMES = (9, 13)
 INTERVAL, OFFSET, ERROR = 3, 1, 1.5  # of the observations
 PARTICLES = 65536
@@ -40,12 +40,12 @@ PARTICLES = 65536
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ScorePrior:
-    """A trained score as the denoiser of trajectories of standardised states.
+    """A trained score network as a denoiser of trajectories of standardised states.
 
     Attributes:
         params: of the network.
         config: of the network.
-        schedule: of the noise.
+        schedule: noise schedule.
     """
 
     params: Params
@@ -61,11 +61,11 @@ class ScorePrior:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Physical:
-    """States in physical units, from standardised ones.
+    """From standardised states to physical units.
 
     Attributes:
         mean: of each variable.
-        std: likewise.
+        std: of each variable.
     """
 
     mean: Float[Array, " channel"]
@@ -78,17 +78,17 @@ class Physical:
 
 @dataclasses.dataclass(frozen=True)
 class LorenzCase:
-    """Several true trajectories, their observations, and the posterior that each leaves.
+    """Several true trajectories, their observations, and the posterior of each.
 
     Attributes:
-        name: as it stands in the table.
-        problem: of the first truth; the others differ in the values observed alone.
-        mean: of the states in the training period, by which they are standardised.
-        std: likewise.
-        values: observed, NaN where nothing was.
+        name: label in tables.
+        problem: of the first truth; the others differ only in the observed values.
+        mean: of the states in the training period, for standardisation.
+        std: of the states in the training period.
+        values: observed values, NaN where nothing is observed.
         exact: posteriors of the last frame, standardised.
-        effective: number of equally weighted particles that each reference is worth.
-        others: draws from a second, independent filter: what exact draws would show.
+        effective: effective number of particles of each reference.
+        others: draws from a second, independent filter, in place of exact draws.
     """
 
     name: str
@@ -101,15 +101,15 @@ class LorenzCase:
     others: Float[np.ndarray, "case draw 3"]
 
     def score(self, draws: Float[np.ndarray, "case draw 3"]) -> Score:
-        """How far draws of the last frame are from the posteriors, over all cases.
+        """Score draws of the last frame against the posteriors, over all truths.
 
-        Squared errors and W1 are averaged; `w1_exact` is that of as many draws of the second
-        filter, so that the errors of the references are in it.
+        Squared errors and W1 are averaged; `w1_exact` is that of the same number of draws from the
+        second filter, so that it includes the errors of the references.
         """
-        found = [score(e, d) for e, d in zip(self.exact, draws, strict=True)]
+        scores = [score(e, d) for e, d in zip(self.exact, draws, strict=True)]
         others = self.others[:, : draws.shape[1]]
         floor = [score(e, d).w1 for e, d in zip(self.exact, others, strict=True)]
-        return _average(found, float(np.mean(floor)))
+        return _average(scores, float(np.mean(floor)))
 
 
 def lorenz_cases(
@@ -124,31 +124,32 @@ def lorenz_cases(
     draws: int = 4096,
     seed: int = 0,
 ) -> list[LorenzCase]:
-    """Trajectories of as many frames, each a case of `count` truths.
+    """One case of `count` true trajectories for each length in `frames`.
 
     Args:
         prior: trained on frames `SUBSTEPS` steps of `DT` apart.
         covariance: of the standardised states of the training period.
-        mean: of the states of the training period, by which they were standardised.
-        std: likewise.
-        frames: lengths.
-        count: truths for each length.
-        particles: of the references.
-        draws: most members that will be compared.
-        seed: decides truths, errors of observations and particles.
+        mean: of the states of the training period, used to standardise them.
+        std: of the states of the training period.
+        frames: lengths of the trajectories.
+        count: number of truths for each length.
+        particles: number of particles of each reference.
+        draws: largest number of members that will be compared.
+        seed: of truths, observation errors and particles.
 
     Raises:
-        InputError: a model of other states than those of Lorenz-63, or too short trajectories.
+        InputError: a model of other states than those of Lorenz-63, or trajectories that are too
+            short.
     """
     if prior.config.channels != 3:
         raise InputError(
-            f"the states of Lorenz-63 have 3 variables, those of the model {prior.config.channels}:"
-            " give a model that configs/lorenz63.py trained"
+            f"the model has states of {prior.config.channels} variables, Lorenz-63 has 3: give a "
+            "model trained with configs/lorenz63.py"
         )
     if min(frames) < prior.config.window:
         raise InputError(
             f"trajectories of {min(frames)} frames are shorter than the model's window of "
-            f"{prior.config.window}"
+            f"{prior.config.window}: lengthen them"
         )
     keys = jax.random.split(jax.random.key(seed), 5)
     first, second = (attractor(key, particles) for key in keys[:2])
@@ -181,7 +182,7 @@ def attractor(key: PRNGKey, count: int) -> Float[Array, "particle 3"]:
 def simulate(
     key: PRNGKey, frames: int, count: int
 ) -> tuple[Float[np.ndarray, "case 3"], Float[np.ndarray, "case time"]]:
-    """Truths at the last frame in physical units, and what was observed on the way there."""
+    """Truths at the last frame in physical units, and the observations up to it."""
     key_state, key_error = jax.random.split(key)
     first = attractor(key_state, count)
     later = trajectory(SYSTEM, first, dt=DT, length=frames - 1, substeps=SUBSTEPS)
@@ -205,7 +206,7 @@ def _observed(states: Float[Array, "time particle 3"]) -> Float[Array, "time par
 
 @jax.jit
 def _filters(first, values):
-    """The weights of the particles, how many are effective, and the last states."""
+    """Weights of the particles, their effective number, and their last states."""
 
     def log_likelihood(states, y):
         misfit = jnp.where(jnp.isfinite(y), (y - _observed(states[None])[0]) / ERROR, 0.0)
@@ -213,10 +214,10 @@ def _filters(first, values):
 
     def one(y):
         advance = lambda key, states: _advance(states)
-        found = particle_filter(
+        result = particle_filter(
             jax.random.key(0), first, advance, log_likelihood, y, resample_below=0.0
         )
-        return found.weights, found.effective[-1], found.trajectories[:, -1]
+        return result.weights, result.effective[-1], result.trajectories[:, -1]
 
     weights, effective, last = jax.lax.map(one, values)
     return weights, effective, last[0]  # without noise all filters have the same states
@@ -231,25 +232,27 @@ def _references(first: Array, values: np.ndarray):
 def _problem(prior: ScorePrior, covariance: PriorCovariance, mean, std, values) -> Problem:
     single = lambda a: jnp.asarray(a, jnp.float32)
     operator = Chain((Physical(single(mean), single(std)), _operator()))
-    stream = make_stream("bent", values[:, None, None, None], operator, Diagonal(single(ERROR**2)))
+    stream = make_stream(
+        "quadratic", values[:, None, None, None], operator, Diagonal(single(ERROR**2))
+    )
     shape = (len(values), 1, 1, 3)
     return Problem(prior, (stream,), covariance, prior.schedule, shape)
 
 
 def _average(scores: Sequence[Score], floor: float) -> Score:
-    """Over cases: root mean squares of root mean squares, means of the rest."""
+    """Average over truths: root mean squares of the errors, means of the other scores."""
     column = lambda name: np.array([getattr(s, name) for s in scores])
     values: dict[str, float] = {}
     for name in ("mean_error", "covariance_error", "variance_ratio", "w1"):
-        found, error = column(name), column(f"{name}_se")
+        each, error = column(name), column(f"{name}_se")
         if name.endswith("error"):
-            mean = float(np.sqrt(np.mean(found**2)))
-            # What a root's error is for its square, and back.
-            square = np.sqrt(np.sum(((found + error) ** 2 - found**2) ** 2)) / len(found)
+            mean = float(np.sqrt(np.mean(each**2)))
+            # From the standard error of a root to that of its square, and back.
+            square = np.sqrt(np.sum(((each + error) ** 2 - each**2) ** 2)) / len(each)
             values[name], values[f"{name}_se"] = mean, float(np.sqrt(mean**2 + square) - mean)
         else:
-            values[name] = float(found.mean())
-            values[f"{name}_se"] = float(np.sqrt(np.sum(error**2)) / len(found))
+            values[name] = float(each.mean())
+            values[f"{name}_se"] = float(np.sqrt(np.sum(error**2)) / len(each))
     return Score(
         **values,
         w1_exact=floor,

@@ -1,8 +1,8 @@
-"""Draws for the truths of a Lorenz case: against their posteriors, and their ranks.
+"""Draws for the truths of a Lorenz case: scores against their posteriors, and ranks.
 
-How well an ensemble is calibrated on average over the prior is seen from ranks: where truth and
-members are exchangeable, each rank of the truth is equally likely (Talts et al. 2018,
-"Validating Bayesian inference algorithms with simulation-based calibration", arXiv 1804.06788).
+Ranks show how well an ensemble is calibrated on average over the prior: if truth and members are
+exchangeable, all ranks of the truth are equally likely (Talts et al. 2018, "Validating Bayesian
+inference algorithms with simulation-based calibration", arXiv 1804.06788).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from slams_jax.reference_problems.cases import Case, GuidanceRule, Problem, Row,
 from slams_jax.reference_problems.lorenz import LorenzCase, simulate
 
 BINS = 8  # of the ranks
-TOGETHER = 512  # draws made at a time, of several truths where there are few for each
+DRAWS_AT_A_TIME = 512  # of several truths together, if each has few
 
 
 def run_lorenz(
@@ -35,16 +35,16 @@ def run_lorenz(
     batch: int | None = None,
     counts: tuple[int, int] | None = None,
 ) -> Row:
-    """As `slams_jax.calibration.run_case`, the score averaged over the truths of the case.
+    """As `run_case`, with the score averaged over the truths of the case.
 
     Args:
         case: the truths.
         rule: Problem -> guided denoiser, hashable.
-        sampler: the solver, its steps and their grid.
+        sampler: solver, number of steps and time grid.
         members: number of draws for each truth.
         key: of the draws.
-        batch: draws made at a time.
-        counts: as there.
+        batch: number of draws at a time.
+        counts: result of `count_evaluations`, if already known.
 
     Raises:
         InputError: fewer than 32 members, or more than the case has exact draws.
@@ -73,12 +73,12 @@ def run_lorenz(
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """How often the truth had which rank among the members.
+    """Rank histograms of the truth among the members.
 
     Attributes:
-        counts: of the variables x, y and z, in `BINS` bins of equally many ranks.
+        counts: for the variables x, y and z, in `BINS` bins of equal width.
         p_values: of the chi-squared test that all bins are equally likely.
-        left_out: truths that have draws which are not finite, and therefore no rank.
+        left_out: number of truths without a rank, since some of their draws are not finite.
     """
 
     counts: Int[np.ndarray, "channel bin"]
@@ -89,15 +89,15 @@ class Ranks:
 def ranks_of(
     truths: Float[np.ndarray, "pair channel"], draws: Float[np.ndarray, "pair draw channel"]
 ) -> Ranks:
-    """Ranks of the truths among their draws. With no finite draws at all, the p-values are 0.
+    """Ranks of the truths among their draws. Without any finite draws, the p-values are 0.
 
     Raises:
-        InputError: draws of which the ranks do not fill the bins evenly.
+        InputError: a number of draws whose ranks cannot fill the bins evenly.
     """
     possible = draws.shape[1] + 1
     if possible % BINS:
         raise InputError(
-            f"the ranks among {draws.shape[1]} draws do not divide into {BINS} bins: take "
+            f"the ranks among {draws.shape[1]} draws cannot fill {BINS} bins evenly: take "
             f"{BINS * (possible // BINS + 1) - 1}"
         )
     finite = np.isfinite(draws).all(axis=(1, 2))
@@ -135,7 +135,7 @@ def _draw_all(
     key: PRNGKey,
     batch: int | None,
 ) -> tuple[Float[np.ndarray, "case draw 3"], float]:
-    """Draws of the last frame for every truth, and the seconds they took."""
+    """Draws of the last frame for every truth, and their wall time in seconds."""
     leaves, structure = jax.tree.flatten(problem)
     values = np.where(np.isfinite(values), values, 0.0)[:, :, None, None, None]
     arguments = (leaves, jnp.asarray(values, jnp.float32), key)
@@ -156,5 +156,5 @@ def _draws(leaves, values, key, structure, rule, sampler, members, batch):
         one = lambda k: sample(k, denoiser, problem.shape, problem.schedule, sampler)[-1, 0, 0]
         return sample_ensemble(jax.random.fold_in(key, i), one, members, batch=batch)
 
-    size = max(1, TOGETHER // members)
+    size = max(1, DRAWS_AT_A_TIME // members)
     return jax.lax.map(of_truth, (values, jnp.arange(len(values))), batch_size=size)

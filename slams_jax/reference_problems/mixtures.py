@@ -1,8 +1,8 @@
-r"""Reference problems (b): priors with several modes, or skewed and curved.
+r"""Reference problems (b): priors that have several modes, or are skewed and curved.
 
-In two dimensions with a nonlinear operator, and the posterior by quadrature; in sixteen with a
-linear one, and the posterior in closed form. All priors are mixtures of Gaussians, whose denoiser
-is exact; the curved one is a chain of narrow Gaussians along a curve.
+Two problems in two dimensions have a nonlinear operator and a posterior by quadrature; one in
+sixteen dimensions has a linear operator and a posterior in closed form. All priors are mixtures of
+Gaussians with exact denoisers; the curved one is a chain of narrow Gaussians along a curve.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from slams_jax.reference_problems.exact import Exact
 from slams_jax.reference_problems.priors import GaussianPrior, KernelDensity, Mixture, MixturePrior
 
 NODES = 700  # of the quadrature, in each of two dimensions
-KERNELS = 80  # of the posterior's denoiser, likewise; those of no weight are left out
+KERNELS = 80  # of the posterior's denoiser, in each dimension; those without weight are dropped
 
 
 @jax.tree_util.register_dataclass
@@ -39,8 +39,8 @@ class Quadratic:
 
     def __call__(self, state: Trajectory) -> Float[Array, "time lat lon 1"]:
         """The observed quantity."""
-        bent = jnp.einsum("txyc,cd,txyd->txy", state, self.matrix, state)
-        return (bent + jnp.einsum("txyc,c->txy", state, self.linear))[..., None]
+        quadratic = jnp.einsum("txyc,cd,txyd->txy", state, self.matrix, state)
+        return (quadratic + jnp.einsum("txyc,c->txy", state, self.linear))[..., None]
 
 
 def mixture_cases(*, schedule: CosineSchedule = CosineSchedule(), seed: int = 0) -> list[Case]:
@@ -49,7 +49,7 @@ def mixture_cases(*, schedule: CosineSchedule = CosineSchedule(), seed: int = 0)
 
 
 def three_modes(schedule: CosineSchedule = CosineSchedule()) -> Case:
-    """Three Gaussians in the plane, of which the squared radius is observed."""
+    """Three Gaussians in the plane; the squared radius is observed."""
     prior = Mixture(
         np.array([0.5, 0.3, 0.2]),
         np.array([[-1.6, -0.4], [1.4, -0.9], [0.5, 1.6]]),
@@ -67,7 +67,7 @@ def three_modes(schedule: CosineSchedule = CosineSchedule()) -> Case:
 
 
 def ridge(schedule: CosineSchedule = CosineSchedule()) -> Case:
-    """A curved, skewed ridge in the plane, of which a bent coordinate is observed."""
+    """A curved, skewed ridge in the plane; a quadratic function of position is observed."""
     u = np.linspace(-2.4, 2.4, 25)
     spacing = u[1] - u[0]
     centres = np.stack([np.exp(0.5 * u), 0.6 * u**2 - 0.4 * u], axis=-1)
@@ -76,12 +76,12 @@ def ridge(schedule: CosineSchedule = CosineSchedule()) -> Case:
     weights = np.exp(-0.5 * u**2)
     prior = Mixture(weights / weights.sum(), centres, along + 0.05 * np.eye(2)).standardised()
     operator = Quadratic(jnp.array([[0.3, 0.0], [0.0, 0.0]]), jnp.array([0.5, 1.0]))
-    bent = lambda x: 0.3 * x[..., 0] ** 2 + 0.5 * x[..., 0] + x[..., 1]
-    return _plane("ridge", prior, operator, bent, 0.3, 0.4, schedule)
+    observe = lambda x: 0.3 * x[..., 0] ** 2 + 0.5 * x[..., 0] + x[..., 1]
+    return _plane("ridge", prior, operator, observe, 0.3, 0.4, schedule)
 
 
 def sixteen_dimensions(schedule: CosineSchedule = CosineSchedule(), seed: int = 0) -> Case:
-    """Four Gaussians in sixteen dimensions, of which six are observed."""
+    """Four Gaussians in sixteen dimensions; six components are observed."""
     size, observed, error = 16, (0, 3, 6, 9, 12, 15), 0.7
     rng = np.random.default_rng(seed)
     roots = rng.standard_normal((4, size, size)) / np.sqrt(size)
@@ -124,7 +124,7 @@ def _plane(
     *,
     modes: bool = False,
 ) -> Case:
-    """A case in the plane. `observe` is the operator in double precision, of points (point, 2)."""
+    """A case in the plane; `observe` is the operator for points (point, 2) in double precision."""
     stream = make_stream(
         name, np.full((1, 1, 1, 1), y), operator, Diagonal(jnp.full((), error**2, jnp.float32))
     )
@@ -139,10 +139,10 @@ def _plane(
         weights = np.exp(density - density.max())
         return nodes, weights / weights.sum()
 
-    # Once over everything, then over where there is anything.
+    # First over everything, then over the region that has any probability.
     nodes, weights = quadrature(np.full(2, -8.0), np.full(2, 8.0), NODES)
-    there = nodes[weights > 1e-10 * weights.max()]
-    low, high = there.min(axis=0) - 0.05, there.max(axis=0) + 0.05
+    likely = nodes[weights > 1e-10 * weights.max()]
+    low, high = likely.min(axis=0) - 0.05, likely.max(axis=0) + 0.05
     posterior = _kernels(*quadrature(low, high, KERNELS), (high - low).max() / KERNELS, schedule)
     nodes, weights = quadrature(low, high, NODES)
     angles = np.pi * np.arange(16) / 16
@@ -158,7 +158,7 @@ def _kernels(
     spacing: float,
     schedule: CosineSchedule,
 ) -> KernelDensity:
-    """A sum of kernels so wide that it is smooth: 0.7 of their distance."""
+    """A sum of kernels, smooth since their width is 0.7 times their spacing."""
     kept = weights > 1e-6 * weights.max()
     single = lambda a: jnp.asarray(a, jnp.float32)
     return KernelDensity(

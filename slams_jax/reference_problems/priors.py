@@ -1,4 +1,4 @@
-r"""Distributions whose denoisers are known: Gaussians, their windows, mixtures and densities.
+r"""Distributions with known denoisers: Gaussians, their windows, mixtures, kernel densities.
 
 Each is a pytree (its arrays are leaves) and a `Denoiser`, (x_t, t) -> E[x_0 | x_t], of
 trajectories (time, lat, lon, channel).
@@ -28,7 +28,7 @@ class GaussianPrior:
         vectors: U, orthonormal columns.
         values: the diagonal of \Lambda.
         floor: f.
-        schedule: of the noise.
+        schedule: noise schedule.
     """
 
     vectors: Float[Array, "size rank"]
@@ -38,7 +38,7 @@ class GaussianPrior:
 
     @classmethod
     def of(cls, covariance: Float[np.ndarray, "size size"], schedule: CosineSchedule):
-        """From the covariance itself."""
+        """From a covariance matrix."""
         values, vectors = np.linalg.eigh(covariance)
         return cls(_single(vectors), _single(values), jnp.zeros(()), schedule)
 
@@ -53,26 +53,27 @@ class GaussianPrior:
 
     def _apply(self, x: Array, function) -> Array:
         flat = x.reshape(-1)
-        rest = function(self.floor)
-        y = rest * flat + self.vectors @ ((function(self.values) - rest) * (self.vectors.T @ flat))
+        floor = function(self.floor)
+        along = (function(self.values) - floor) * (self.vectors.T @ flat)
+        y = floor * flat + self.vectors @ along
         return y.reshape(x.shape)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WindowedPrior:
-    """A trajectory's denoiser composed of exact denoisers of windows, as score networks are.
+    """A trajectory denoiser composed of exact window denoisers, as those of score networks are.
 
     Attributes:
         window: the prior of `frames` consecutive frames.
-        frames: frames in a window, odd.
+        frames: number of frames in a window, odd.
     """
 
     window: GaussianPrior
     frames: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x_t: Array, t: Array) -> Array:
-        """Each frame from the window that it stands in the middle of."""
+        """Denoise each frame by the window that it is the centre of."""
         windows = lambda x, t: jax.vmap(lambda w: self.window(w, t))(x)
         return trajectory_denoiser(windows, self.frames)(x_t, t)
 
@@ -87,7 +88,7 @@ class MixturePrior:
         means: m_k.
         vectors: U_k.
         values: the diagonals of \Lambda_k.
-        schedule: of the noise.
+        schedule: noise schedule.
     """
 
     log_weights: Float[Array, " component"]
@@ -109,7 +110,7 @@ class MixturePrior:
         )
 
     def __call__(self, x_t: Array, t: Array) -> Array:
-        """The components' denoised arrays, weighted by their probabilities given x_t."""
+        """The denoised arrays of the components, weighted by their probabilities given x_t."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         departure = x_t.reshape(1, -1) - alpha * self.means
         rotated = jnp.einsum("kab,ka->kb", self.vectors, departure)
@@ -125,13 +126,13 @@ class MixturePrior:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KernelDensity:
-    """sum_k w_k N(c_k, h^2 I): any distribution in few dimensions, from nodes close together.
+    """sum_k w_k N(c_k, h^2 I): any distribution in few dimensions, from closely spaced nodes.
 
     Attributes:
         log_weights: log w_k.
         nodes: c_k.
         width: h.
-        schedule: of the noise.
+        schedule: noise schedule.
     """
 
     log_weights: Float[Array, " node"]
@@ -140,10 +141,10 @@ class KernelDensity:
     schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x_t: Array, t: Array) -> Array:
-        """The mean of the nodes given x_t, and what x_t tells beyond it."""
+        """The mean of the nodes given x_t, plus the correction for the width of the kernels."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         flat, variance = x_t.reshape(-1), alpha**2 * self.width**2 + sigma**2
-        # |x_t - alpha c|^2 without |x_t|^2, which all nodes share.
+        # |x_t - alpha c|^2 without |x_t|^2, which is common to all nodes.
         distance = alpha**2 * jnp.sum(self.nodes**2, axis=1) - 2 * alpha * (self.nodes @ flat)
         weights = jax.nn.softmax(self.log_weights - 0.5 * distance / variance)
         mean = weights @ self.nodes
@@ -153,10 +154,10 @@ class KernelDensity:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """A mixture of Gaussians in double precision, on the host.
+    """A mixture of Gaussians on the host, in double precision.
 
     Attributes:
-        weights: which sum to one.
+        weights: of the components; they sum to one.
         means: of the components.
         covariances: of the components.
     """
@@ -166,11 +167,11 @@ class Mixture:
     covariances: Float[np.ndarray, "component size size"]
 
     def mean(self) -> Float[np.ndarray, " size"]:
-        """Of the mixture."""
+        """Mean of the mixture."""
         return self.weights @ self.means
 
     def covariance(self) -> Float[np.ndarray, "size size"]:
-        """Of the mixture."""
+        """Covariance of the mixture."""
         apart = self.means - self.mean()
         return np.einsum("k,kab->ab", self.weights, self.covariances) + np.einsum(
             "k,ka,kb->ab", self.weights, apart, apart
@@ -187,16 +188,14 @@ class Mixture:
         self, x: Float[np.ndarray, "point size"]
     ) -> Float[np.ndarray, "point component"]:
         """log(w_k N(x; m_k, P_k)), up to a constant common to all k."""
-        found = []
+        logs = []
         for weight, mean, covariance in zip(
             self.weights, self.means, self.covariances, strict=True
         ):
             root = np.linalg.cholesky(covariance)
             white = np.linalg.solve(root, (x - mean).T)
-            found.append(
-                np.log(weight) - 0.5 * (white**2).sum(axis=0) - np.log(np.diag(root)).sum()
-            )
-        return np.stack(found, axis=-1)
+            logs.append(np.log(weight) - 0.5 * (white**2).sum(axis=0) - np.log(np.diag(root)).sum())
+        return np.stack(logs, axis=-1)
 
     def component_of(self, x: Float[np.ndarray, "point size"]) -> np.ndarray:
         """The likeliest component of each point."""

@@ -2,9 +2,9 @@ r"""Reference problem (c): a linear Markov trajectory, six variables and 24 time
 
     x_{k+1} = M x_k + q_k,  q_k ~ N(0, Q),
 
-stationary with unit variances, observed sparsely. The reference is the Kalman smoother. The
-prior's denoiser is composed of exact denoisers of windows of 2 h + 1 frames, as a score network's
-is: what a composed denoiser leaves out shows against the exact denoiser of the whole trajectory.
+stationary with unit variances and sparsely observed. The reference is the Kalman smoother. The
+prior's denoiser is composed of exact denoisers of windows of 2 h + 1 frames, as that of a score
+network is; the exact denoiser of the full trajectory shows how much composition loses.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from slams_jax.reference_problems.exact import Exact
 from slams_jax.reference_problems.priors import GaussianPrior, WindowedPrior
 
 VARIABLES, TIMES = 6, 24
-# Two variables at every third time, one at every other.
+# Two variables at every third time, one at every second time.
 OBSERVED = (((0, 3), 3, 0.3), ((1,), 2, 0.5))  # channels, interval, standard deviation
 
 
@@ -31,12 +31,12 @@ def trajectory_cases(
     schedule: CosineSchedule = CosineSchedule(),
     seed: int = 0,
 ) -> list[Case]:
-    """Markov trajectories, one case for each half-width h of the windows.
+    """Linear Markov trajectories, one case for each half-width h of the windows.
 
     Args:
-        half_widths: h; None for the exact denoiser of the whole trajectory.
-        schedule: of the noise.
-        seed: of the true trajectory and of the errors of the observations.
+        half_widths: h; None for the exact denoiser of the full trajectory.
+        schedule: noise schedule.
+        seed: of the true trajectory and of the observation errors.
     """
     transition, process, stationary = _system()
     # cov(x_j, x_k) = M^(j - k) S for j >= k.
@@ -53,15 +53,15 @@ def trajectory_cases(
     joint = covariance(TIMES)
     truth = (np.linalg.cholesky(joint) @ rng.standard_normal(len(joint))).reshape(TIMES, -1)
     streams, exact = _observe(rng, truth, transition, process, stationary)
-    whole = GaussianPrior.of(joint, schedule)
+    exact_prior = GaussianPrior.of(joint, schedule)
     cases = []
     for half in half_widths:
-        denoiser, name = whole, "trajectory exact"
+        denoiser, name = exact_prior, "trajectory exact"
         if half is not None:
             window = 2 * half + 1
             denoiser = WindowedPrior(GaussianPrior.of(covariance(window), schedule), window)
             name = f"trajectory k={half}"
-        problem = Problem(denoiser, streams, whole, schedule, (TIMES, 1, 1, VARIABLES))
+        problem = Problem(denoiser, streams, exact_prior, schedule, (TIMES, 1, 1, VARIABLES))
         cases.append(Case(name, problem, exact))
     return cases
 
@@ -69,7 +69,7 @@ def trajectory_cases(
 def _system() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """M, Q and the stationary covariance, whose diagonal is one.
 
-    A damped wave that travels around a ring of variables, each with a memory of its own.
+    A damped wave travels around a ring of variables, each with its own memory.
     """
     ring = np.roll(np.eye(VARIABLES), 1, axis=0)
     transition = 0.6 * np.eye(VARIABLES) + 0.3 * ring
@@ -82,7 +82,7 @@ def _system() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _observe(rng: np.random.Generator, truth, transition, process, stationary):
-    """Streams, and the Kalman smoother's posterior given all of them."""
+    """The streams, and the posterior given all of them, from the Kalman smoother."""
     single = lambda a: jnp.asarray(a, jnp.float32)
     streams, values, rows, variances = [], [], [], []
     for channels, interval, error in OBSERVED:
@@ -109,7 +109,7 @@ def _observe(rng: np.random.Generator, truth, transition, process, stationary):
         mean=jnp.zeros(VARIABLES),
         covariance=single(stationary),
     )
-    # Means over time of every variable, sums over neighbouring times, and single components.
+    # Single components, means of every variable over time, and differences between times.
     size = TIMES * VARIABLES
     single_ones = np.eye(size)[rng.choice(size, 24, replace=False)]
     over_time = np.tile(np.eye(VARIABLES), (1, TIMES)) / TIMES
