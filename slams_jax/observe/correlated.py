@@ -1,7 +1,7 @@
 """Error covariances between the observations of one time: low rank plus diagonal, and dense.
 
-Observations of a time are taken in the order of their flattened values. What was not observed is
-cut out of R exactly, not merely given a zero residual.
+The observations of a time are in the order of their flattened values. Missing observations are
+removed from R exactly, not merely given a zero residual.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from slams_jax.observe.covariance import require_positive
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LowRank:
-    """R = diag(variance) + F F^T: independent errors and a few shared ones.
+    """R = diag(variance) + F F^T: independent errors plus a few shared ones.
 
     Attributes:
         variance: of the independent part, squared units; `frame` is time, or 1 for all times.
@@ -48,11 +48,11 @@ class LowRank:
         return LowRank(self.variance * factor, self.factor * jnp.sqrt(factor))
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "LowRank":
-        """R of what `mask` says was observed; the rest is independent of it, with variance 1."""
-        seen = mask.reshape(len(mask), -1)
-        variance = np.where(seen, np.asarray(self.variance), 1.0)
+        """R of the observed values; missing ones become independent of them, with variance 1."""
+        observed = mask.reshape(len(mask), -1)
+        variance = np.where(observed, np.asarray(self.variance), 1.0)
         require_positive(variance, name)
-        factor = np.asarray(self.factor) * seen[..., None]
+        factor = np.asarray(self.factor) * observed[..., None]
         return LowRank(jnp.asarray(variance, jnp.float32), jnp.asarray(factor, jnp.float32))
 
     def _modes(self, like: Array, extra: Array):
@@ -60,14 +60,14 @@ class LowRank:
         std = jnp.sqrt(self.variance + _flat(jnp.broadcast_to(extra, like.shape)))
         scaled = self.factor / std[..., None]
         spread, vectors = jnp.linalg.eigh(jnp.einsum("tor,tos->trs", scaled, scaled))
-        tiny = jnp.finfo(spread.dtype).eps  # a length of zero has no part in the sum either way
+        tiny = jnp.finfo(spread.dtype).eps  # a column of length zero does not contribute anyway
         return std, jnp.einsum("tor,trs->tos", scaled, vectors), jnp.maximum(spread, tiny)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """R = L L^T, any covariance between a few hundred observations; `Dense.of` takes R itself.
+    """R = L L^T, any covariance between up to a few hundred observations; build it with `Dense.of`.
 
     Attributes:
         cholesky: L, lower triangular; `frame` is time, or 1 for all times.
@@ -84,18 +84,20 @@ class Dense:
         """
         matrix = np.asarray(matrix, np.float64)
         if not np.allclose(matrix, np.swapaxes(matrix, -1, -2), rtol=1e-5):
-            raise InputError("an error covariance matrix must be symmetric: check its order")
+            raise InputError(
+                "an error covariance matrix must be symmetric: check the order of its rows"
+            )
         try:
             return cls(jnp.asarray(np.linalg.cholesky(matrix), jnp.float32))
         except np.linalg.LinAlgError:
             smallest = np.linalg.eigvalsh(matrix).min()
             raise InputError(
-                f"an error covariance matrix must be positive definite, its smallest eigenvalue is "
-                f"{smallest:.3g}: add variance to its diagonal"
+                "an error covariance matrix must be positive definite, but its smallest eigenvalue "
+                f"is {smallest:.3g}: add variance to its diagonal"
             ) from None
 
     def whiten(self, residual: Array, extra: Array) -> Array:
-        """L^-1 residual, L of R and `extra` together."""
+        """L^-1 residual, where L L^T = R + extra."""
         variance = _flat(jnp.broadcast_to(extra, residual.shape))
         total = self._matrix() + variance[..., None] * jnp.eye(variance.shape[-1])[None]
         root = jnp.linalg.cholesky(total)
@@ -112,11 +114,11 @@ class Dense:
         return Dense(self.cholesky * jnp.sqrt(factor))
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Dense":
-        """R of what `mask` says was observed; the rest is independent of it, with variance 1."""
-        seen = mask.reshape(len(mask), -1)
-        both = seen[:, :, None] & seen[:, None, :]
+        """R of the observed values; missing ones become independent of them, with variance 1."""
+        observed = mask.reshape(len(mask), -1)
+        both = observed[:, :, None] & observed[:, None, :]
         root = np.asarray(self.cholesky, np.float64)
-        matrix = np.where(both, root @ np.swapaxes(root, -1, -2), np.eye(seen.shape[1]))
+        matrix = np.where(both, root @ np.swapaxes(root, -1, -2), np.eye(observed.shape[1]))
         return Dense.of(matrix)
 
     def _matrix(self) -> Array:
@@ -128,6 +130,6 @@ def _flat(values: Array) -> Array:
 
 
 def _along(modes: Array, weight: Array, flat: Array) -> Array:
-    """M diag(weight) M^T applied to `flat`, at each time."""
+    """M diag(weight) M^T `flat`, at each time, with the columns of M in `modes`."""
     modes = jnp.broadcast_to(modes, (len(flat), *modes.shape[1:]))
     return jnp.einsum("tor,tr->to", modes, weight * jnp.einsum("tor,to->tr", modes, flat))

@@ -1,9 +1,9 @@
-r"""Error covariances R, through what guidance and variational methods need of them.
+r"""Error covariances R, in the form that guidance and variational methods use.
 
-Every covariance offers `whiten(residual, extra)`, a linear map W of the residual with
-W^T W = (R + extra)^-1, where `extra` is an additional independent variance in units of the
-squared `scale` of the stream (SLAMS's Gamma sigma^2 / mu^2 enters here), and `sample_root(v)`, a
-square root of R that turns white noise into errors.
+Every covariance provides `whiten(residual, extra)`, a linear map W of the residual with
+W^T W = (R + extra)^-1, where `extra` is an additional independent variance (here SLAMS's
+Gamma sigma^2 / mu^2 enters), and `sample_root(v)`, a square root of R that turns white noise into
+errors.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ class Covariance(Protocol):
         ...
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Covariance":
-        """The covariance of what `mask` says was observed in the stream `name`.
+        """The covariance of the values of stream `name` that are observed according to `mask`.
 
         Raises:
-            InputError: variances that are not positive, or a mask that it cannot respect.
+            InputError: variances that are not positive, or a mask that cannot be applied.
         """
         ...
 
@@ -54,7 +54,7 @@ class Diagonal:
     variance: Float[Array, "..."]
 
     def whiten(self, residual: Array, extra: Array) -> Array:
-        """Divide by the standard deviation of error and `extra` together."""
+        """Divide by the square root of variance plus `extra`."""
         wide = lambda a: jnp.broadcast_to(a, residual.shape)
         return residual / jnp.sqrt(wide(self.variance) + wide(extra))
 
@@ -67,7 +67,7 @@ class Diagonal:
         return Diagonal(self.variance * factor)
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Diagonal":
-        """As it is; what was not observed needs no error."""
+        """Unchanged, except that missing observations need no variance."""
         variance = np.asarray(self.variance)
         if variance.shape == mask.shape:
             variance = np.where(mask, variance, 1.0)
@@ -78,13 +78,13 @@ class Diagonal:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Separable:
-    r"""Errors of a whole field, correlated in the horizontal and between channels.
+    r"""Errors of a complete field, correlated in the horizontal and between channels.
 
         R = S [(Q L Q^T + f (I - Q Q^T)) \otimes (U K U^T) + n I] S
 
-    S holds standard deviations; the columns of Q are leading horizontal patterns with variances L,
-    what they leave out is white with variance f; U and K are the eigenvectors and -values of the
-    correlation between channels; n is a nugget: uncorrelated error on top, relative to S^2.
+    S holds standard deviations; the columns of Q are the leading horizontal patterns with variances
+    L, and the remaining directions have variance f; U and K are eigenvectors and eigenvalues of the
+    correlation between channels; n is a nugget, additional uncorrelated error relative to S^2.
 
     Attributes:
         std: S, in the units of the field.
@@ -107,10 +107,10 @@ class Separable:
     def whiten(
         self, residual: Float[Array, "time lat lon channel"], extra: Array
     ) -> Float[Array, "time lat lon channel"]:
-        """Rotate into the eigenvectors of R and divide by the roots of their variances.
+        """Rotate into the eigenvectors of R and divide by their standard deviations.
 
-        `extra` (a variance in squared units, which must broadcast to the field) enters through its
-        ratio to S^2, averaged, so that the rotation stays the one of R.
+        `extra` (a variance in squared units that broadcasts to the field) enters through its mean
+        ratio to S^2, so that the eigenvectors remain those of R.
         """
         ratio = jnp.mean(jnp.broadcast_to(extra, self.std.shape) / self.std**2) + self.nugget
         return self._apply(residual / self.std[None], lambda v: 1.0 / jnp.sqrt(v + ratio))
@@ -128,26 +128,26 @@ class Separable:
         return dataclasses.replace(self, std=self.std * jnp.sqrt(factor))
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Separable":
-        """As it is: its patterns need whole frames, or none of a frame."""
+        """Unchanged: each frame must be complete or entirely missing."""
         frames = mask.reshape(len(mask), -1)
         if np.any(frames.any(axis=1) != frames.all(axis=1)):
             raise InputError(
-                f"stream {name!r} has correlated errors but frames with missing values: "
-                "fill them or leave the whole frame out"
+                f"stream {name!r} has correlated errors but incomplete frames: fill the missing "
+                "values, or set all values of those frames to NaN"
             )
         return self
 
     def _apply(self, field: Array, function, *, back: bool = False) -> Array:
-        """`function` of the eigenvalues: on the rotated field, or back from rotated `field`."""
+        """Rotate and scale by `function` of the eigenvalues; with `back`, scale and rotate back."""
         time, lat, lon, channel = field.shape
         flat = field.reshape(time, lat * lon, channel)
         if not back:
             flat = jnp.einsum("tpc,cd->tpd", flat, self.channel_vectors)
-        kept = jnp.einsum("pr,tpd->trd", self.patterns, flat)
-        eigen = self.pattern_variance[:, None] * self.channel_variance[None, :]
-        rest = function(self.floor * self.channel_variance)
-        scaled = flat * rest[None, None] + jnp.einsum(
-            "pr,trd->tpd", self.patterns, kept * (function(eigen) - rest[None])[None]
+        patterns = jnp.einsum("pr,tpd->trd", self.patterns, flat)
+        leading = function(self.pattern_variance[:, None] * self.channel_variance[None, :])
+        floor = function(self.floor * self.channel_variance)
+        scaled = flat * floor[None, None] + jnp.einsum(
+            "pr,trd->tpd", self.patterns, patterns * (leading - floor[None])[None]
         )
         if back:
             scaled = jnp.einsum("tpd,cd->tpc", scaled, self.channel_vectors)
@@ -155,7 +155,7 @@ class Separable:
 
 
 def require_positive(variance: np.ndarray, name: str) -> None:
-    """Raise InputError where a variance of the stream `name` is not."""
+    """Raise InputError unless all variances of stream `name` are positive."""
     if not np.all(np.isfinite(variance) & (variance > 0)):
         raise InputError(f"stream {name!r} has an error that is not positive: errors must be > 0")
 
@@ -169,20 +169,20 @@ def fit_separable(
 ) -> tuple[Separable, Float[np.ndarray, "lat lon channel"]]:
     """Estimate a `Separable` covariance, and the bias, from a sample of errors.
 
-    The standard deviation is estimated at every point and channel; the horizontal correlation from
-    all channels together and the correlation between channels from all points together, which is
-    what separability buys: a few hundred fields suffice. Both are shrunk by their sampling error,
-    as of independent frames. Frames with missing values are left out.
+    The standard deviation is estimated at every point and channel. Separability allows estimating
+    the horizontal correlation from all channels and the correlation between channels from all
+    points, so that a few hundred fields suffice. Both are shrunk according to their sampling error,
+    assuming independent frames. Frames with missing values are left out.
 
     Args:
-        errors: a sample of errors (for instance background minus truth, over training).
-        rank: number of horizontal patterns kept, at most.
-        nugget: uncorrelated variance on top, relative to the squared standard deviation.
-        uniform: take one standard deviation for all points and channels; what differs between
-            them is then part of the patterns.
+        errors: sample of errors, for instance background minus truth over the training period.
+        rank: largest number of horizontal patterns to keep.
+        nugget: additional uncorrelated variance, relative to the squared standard deviation.
+        uniform: use one standard deviation for all points and channels; differences between them
+            then become part of the patterns.
 
     Returns:
-        The covariance, and the mean error to be taken off.
+        The covariance, and the mean error to subtract.
 
     Raises:
         InputError: fewer than ten complete frames, or a point without any variation.
@@ -190,8 +190,8 @@ def fit_separable(
     errors = errors[np.isfinite(errors).all(axis=(1, 2, 3))].astype(np.float64)
     if len(errors) < 10:
         raise InputError(
-            f"an error covariance needs at least 10 complete frames, got {len(errors)}: "
-            "choose a longer period"
+            f"an error covariance needs at least 10 complete frames, got {len(errors)}: choose a "
+            "longer period"
         )
     bias = errors.mean(axis=0)
     errors = errors - bias
@@ -204,7 +204,7 @@ def fit_separable(
     points = lat * lon
     scaled = (errors / std).reshape(time, points, channel)
     products = np.einsum("tpc,tpd->tcd", scaled, scaled)
-    # The sums of squares of each frame's own estimate of either correlation.
+    # Squared norms of the estimates of either correlation from single frames.
     squares = (products**2).sum(axis=(1, 2))
     channel_variance, channel_vectors = np.linalg.eigh(products.mean(axis=0) / points)
     channel_variance = _shrink(channel_variance, squares / points**2)
@@ -227,15 +227,15 @@ def fit_separable(
 
 
 def _shrink(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Eigenvalues of a sample correlation, drawn towards one by as much as it is uncertain.
+    """Eigenvalues of a sample correlation, shrunk towards one according to their uncertainty.
 
-    The small eigenvalues of a finite sample are too small, and their inverses decide how much
-    observations weigh: the shrinkage (1 - w) C + w I of Ledoit & Wolf (2004, J. Multivariate
-    Analysis 88, 365-411) has the least expected squared error. At least 1e-4 remains of each.
+    The small eigenvalues of a finite sample are too small, and their inverses determine the weight
+    of observations. The shrinkage (1 - w) C + w I of Ledoit & Wolf (2004, J. Multivariate Analysis
+    88, 365-411) minimises the expected squared error. Eigenvalues stay above 1e-4.
 
     Args:
         variance: all eigenvalues, whose sum is their number.
-        squares: |C_t|^2 of the estimate C_t from frame t alone, whose mean over t is C.
+        squares: |C_t|^2, where the estimate C_t from frame t alone has the mean C over t.
     """
     size, total = len(variance), (variance**2).sum()
     uncertain = max(squares.mean() - total, 0.0) / len(squares)
@@ -244,7 +244,7 @@ def _shrink(variance: np.ndarray, squares: np.ndarray) -> np.ndarray:
 
 
 def _eigenpairs(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues of sample^T sample, falling, and the vectors of those that are not zero."""
+    """All eigenvalues of sample^T sample, descending, and the vectors of the nonzero ones."""
     count, points = sample.shape
     if points <= count:
         values, vectors = np.linalg.eigh(sample.T @ sample)

@@ -1,7 +1,7 @@
-"""Observation operators H: a trajectory of states (time, lat, lon, channel) -> what is observed.
+"""Observation operators H: from a trajectory of states (time, lat, lon, channel) to observations.
 
-Each is a pytree (its arrays are leaves), acts on every time alike, keeps the units of the state and
-is differentiable. Times, places and values that are missing are the business of the stream's mask.
+Each is a pytree (its arrays are leaves), treats all times alike, keeps the units of the state and
+is differentiable. Missing times, places and values are left to the mask of the stream.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Select:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Coarsen:
-    """Means over blocks of `factor` x `factor` grid points, as SLAMS coarsens.
+    """Means over blocks of `factor` x `factor` grid points, the coarsening of SLAMS.
 
     Raises:
         InputError: a grid whose sides `factor` does not divide.
@@ -69,7 +69,11 @@ class Coarsen:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stride:
-    """Every `factor`-th grid point in both directions, beginning at `offset`."""
+    """Every `factor`-th grid point in both directions, starting at `offset`.
+
+    Raises:
+        InputError: a factor below 1, or an offset outside the grid.
+    """
 
     factor: int = dataclasses.field(metadata={"static": True})
     offset: int = dataclasses.field(default=0, metadata={"static": True})
@@ -79,7 +83,7 @@ class Stride:
         if self.factor < 1 or not 0 <= self.offset < min(state.shape[1:3]):
             raise InputError(
                 f"stride {self.factor} with offset {self.offset} does not fit the grid "
-                f"{state.shape[1]} x {state.shape[2]}"
+                f"{state.shape[1]} x {state.shape[2]}: choose an offset inside it"
             )
         return state[:, self.offset :: self.factor, self.offset :: self.factor]
 
@@ -104,7 +108,7 @@ class Points:
     channel_weight: Float[Array, "point 2"]
 
     def __call__(self, state: Trajectory) -> Float[Array, "time point"]:
-        """Return `state` interpolated to the points."""
+        """Interpolate `state` to the points."""
         flat = state.reshape(state.shape[0], -1, state.shape[-1])
         corners = flat[:, self.cell[:, :, None], self.channel[:, None, :]]
         return jnp.einsum("tpcl,pc,pl->tp", corners, self.cell_weight, self.channel_weight)
@@ -122,8 +126,8 @@ class Points:
     ) -> "Points":
         """The operator for points at `latitude`, `longitude` (degrees) and `pressure` (hPa).
 
-        `pressure` is None for a variable without levels. Pressures beyond the outermost levels
-        are extrapolated by at most half a layer, enough for a station at sea level under a lowest
+        `pressure` is None for a variable without levels. Values are extrapolated beyond the
+        outermost levels by at most half a layer, enough for a station at sea level below a lowest
         level of 1000 hPa.
 
         Raises:
@@ -142,12 +146,12 @@ class Points:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """Operators one after the other, the first applied first."""
+    """Operators applied one after the other, in the given order."""
 
     operators: tuple[ObservationOperator, ...]
 
     def __call__(self, state: Trajectory) -> Float[Array, "time ..."]:
-        """Return the last operator's output."""
+        """Apply all operators in turn."""
         for operator in self.operators:
             state = operator(state)
         return state
@@ -162,12 +166,12 @@ def _bilinear(grid: Grid, latitude: np.ndarray, longitude: np.ndarray):
     """Corners (point, 4) as flat indices and their weights."""
     lat, lon = np.asarray(grid.latitude), np.asarray(grid.longitude)
     inside = np.isfinite(latitude) & np.isfinite(longitude) & (np.abs(latitude) <= 90.0)
-    # Into the circle that begins in the middle of the gap behind the last meridian.
+    # Onto the circle that starts in the middle of the gap after the last meridian.
     start = (lon[0] + lon[-1]) / 2 - 180.0
     if grid.periodic:
         start, lon = lon[0], np.append(lon, lon[0] + 360.0)
     turned = np.mod(np.where(inside, longitude, 0.0) - start, 360.0) + start
-    # A hair of tolerance, so that a station on the edge is inside whatever its last digit.
+    # With a small tolerance, so that rounding does not exclude a station on the edge.
     inside &= (turned >= lon[0] - 1e-4) & (turned <= lon[-1] + 1e-4)
     if grid.padding != "sphere":
         inside &= (latitude >= lat[0] - 1e-4) & (latitude <= lat[-1] + 1e-4)
@@ -193,10 +197,10 @@ def _bilinear(grid: Grid, latitude: np.ndarray, longitude: np.ndarray):
 
 
 def _over_the_poles(grid: Grid):
-    """Latitudes of the rows, the rows themselves, and by how many meridians each is turned.
+    """Latitudes of the rows, their indices, and the number of meridians to rotate each by.
 
-    On a sphere the first and last rows follow once more, beyond the poles and turned by half a
-    circle, so that a point between them and a pole is interpolated like any other.
+    On a sphere the first and last rows are repeated beyond the poles, rotated by half a circle, so
+    that points between the last row and a pole are interpolated like any other.
     """
     lat = np.asarray(grid.latitude)
     row, turn = np.arange(lat.size), np.zeros(lat.size, dtype=np.int64)
@@ -226,7 +230,7 @@ def _log_pressure(channels, variable: str, count: int, pressure: np.ndarray | No
     levels = [channels[i].level for i in index]
     if not index:
         names = ", ".join(sorted({c.variable for c in channels}))
-        raise InputError(f"variable {variable!r} is not in the state, which has {names}")
+        raise InputError(f"variable {variable!r} is not in the state: choose among {names}")
     if pressure is None or levels[0] is None:
         if len(index) != 1:
             raise InputError(

@@ -1,13 +1,13 @@
-r"""A Gaussian picture of the prior, for what guidance needs of it: how far observations reach.
+r"""Gaussian approximation of the prior, which tells guidance how far observations reach.
 
 The covariance of a trajectory of standardised frames is modelled as separable in time, space and
-channel, P = T \otimes (Q L Q^T + f (I - Q Q^T)) \otimes (U K U^T). For a Gaussian prior what is
-still unknown of x_0 given x_t = alpha x_0 + sigma eps is
+channel, P = T \otimes (Q L Q^T + f (I - Q Q^T)) \otimes (U K U^T). For a Gaussian prior, the
+uncertainty of x_0 given x_t = alpha x_0 + sigma eps is
 
     cov(x_0 | x_t) = (P^-1 + alpha^2 / sigma^2)^-1,
 
-a function of the eigenvalues of P. Only second moments are taken from here: the mean stays the
-network's.
+a function of the eigenvalues of P. Only second moments are taken from this approximation: the mean
+remains that of the network.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from slams_jax.observe.covariance import Separable, fit_separable
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PriorCovariance:
-    """P.
+    """The covariance P of a trajectory of standardised frames.
 
     Attributes:
         frame: of one frame; its standard deviations are one, the patterns carry the variance.
-        lags: correlation between frames 0, 1, 2, ... times apart; beyond, there is none.
+        lags: correlation between frames 0, 1, 2, ... times apart; zero at larger distances.
     """
 
     frame: Separable
@@ -41,12 +41,12 @@ class PriorCovariance:
         times, vectors = self._time_modes(x.shape[0])
         y = x.reshape(x.shape[0], -1, x.shape[-1])
         y = jnp.einsum("ts,tpc,cd->spd", vectors, y, frame.channel_vectors)
-        kept = jnp.einsum("pr,tpd->trd", frame.patterns, y)
+        patterns = jnp.einsum("pr,tpd->trd", frame.patterns, y)
         shared = times[:, None, None] * frame.channel_variance[None, None, :]
         shrink = lambda variance: variance * ratio / (variance + ratio)
-        rest = shrink(shared * frame.floor)
-        eigen = shrink(shared * frame.pattern_variance[None, :, None])
-        y = y * rest + jnp.einsum("pr,trd->tpd", frame.patterns, kept * (eigen - rest))
+        floor = shrink(shared * frame.floor)
+        leading = shrink(shared * frame.pattern_variance[None, :, None])
+        y = y * floor + jnp.einsum("pr,trd->tpd", frame.patterns, patterns * (leading - floor))
         y = jnp.einsum("ts,spd,cd->tpc", vectors, y, frame.channel_vectors)
         return y.reshape(x.shape)
 
@@ -63,18 +63,21 @@ def fit_prior(
 ) -> PriorCovariance:
     """Estimate a `PriorCovariance` from consecutive standardised frames.
 
-    Correlations in time are tapered to zero at `lags`, beyond which a finite sample shows noise.
+    Correlations in time are tapered to zero at `lags`, beyond which sampling noise dominates.
 
     Args:
-        frames: of the training period; frames with missing values count as having no anomaly.
-        rank: number of horizontal patterns kept, at most.
-        lags: number of lags, the zeroth included.
+        frames: of the training period; missing values count as zero anomalies.
+        rank: largest number of horizontal patterns to keep.
+        lags: number of lags, including zero.
 
     Raises:
         InputError: fewer frames than twice the lags.
     """
     if len(frames) < 2 * lags:
-        raise InputError(f"a prior covariance needs at least {2 * lags} frames, got {len(frames)}")
+        raise InputError(
+            f"a prior covariance needs at least {2 * lags} frames, got {len(frames)}: lengthen the "
+            "training period"
+        )
     anomalies = np.nan_to_num(frames - np.nanmean(frames, axis=0))
     frame, _ = fit_separable(anomalies, rank=rank, uniform=True)
     products = [np.mean(anomalies[k:] * anomalies[: len(anomalies) - k]) for k in range(lags)]

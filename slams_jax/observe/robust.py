@@ -1,4 +1,4 @@
-"""Errors with gross ones among them: losses that grow more slowly than the square."""
+"""Distributions of errors that include gross ones: losses that grow more slowly than r^2."""
 
 import dataclasses
 from typing import Literal, get_args
@@ -13,13 +13,13 @@ Kind = Literal["huber", "student_t"]
 
 @dataclasses.dataclass(frozen=True)
 class Robust:
-    """A loss of the whitened residual r (that is, in standard deviations). Hashable.
+    """A loss function of the whitened residual r (in standard deviations). Hashable.
 
     Attributes:
-        kind: "huber": r^2 / 2 to |r| = `parameter`, from there linear (Huber 1964; Tavolato &
+        kind: "huber": r^2 / 2 up to |r| = `parameter`, linear beyond (Huber 1964; Tavolato &
             Isaksen 2015 for weather observations). "student_t": (n + 1) / 2 log(1 + r^2 / n), with
-            `parameter` n degrees of freedom.
-        parameter: as said, positive.
+            n = `parameter` degrees of freedom.
+        parameter: see `kind`; positive.
 
     Raises:
         InputError: an unknown kind or a parameter that is not positive.
@@ -30,19 +30,19 @@ class Robust:
 
     def __post_init__(self):
         if self.kind not in get_args(Kind):
-            raise InputError(f"robust kind {self.kind!r} is unknown: choose from {get_args(Kind)}")
+            raise InputError(f"unknown robust kind {self.kind!r}: choose from {get_args(Kind)}")
         if not self.parameter > 0:
             raise InputError(f"robust parameter must be positive, got {self.parameter}")
 
     def loss(self, r: Array) -> Array:
-        """- log p(r), up to a constant."""
+        """-log p(r), up to a constant."""
         c = self.parameter
         if self.kind == "student_t":
             return 0.5 * (c + 1.0) * jnp.log1p(r**2 / c)
         return jnp.where(jnp.abs(r) <= c, 0.5 * r**2, c * jnp.abs(r) - 0.5 * c**2)
 
     def weight(self, r: Array) -> Array:
-        """d loss / dr / r: how much of the weight of a Gaussian error is left."""
+        """(d loss / dr) / r: weight relative to a Gaussian error."""
         c = self.parameter
         if self.kind == "student_t":
             return (c + 1.0) / (c + r**2)

@@ -1,12 +1,12 @@
-"""What satellites see of a temperature profile: a microwave sounder and outgoing longwave.
+"""Satellite observations of a temperature profile: microwave sounder, outgoing longwave radiation.
 
-Both are the integral of emission over transmittance 𝒯, seen from above:
+Both integrate emission over the transmittance 𝒯 to space:
 
     y = B(T_s) 𝒯(p_s) + ∫ B(T(p)) (-d𝒯/dp) dp,    𝒯(0) = 1,
 
 with B(T) = T for a microwave brightness temperature (Rayleigh-Jeans) and B(T) = σ T^4 for the
-longwave flux. Between levels B is linear in log-pressure and above the top level constant; the
-surface has the temperature of the profile at p_s. The weights of the levels then sum to one.
+longwave flux. B is linear in log-pressure between levels and constant above the top level; the
+surface temperature is that of the profile at p_s. The weights of the levels then sum to one.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ SOUNDER_PEAKS = (20.0, 60.0, 120.0, 250.0, 450.0, 750.0)  # hPa, as of AMSU-A ch
 SURFACE_PRESSURE = 1013.25  # hPa
 STEFAN_BOLTZMANN = 5.670374419e-8  # W m-2 K-4, CODATA 2018
 
-# Grey optical depth of Frierson, Held & Zurita-Gotor 2006 (J. Atmos. Sci. 63, 2548-2566), their
-# equations 2 and 3: 6 at the equator, 1.5 at the poles, with sin² of latitude between; its mean
-# over the globe, and the part of it that is linear in pressure.
+# Grey optical depth of Frierson, Held & Zurita-Gotor 2006 (J. Atmos. Sci. 63, 2548-2566), eqs. 2
+# and 3: 6 at the equator and 1.5 at the poles, varying with sin² of latitude. Its global mean, and
+# the fraction of it that is linear in pressure.
 LONGWAVE_DEPTH, LINEAR_PART = 4.5, 0.1
 
 
@@ -36,10 +36,10 @@ LONGWAVE_DEPTH, LINEAR_PART = 4.5, 0.1
 class Sounder:
     """Brightness temperatures of a microwave temperature sounder. Build it with `Sounder.of`.
 
-    The absorber is well mixed and its lines are broadened by pressure, so that the optical depth
-    in the wing of a line grows with p² and channel j has transmittance exp(-(p / p_j)²), whose
-    weighting function -d𝒯/d ln p peaks at p_j (Houghton, Taylor & Rodgers 1984, Remote Sounding
-    of Atmospheres).
+    The absorber is well mixed and its lines are pressure-broadened, so that the optical depth in
+    the wing of a line grows as p²: channel j has the transmittance exp(-(p / p_j)²), whose
+    weighting function -d𝒯/d ln p peaks at p_j (Houghton, Taylor & Rodgers 1984, Remote Sounding of
+    Atmospheres).
 
     Attributes:
         weights: of each temperature level in each sounding channel; rows sum to one.
@@ -80,7 +80,7 @@ class OutgoingLongwave:
 
         τ(p) = 4.5 (0.1 s + 0.9 s⁴),    s = p / p_s,
 
-    in which the diffusivity factor is contained: most of it where most of the water vapour is.
+    which includes the diffusivity factor and is largest where most of the water vapour is.
 
     Attributes:
         weights: of each temperature level; they sum to one.
@@ -92,7 +92,7 @@ class OutgoingLongwave:
 
     def __call__(self, state: Trajectory) -> Float[Array, "time lat lon"]:
         """Return the flux (W/m²) of `state` (K)."""
-        # σ T⁴ as 1e8 σ (T/100)⁴, whose parts are of order one to a hundred in 32 bits.
+        # σ T⁴ as 1e8 σ (T/100)⁴, whose factors are of order 1 to 100 in float32.
         emission = (STEFAN_BOLTZMANN * 1e8) * (state[..., np.asarray(self.index)] / 100.0) ** 4
         return emission @ self.weights
 
@@ -107,7 +107,7 @@ class OutgoingLongwave:
                 depth that is not positive.
         """
         if not depth > 0.0:
-            raise InputError(f"the optical depth must be positive, got {depth}")
+            raise InputError(f"depth must be a positive optical depth, got {depth}")
         index, levels = _profile(channels, 300.0, 700.0, "outgoing longwave radiation")
 
         def transmittance(p):
@@ -120,13 +120,11 @@ class OutgoingLongwave:
 def _profile(
     channels: Sequence[Channel], top: float, bottom: float, what: str
 ) -> tuple[tuple[int, ...], np.ndarray]:
-    """Positions and pressures (hPa) of the temperature levels, which must reach both ends."""
-    found = [
-        (i, c.level)
-        for i, c in enumerate(channels)
-        if c.variable == "temperature" and c.level is not None
-    ]
-    levels = np.asarray([level for _, level in found], dtype=np.float64)
+    """Positions and pressures (hPa) of the temperature levels, which must extend to both ends."""
+    index = tuple(
+        i for i, c in enumerate(channels) if c.variable == "temperature" and c.level is not None
+    )
+    levels = np.asarray([channels[i].level for i in index], dtype=np.float64)
     if levels.size < 2:
         names = ", ".join(str(c) for c in channels) or "nothing"
         raise InputError(f"{what} needs temperature on pressure levels, but the state has {names}")
@@ -135,15 +133,15 @@ def _profile(
             f"{what} needs temperature from {top:g} hPa or above to {bottom:g} hPa or below, but "
             f"the state has it from {levels[0]:g} to {levels[-1]:g} hPa: add levels"
         )
-    return tuple(i for i, _ in found), levels
+    return index, levels
 
 
 def _weights(levels: np.ndarray, transmittance: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Weight of each level: the integral of its hat function in log-pressure over transmittance."""
+    """Weight of each level: its hat function in log-pressure, integrated over the transmittance."""
     edges = np.log(np.geomspace(1e-3 * levels[0], SURFACE_PRESSURE, 4001))
-    seen = np.concatenate([[1.0], transmittance(np.exp(edges))])
-    # Everything above the first edge counts there, the surface at the last.
-    emitted = np.concatenate([seen[:-1] - seen[1:], seen[-1:]])
+    to_space = np.concatenate([[1.0], transmittance(np.exp(edges))])
+    # Emission above the first edge is assigned to it, that of the surface to the last.
+    emitted = np.concatenate([to_space[:-1] - to_space[1:], to_space[-1:]])
     places = np.concatenate([edges[:1], (edges[1:] + edges[:-1]) / 2, edges[-1:]])
     hats = [np.interp(places, np.log(levels), unit) for unit in np.eye(levels.size)]
     return np.stack(hats) @ emitted

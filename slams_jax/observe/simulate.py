@@ -1,7 +1,7 @@
-"""Simulated observing networks, for experiments in which the truth is known.
+"""Simulated observing networks, for experiments with a known truth (OSSEs).
 
-Positions, gaps and errors are drawn here; what is observed comes from the operators. Everything
-is NumPy on the host, a function of its key. A gap is NaN.
+Positions, gaps and errors are drawn here; the observed quantities come from the operators. All
+functions use NumPy on the host and are deterministic given a key. Gaps are NaN.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
 from slams_jax.grid import EARTH_RADIUS, Grid
 
-# A sun-synchronous orbit like those of the NOAA satellites: 71 orbits in 5 days.
+# A sun-synchronous orbit like that of the NOAA satellites: 71 orbits in 5 days.
 ORBITS, REPEAT_DAYS = 71, 5
 INCLINATION = 98.7  # degrees
 HALF_SWATH = 1125.0  # km, of AMSU-A
@@ -39,17 +39,17 @@ def station_network(
     separation: float = 50.0,
     highest: float = 1500.0,
 ) -> Network:
-    """Stations at irregular places of the domain, uniform in area or gathered like land stations.
+    """Stations at irregular positions, uniform in area or clustered as on land.
 
     Args:
-        key: decides everything.
-        grid: whose domain they lie in.
+        key: of all draws.
+        grid: the stations lie in its domain.
         count: number of stations.
-        clusters: number of regions in which stations gather; 0 for none.
-        clustered: share of the stations in such regions.
-        spread: standard deviation of a region, degrees.
-        separation: least distance between two stations, km.
-        highest: greatest altitude, m; half the stations are below a quarter of it.
+        clusters: number of clusters; 0 for none.
+        clustered: share of the stations in clusters.
+        spread: standard deviation of a cluster, degrees.
+        separation: smallest distance between two stations, km.
+        highest: largest altitude, m; half of the stations are below a quarter of it.
 
     Raises:
         InputError: a value out of range, or no room for so many stations.
@@ -74,7 +74,7 @@ def station_network(
         if len(places) == count:
             altitude = highest * rng.random(count) ** 2
             west = grid.longitude[0]
-            # Clusters reach over the seam of a global grid; elsewhere this changes nothing.
+            # Clusters may cross the seam of a global grid; elsewhere this changes nothing.
             return Network(places[:, 0], west + np.mod(places[:, 1] - west, 360.0), altitude)
     raise InputError(
         f"no room for {count} stations {separation:g} km apart: lower the count or the separation"
@@ -84,9 +84,9 @@ def station_network(
 def outages(
     key: PRNGKey, times: int, stations: int, *, missing: float = 0.05, length: float = 3.0
 ) -> Bool[np.ndarray, "time station"]:
-    """When stations report nothing: spells whose mean length is `length` times.
+    """Outages of stations, in spells with a mean length of `length` times; True where missing.
 
-    Each station is on or off in turns (a Markov chain in its stationary state), off for the share
+    Each station is a two-state Markov chain in its stationary state that is off for a share
     `missing` of the time.
 
     Raises:
@@ -94,7 +94,7 @@ def outages(
     """
     if not 0.0 <= missing < 1.0 or not length >= 1.0:
         raise InputError(
-            f"outages need a share in [0, 1) and a length >= 1, got {missing} and {length}"
+            f"outages need missing in [0, 1) and length >= 1, got {missing} and {length}"
         )
     rng = _generator(key)
     end = 1.0 / length
@@ -110,15 +110,15 @@ def outages(
 def swath(
     grid: Grid, days: int, *, first_orbit: float = 0.0, half_width: float = HALF_SWATH
 ) -> Bool[np.ndarray, "day lat lon"]:
-    """What the ascending passes of a polar-orbiting satellite see on each day.
+    """Grid points observed by the ascending passes of a polar-orbiting satellite on each day.
 
-    The gaps between neighbouring swaths narrow polewards and move from day to day.
+    The gaps between neighbouring swaths narrow towards the poles and move from day to day.
 
     Args:
         grid: the points.
         days: number of days.
-        first_orbit: number (with fraction) of the orbit that the first day begins with.
-        half_width: of the swath, km.
+        first_orbit: orbit number, with fraction, at the beginning of the first day.
+        half_width: half the width of the swath, km.
     """
     phase = np.deg2rad(np.arange(-90.0, 91.0, 2.0))  # along the ascending half of an orbit
     tilt = np.deg2rad(INCLINATION)
@@ -128,28 +128,28 @@ def swath(
     lat, lon = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
     points = _unit(np.stack([lat, lon], axis=-1))
     edge = np.cos(half_width * 1e3 / EARTH_RADIUS)
-    seen = np.zeros((min(days, REPEAT_DAYS), *grid.shape), dtype=bool)
-    for day in range(len(seen)):
+    covered = np.zeros((min(days, REPEAT_DAYS), *grid.shape), dtype=bool)
+    for day in range(len(covered)):
         start = first_orbit + day * ORBITS / REPEAT_DAYS
         for orbit in np.arange(np.ceil(start), start + ORBITS / REPEAT_DAYS):
             track = np.stack([latitude, ahead - orbit * turn], axis=-1)
-            seen[day] |= (points @ _unit(np.rad2deg(track)).T).max(axis=-1) >= edge
-    return np.resize(seen, (days, *grid.shape))
+            covered[day] |= (points @ _unit(np.rad2deg(track)).T).max(axis=-1) >= edge
+    return np.resize(covered, (days, *grid.shape))
 
 
 def measure(
     key: PRNGKey,
     values: Float[np.ndarray, "..."],
     error: Float[np.ndarray, "..."] | float,
-    seen: Bool[np.ndarray, "..."],
+    observed: Bool[np.ndarray, "..."],
 ) -> Float[np.ndarray, "..."]:
-    """`values` with independent Gaussian errors, NaN where nothing is seen.
+    """`values` with independent Gaussian errors, NaN where nothing is observed.
 
     Args:
         key: of the errors.
-        values: what a perfect instrument would give.
-        error: standard deviation, in the units of `values`; against its last dimensions.
-        seen: against the first dimensions of `values`.
+        values: error-free observations.
+        error: standard deviation, in the units of `values`; broadcasts against its last dimensions.
+        observed: broadcasts against the first dimensions of `values`.
 
     Raises:
         InputError: an error that is not positive.
@@ -158,8 +158,8 @@ def measure(
     if not np.all(np.isfinite(error) & (error > 0)):
         raise InputError(f"observation error must be positive, got {error.tolist()}")
     noise = _generator(key).standard_normal(values.shape, dtype=np.float32)
-    seen = np.expand_dims(seen, tuple(range(seen.ndim, values.ndim)))
-    return np.where(seen, values + error * noise, np.nan).astype(np.float32)
+    observed = np.expand_dims(observed, tuple(range(observed.ndim, values.ndim)))
+    return np.where(observed, values + error * noise, np.nan).astype(np.float32)
 
 
 def _generator(key: PRNGKey) -> np.random.Generator:
@@ -180,12 +180,14 @@ def _uniform(rng: np.random.Generator, grid: Grid, count: int) -> np.ndarray:
 
 
 def _around(rng: np.random.Generator, centre: np.ndarray, spread: float) -> np.ndarray:
+    """A place in the cluster around `centre`, degrees."""
     lat = centre[0] + spread * rng.standard_normal()
     stretch = max(0.2, np.cos(np.deg2rad(centre[0])))
     return np.array([lat, centre[1] + spread / stretch * rng.standard_normal()])
 
 
 def _bounds(grid: Grid) -> tuple[float, float, float, float]:
+    """South, north, west and east of the domain, degrees."""
     south, north = grid.latitude[0], grid.latitude[-1]
     west, east = grid.longitude[0], grid.longitude[-1]
     return south, north, west, west + 360.0 if grid.periodic else east

@@ -1,11 +1,11 @@
-r"""Observation streams and the one likelihood that they make.
+r"""Observation streams and their joint likelihood.
 
-A stream says that y was observed through an operator H with Gaussian errors of covariance R:
+A stream states that y was observed through an operator H with Gaussian errors of covariance R:
 
     y = H(x) + e,  e ~ N(0, R),      log p(y | x) = -1/2 |W (y - H(x))|^2 + const,  W^T W = R^-1.
 
-Independent streams add up. A stream lives in "state" space (x is the decoded state in physical
-units) or in "latent" space (x is the latent itself, as in SLAMS).
+The log-likelihoods of independent streams add. A stream is in "state" space (x is the decoded state
+in physical units) or in "latent" space (x is the latent itself, as in SLAMS).
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ Space = Literal["state", "latent"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One kind of observations. Build it with `make_stream`.
+    """Observations of one kind. Build it with `make_stream`.
 
     Attributes:
         values: y, in the units of H(x); zero where missing.
-        mask: whether a value was observed.
+        mask: True where a value was observed.
         operator: H.
         covariance: R.
-        scale: the climatological standard deviation of what is observed, in the same units: it
-            carries a rule's dimensionless variances (for unit-variance states) to this stream.
+        scale: climatological standard deviation of the observed quantity, in the same units; it
+            scales the dimensionless variances of guidance rules (for unit-variance states).
         name: for messages and diagnostics.
         space: whether H acts on the decoded state or on the latent.
-        robust: the distribution of gross errors; None for Gaussian errors throughout.
+        robust: distribution that allows gross errors; None for Gaussian errors.
     """
 
     values: Float[Array, "time ..."]
@@ -65,13 +65,13 @@ def make_stream(
     """A stream of `values`, NaN where nothing was observed.
 
     Raises:
-        InputError: no value at all, errors that are not positive, or a covariance that cannot be
-            cut to what was observed (`Separable`, for a frame observed only in part).
+        InputError: no finite value, errors that are not positive, or a covariance that cannot be
+            restricted to the observed values (`Separable` with incomplete frames).
     """
     values = np.asarray(values, dtype=np.float32)
     mask = np.isfinite(values)
     if not mask.any():
-        raise InputError(f"stream {name!r} holds no finite value: leave it out or check its times")
+        raise InputError(f"stream {name!r} has no finite value: leave it out, or check its times")
     return Stream(
         values=jnp.asarray(np.where(mask, values, 0.0), dtype=jnp.float32),
         mask=jnp.asarray(mask),
@@ -88,7 +88,7 @@ def innovation(stream: Stream, x: Trajectory) -> Float[Array, "time ..."]:
     """y - H(x), zero where nothing was observed.
 
     Raises:
-        InputError: values that H(x) does not match, in number of times or of observations.
+        InputError: a shape of y other than that of H(x).
     """
     predicted = stream.operator(x)
     if predicted.shape != stream.values.shape:
@@ -107,17 +107,17 @@ def whitened_innovations(
 ) -> tuple[Array, ...]:
     """W (y - H(x)) for each stream, with W^T W = (R + extra scale^2)^-1.
 
-    Of a robust stream each is multiplied by the root of its weight, which makes rules for Gaussian
-    errors those of iteratively reweighted least squares.
+    Innovations of a robust stream are multiplied by the square roots of their weights, which turns
+    rules for Gaussian errors into iteratively reweighted least squares.
 
     Args:
         streams: the observations.
-        latent: a trajectory of latents (of states, where there is no autoencoder).
-        decode: latent trajectory -> state trajectory in physical units.
-        extra: dimensionless variance added to every observation (a guidance rule's).
+        latent: trajectory of latents (of states, without an autoencoder).
+        decode: from a latent trajectory to a state trajectory in physical units.
+        extra: dimensionless variance that a guidance rule adds to every observation.
     """
     residuals = _whitened(streams, latent, decode, extra)
-    # A weight is held fixed in derivatives: so weighted, half the square has the loss's gradient.
+    # With the weights held fixed, half the square has the gradient of the loss.
     return tuple(
         r if s.robust is None else r * jax.lax.stop_gradient(jnp.sqrt(s.robust.weight(r)))
         for s, r in zip(streams, residuals, strict=True)
@@ -139,17 +139,17 @@ def log_likelihood(
 def without_gross_errors(
     stream: Stream, state: Trajectory, std: Float[Array, "..."], *, threshold: float = 5.0
 ) -> Stream:
-    """The stream less the values that lie too far from a background, the background check.
+    """The stream after a background check, which rejects values too far from a background.
 
-    A value is rejected where |y - H(x_b)| exceeds `threshold` times its standard deviation, that of
-    the error of y and of H(x_b) together (Lorenc & Hammon 1988, Q. J. R. Meteorol. Soc. 114); the
-    latter is taken as |H'(x_b) std|, of a background error of one sign, which errs on the side of
+    A value is rejected if |y - H(x_b)| exceeds `threshold` times its standard deviation, which
+    combines the errors of y and H(x_b) (Lorenc & Hammon 1988, Q. J. R. Meteorol. Soc. 114). The
+    latter is taken as |H'(x_b) std|, as for a background error of one sign, which favours keeping
     the observations.
 
     Args:
         stream: in state space, with independent errors.
         state: x_b, physical units.
-        std: of its errors, broadcasting to `state`.
+        std: standard deviation of its errors; broadcasts to `state`.
         threshold: in standard deviations.
 
     Raises:
@@ -159,8 +159,8 @@ def without_gross_errors(
         raise InputError(f"the threshold of gross errors must be positive, got {threshold}")
     if stream.space != "state" or not isinstance(stream.covariance, Diagonal):
         raise InputError(
-            f"stream {stream.name!r} cannot be checked for gross errors: that takes independent "
-            "errors in state space"
+            f"stream {stream.name!r} cannot be checked for gross errors: the check needs "
+            "independent errors in state space"
         )
     direction = jnp.broadcast_to(std, state.shape)
     _, carried = jax.jvp(stream.operator, (state,), (direction,))
@@ -171,15 +171,15 @@ def without_gross_errors(
 
 
 def pad_points(stream: Stream, multiple: int) -> Stream:
-    """The stream of `Points` with its number of points rounded up, the new ones unobserved.
+    """A stream of `Points` padded with unobserved points to a multiple of `multiple`.
 
-    Networks of stations grow and shrink: of equal shape, they share one compiled program.
+    Station networks grow and shrink; padded to the same shape, they share a compiled program.
     """
     count = stream.mask.shape[1]
-    more = -count % multiple
-    if not more:
+    added = -count % multiple
+    if not added:
         return stream
-    wide = lambda a, **how: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, more)], **how)
+    wide = lambda a, **options: jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, added)], **options)
     covariance = stream.covariance
     assert isinstance(covariance, Diagonal)
     full = lambda a: jnp.broadcast_to(a, jnp.broadcast_shapes(a.shape, (count,)))
@@ -189,16 +189,17 @@ def pad_points(stream: Stream, multiple: int) -> Stream:
         mask=wide(stream.mask),
         covariance=Diagonal(wide(full(covariance.variance), constant_values=1.0)),
         scale=wide(full(stream.scale), constant_values=1.0),
-        operator=jax.tree.map(lambda a: jnp.pad(a, [(0, more), (0, 0)]), stream.operator),
+        operator=jax.tree.map(lambda a: jnp.pad(a, [(0, added), (0, 0)]), stream.operator),
     )
 
 
 def _whitened(streams: Sequence[Stream], latent: Trajectory, decode, extra: Array) -> list[Array]:
+    """Whitened innovations of each stream, without robust weights."""
     state = decode(latent) if any(s.space == "state" for s in streams) else latent
     at = lambda s: state if s.space == "state" else latent
     return [s.covariance.whiten(innovation(s, at(s)), extra * s.scale**2) for s in streams]
 
 
 def identity_decode(state: Trajectory) -> Trajectory:
-    """The decoder of a model without one: its latent is the state."""
+    """The decoder of a model without an autoencoder, whose latent is the state."""
     return state

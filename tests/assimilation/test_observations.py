@@ -318,7 +318,7 @@ BAD = {
         "grid",
         {},
     ),
-    "holds no finite value": (FIELD * np.nan, "grid", {}),
+    "has no finite value": (FIELD * np.nan, "grid", {}),
     "point observations need the coordinate 'latitude'": (
         POINTS.drop_vars("latitude"),
         "points",

@@ -134,7 +134,7 @@ def test_correlated_errors_take_whole_frames():
     np.testing.assert_array_equal(whitened[1], 0.0)
     assert float(jnp.abs(whitened[jnp.array([0, 2])]).max()) > 0.1
     values[0, 0, 0, 0] = np.nan
-    with pytest.raises(InputError, match="'field' has correlated errors but frames with missing"):
+    with pytest.raises(InputError, match="'field' has correlated errors but incomplete frames"):
         make_stream("field", values, Identity(), correlated())
 
 
@@ -145,7 +145,7 @@ def test_errors_must_be_positive(variance):
 
 
 def test_a_stream_without_values_is_refused():
-    with pytest.raises(InputError, match="'a' holds no finite value"):
+    with pytest.raises(InputError, match="'a' has no finite value"):
         make_stream("a", np.full(SHAPE, np.nan), Identity(), Diagonal(jnp.float32(1.0)))
 
 
