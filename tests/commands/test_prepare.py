@@ -187,7 +187,7 @@ BAD = {
     "negative": ("data.modalities.cpc.path", "bad/negative.nc", "log1p needs values from 0 up"),
     "calendar": ("data.modalities.cpc.path", "bad/calendar.nc", "360_day.*Gregorian calendar"),
     "times": ("data.modalities.cpc.path", "bad/late.nc", "'cpc' shares no time with the state"),
-    "no mean": ("data.modalities.olr.path", "bad/olr_late.nc", "olr .*no value for any time"),
+    "no mean": ("data.modalities.olr.path", "bad/olr_late.nc", "olr .*no value at any time"),
     "region": ("data.state", "bad/region.nc", "'state' is on a different grid|does not cover"),
     "overlap": ("data.modalities.olr.path", "bad/olr_region.nc", "olr: its grid.*not overlap"),
     "method": ("data.modalities.cpc.method", "spline", "cpc: unknown method 'spline'"),
@@ -208,7 +208,7 @@ BAD = {
     "hours": ("data.hours", (3,), r"data\.hours \(3,\) are of none of the state's times"),
     "no hour": ("data.hours", (24,), "data.hours must be hours of the day"),
     "period": ("data.period", ("1999", "1999"), "data.period 1999 to 1999 holds none of the times"),
-    "share": ("data.modalities.cpc.known", 2.0, r"cpc: known must be a share in \(0, 1\]"),
+    "share": ("data.modalities.cpc.known", 2.0, r"cpc: known is a share in \(0, 1\]"),
 }
 
 

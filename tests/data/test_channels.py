@@ -72,7 +72,7 @@ def test_times_of_any_resolution_become_nanoseconds():
         ([Channel("wind", 500.0)], "variable 'wind' is missing: the data have geopotential, mean"),
         ([Channel("temperature", 700.0)], r"'temperature' lacks the levels \[700.0\] hPa: it is"),
         ([Channel("mean_sea_level_pressure", 500.0)], r"lacks the levels \[500.0\].*it is on \[\]"),
-        ([Channel("temperature")], "'temperature' has 2 channels where 1 are expected"),
+        ([Channel("temperature")], "'temperature' has 2 channels, but 1 are expected"),
     ],
 )
 def test_errors(channels, message):

@@ -53,7 +53,7 @@ def test_nearest_within_a_tolerance():
     given = hourly(step=24, count=4, start="2001-01-01T06")
     np.testing.assert_array_equal(first(match_times(given, DAYS, "nearest")), [0, 1, 2, 3, np.nan])
     assert np.isnan(first(match_times(given, DAYS[:1], "nearest", hours=6.0))) == [False]
-    with pytest.raises(InputError, match="no value for any time"):
+    with pytest.raises(InputError, match="no value at any time"):
         match_times(given, DAYS, "nearest", hours=5.0)
     both = hourly(step=12, count=2, start="2000-12-31T18")  # six hours before and after
     assert first(match_times(both, DAYS[:1], "nearest"))[0] == 0.0
@@ -86,7 +86,7 @@ def test_blocks_and_indices_do_not_matter(monkeypatch):
     [
         ("median", 0.0, "unknown time matching 'median'"),
         ("mean", -1.0, "hours must be 0 or more"),
-        ("sum", 3.0, "over 3 h of data every 6 h: give longer hours"),
+        ("sum", 3.0, "over 3 h of data every 6 h: lengthen the interval"),
     ],
 )
 def test_bad_matching_gives_one_line(how, hours, message):
@@ -96,7 +96,7 @@ def test_bad_matching_gives_one_line(how, hours, message):
 
 @pytest.mark.parametrize("how", ["nearest", "mean", "sum"])
 def test_no_time_in_common_gives_one_line(how):
-    with pytest.raises(InputError, match=f"a .2001-01-01.*no value for any time.*1990.* by {how}"):
+    with pytest.raises(InputError, match=f"a .2001-01-01.*no value at any time.*1990.* by {how}"):
         match_times(hourly(), times(3, "1990-01-01"), how, name="a")
 
 
@@ -117,5 +117,5 @@ def test_log1p_of_a_scale():
         found.load()
     with pytest.raises(InputError, match="unknown transform 'sqrt'"):
         transform(given, "sqrt")
-    with pytest.raises(InputError, match="scale of log1p must be positive"):
+    with pytest.raises(InputError, match="scale of log1p must be a positive number"):
         transform(given, "log1p", 0.0)
