@@ -1,4 +1,4 @@
-"""Diffusion: schedule, guidance, solvers and the sampler."""
+"""Diffusion: noise schedule, guidance, solvers and the sampler."""
 
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.diffusion.grids import time_grid

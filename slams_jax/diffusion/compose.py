@@ -1,8 +1,8 @@
-"""Windows into trajectories: a denoiser of any number of frames from one of a few.
+"""Composition: a denoiser of trajectories of any length from a denoiser of windows.
 
-A trajectory is denoised by sliding the window over it (Rozet & Louppe 2023, arXiv 2306.10574,
-section 3.2): each frame is taken from the window whose middle it is, the first and last frames from
-the first and last window.
+A window slides over the trajectory (Rozet & Louppe 2023, arXiv 2306.10574, section 3.2): each frame
+is taken from the window that it is the centre of, the first and last frames from the first and last
+window.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,15 @@ def trajectory_denoiser(
 ) -> Denoiser:
     """Compose a denoiser of windows into one of trajectories.
 
-    Reads the ambient mesh: devices along "data" share the windows, along "space" the latitudes.
-    Of n - k + 1 windows the first gives its first (k + 1) / 2 frames, each inner one its middle
-    frame, the last its last (k + 1) / 2.
+    Of the n - k + 1 windows, the first gives its first (k + 1) / 2 frames, each inner one its
+    centre frame, and the last one its last (k + 1) / 2 frames.
 
     Args:
         denoise: denoiser of windows, (window, frame, lat, lon, channel).
-        window: frames k in a window, odd.
-        chunk: windows evaluated at a time by each device that shares them. None: all at once.
-        remat: compute the activations of a chunk again for gradients, so that memory does not
-            grow with the trajectory; else they are kept, which saves a third of the work.
+        window: number of frames k in a window, odd.
+        chunk: number of windows that each device evaluates at a time; None evaluates all at once.
+        remat: recompute the activations of a chunk for gradients, so that memory does not grow
+            with the trajectory; otherwise keep them, which saves a third of the work.
 
     Returns:
         A denoiser of trajectories (time, lat, lon, channel) of k frames or more.
@@ -54,19 +53,21 @@ def trajectory_denoiser(
     def denoise_trajectory(x_t: Array, t: Array) -> Array:
         frames = x_t.shape[0]
         if frames < window:
-            raise InputError(f"a trajectory of {frames} frames is shorter than a window: {window}")
+            raise InputError(
+                f"a trajectory of {frames} frames is shorter than the window, {window}: lengthen it"
+            )
         count = frames - window + 1
         devices = devices_along(DATA)
         parts = -(-count // (chunk * devices if chunk else count))
         size = -(-count // (parts * devices)) * devices
-        # Equal parts; windows beyond the last are repetitions of it that nobody reads.
+        # Parts of equal size: the last window is repeated to fill them.
         starts = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
         index = jnp.asarray(starts[:, :, None] + np.arange(window)[None, None, :])
 
-        whole = split(x_t, None, SPACE)
+        trajectory = split(x_t, None, SPACE)
 
         def part(rows: Array) -> Array:
-            return denoise(split(whole[rows], DATA, None, SPACE), t)
+            return denoise(split(trajectory[rows], DATA, None, SPACE), t)
 
         if parts == 1:
             x_0 = part(index[0])

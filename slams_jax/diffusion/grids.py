@@ -1,4 +1,4 @@
-"""The times at which a sampler evaluates its denoiser."""
+"""Time grids: the times at which a sampler evaluates its denoiser."""
 
 from typing import Literal
 
@@ -11,21 +11,21 @@ from slams_jax.diffusion.schedule import CosineSchedule
 
 TimeGrid = Literal["log_snr", "uniform", "edm"]
 
-EDM_RHO = 7.0  # Karras et al. 2022, section 3: the best of those they tried
+EDM_RHO = 7.0  # Karras et al. 2022, section 3: the value that they recommend
 
 
 def time_grid(schedule: CosineSchedule, grid: TimeGrid, steps: int) -> Float[Array, " steps_and_1"]:
     """Times s = 1 - t of the steps, from 0 to 1.
 
+    They are constants of the compiled program: the noise is keyed by the bits of the times, which
+    must not depend on how a program computes them.
+
     Args:
         schedule: the noise schedule.
         grid: equidistant in the log-SNR ("log_snr"), in t ("uniform"), or in the seventh root of
-            sigma / alpha ("edm"; Karras et al. 2022, eq. 5, between the ends of the schedule, of
-            which the last stands for their zero).
-        steps: their number.
-
-    The result is a constant of whatever is compiled: the noise is keyed by the bits of the times,
-    so that it must not depend on how a program computes them.
+            sigma / alpha ("edm"; Karras et al. 2022, eq. 5, between the ends of the schedule, the
+            last of which takes the place of their zero).
+        steps: number of steps.
     """
     with jax.ensure_compile_time_eval():
         if grid == "uniform":
@@ -41,10 +41,10 @@ def time_grid(schedule: CosineSchedule, grid: TimeGrid, steps: int) -> Float[Arr
 
 
 class GridSteps(diffrax.StepTo):
-    """Steps to the times of a grid, of which `time_grid` warrants that they rise from 0 to 1.
+    """Steps to the times of a grid, which `time_grid` guarantees to ascend from 0 to 1.
 
-    The checks of `StepTo` would leave a callback to Python in the compiled program, which could
-    then be neither kept in a cache nor exported.
+    The checks of `StepTo` would put a callback to Python into the compiled program, which then
+    could be neither cached nor exported.
     """
 
     def wrap(self, direction):
@@ -52,5 +52,5 @@ class GridSteps(diffrax.StepTo):
         return self
 
     def init(self, terms, t0, t1, y0, dt0, args, func, error_order):
-        """The end of the first step, and the index of that of the second."""
+        """The end of the first step, and the index of the end of the second."""
         return self.ts[1], 2

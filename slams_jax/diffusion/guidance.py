@@ -1,4 +1,4 @@
-r"""Guidance: a denoiser of the prior and observations make a denoiser of the posterior.
+r"""Guidance: from a denoiser of the prior and observations to a denoiser of the posterior.
 
 By Bayes' rule and Tweedie's formula (alpha, sigma of the schedule at t; J the Jacobian of the
 denoiser with respect to x_t),
@@ -6,9 +6,10 @@ denoiser with respect to x_t),
     E[x_0 | x_t, y] = E[x_0 | x_t] + sigma^2 / alpha grad_{x_t} log p(y | x_t),
     grad_{x_t} log p(y | x_t) = J^T A^T (I + A C A^T)^-1 r,
 
-with r = W (y - H(E[x_0 | x_t])) the whitened innovations, A = W H' the linearised operator and
-C a model of cov(x_0 | x_t), of which V = sigma^2 / alpha J is the true one. The rules differ in C,
-and in what carries the increment from the observations to the state: V, or again a model of it.
+where r = W (y - H(E[x_0 | x_t])) are the whitened innovations, A = W H' is the linearised operator
+and C a model of cov(x_0 | x_t), whose true value is V = sigma^2 / alpha J. The rules differ in C
+and in the operator that carries the increment from the observations to the state: V or a model of
+it.
 """
 
 import functools
@@ -27,7 +28,7 @@ from slams_jax.errors import InputError
 
 # x_0, extra dimensionless variance -> whitened innovations (a pytree of arrays).
 Innovations = Callable[[Array, Array], PyTree[Array]]
-# v, sigma^2 / alpha^2 -> C v with C a model of cov(x_0 | x_t).
+# v, sigma^2 / alpha^2 -> C v, where C is a model of cov(x_0 | x_t).
 Covariance = Callable[[Array, Array], Array]
 Rule = Literal["sda", "dps", "pigdm", "tmpd", "mmps", "gaussian", "exact"]
 
@@ -47,20 +48,19 @@ def guide(
 
     Args:
         denoiser: E[x_0 | x_t] under the prior.
-        innovations: W (y - H(x_0)), see `slams_jax.observe.whitened_innovations`; None where there
-            is no observation, and the prior's denoiser is returned as it is.
+        innovations: W (y - H(x_0)), see `slams_jax.observe.whitened_innovations`; None without
+            observations, which returns the denoiser of the prior unchanged.
         schedule: the noise schedule of `denoiser`.
-        rule: one of `Rule`; `docs/method.md` says which is right when.
-        gamma: for "sda", the variance of x_0 given x_t over sigma^2 / alpha^2.
-        iterations: of the conjugate gradients of "pigdm", "mmps" and "gaussian".
-        jacobian: for "pigdm"; False takes r_t^2 for V, and no derivative of the network is needed.
+        rule: one of `Rule`; `docs/method.md` explains when to use which.
+        gamma: for "sda", the variance of x_0 given x_t relative to sigma^2 / alpha^2.
+        iterations: number of conjugate-gradient iterations of "pigdm", "mmps" and "gaussian".
+        jacobian: for "pigdm"; False replaces V by r_t^2, which avoids derivatives of the network.
         covariance: for "gaussian" and "exact", products with cov(x_0 | x_t) under a Gaussian prior,
-            as `slams_jax.observe.PriorCovariance.posterior` gives them; "pigdm", "tmpd" and "mmps"
-            take them where there is more noise than signal, if they are given.
+            such as `slams_jax.observe.PriorCovariance.posterior`; "pigdm", "tmpd" and "mmps" use
+            them, if given, where there is more noise than signal.
 
     Raises:
-        InputError: an unknown rule, a negative gamma, no iteration, or no covariance where the
-            rule needs one.
+        InputError: an unknown rule, a negative gamma, no iteration, or a missing covariance.
     """
     if innovations is None:
         return denoiser
@@ -71,7 +71,7 @@ def guide(
     if iterations < 1:
         raise InputError(f"guidance needs at least one iteration, got {iterations}")
     if rule in ("gaussian", "exact") and covariance is None:
-        raise InputError(f"guidance rule {rule!r} needs the covariance of the prior")
+        raise InputError(f"guidance rule {rule!r} needs the covariance of the prior: give it")
     if rule in ("sda", "dps"):
         return _likelihood(denoiser, innovations, schedule, gamma if rule == "sda" else 0.0)
     if rule == "pigdm":
@@ -89,11 +89,11 @@ def guide(
 
 
 def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma):
-    """cov(y | x_t) = R + gamma sigma^2 / alpha^2, by the gradient of the log-likelihood itself.
+    """cov(y | x_t) = R + gamma sigma^2 / alpha^2, by the gradient of the log-likelihood.
 
-    "sda": Rozet & Louppe 2023, eq. 15, the rule of SLAMS. "dps", gamma = 0: p(y | x_t) is taken
-    as p(y | x_0 = E[x_0 | x_t]), Chung et al. 2023, "Diffusion posterior sampling for general noisy
-    inverse problems", arXiv 2209.14687, without their rescaling by the misfit.
+    "sda": Rozet & Louppe 2023, eq. 15, the rule of SLAMS. "dps", gamma = 0: p(y | x_t) is
+    approximated by p(y | x_0 = E[x_0 | x_t]), Chung et al. 2023, "Diffusion posterior sampling for
+    general noisy inverse problems", arXiv 2209.14687, without their rescaling by the misfit.
     """
 
     def guided(x_t: Array, t: Array) -> Array:
@@ -118,10 +118,10 @@ def _pigdm(
     jacobian: bool,
     covariance: Covariance | None,
 ):
-    """C = r_t^2 I, r_t^2 = sigma^2 / (alpha^2 + sigma^2): x_0 given x_t where x_0 ~ N(0, I).
+    """C = r_t^2 I, r_t^2 = sigma^2 / (alpha^2 + sigma^2): cov(x_0 | x_t) if x_0 ~ N(0, I).
 
     Song et al. 2023, "Pseudoinverse-guided diffusion models for inverse problems", eq. 7. Without
-    the Jacobian it is the proximal step to the data of Zhu et al. 2023 (DiffPIR, arXiv 2305.08995).
+    the Jacobian, it is the proximal data step of Zhu et al. 2023 (DiffPIR, arXiv 2305.08995).
     """
 
     def guided(x_t: Array, t: Array) -> Array:
@@ -144,10 +144,10 @@ def _tmpd(
     schedule: CosineSchedule,
     covariance: Covariance | None,
 ):
-    """A C A^T = diag(A V A^T 1), the row sums of the true one: two products with V.
+    """A C A^T = diag(A V A^T 1), the row sums of A V A^T: two products with V.
 
     Boys et al. 2024, "Tweedie moment projected diffusions for inverse problems", arXiv 2310.06721,
-    with its diagonal approximation (sums are negative where anticorrelations prevail: then 0).
+    with its diagonal approximation (negative sums, where anticorrelations prevail, count as 0).
     """
 
     def guided(x_t: Array, t: Array) -> Array:
@@ -165,11 +165,11 @@ def _matched(
     model: Callable[[Array, Array], tuple[Array, Callable[[Array], Array]]],
     increment: Callable[[Innovations, Array, Callable[[Array], Array]], Array],
 ):
-    """What carries the increment is C itself: moments are matched.
+    """C itself carries the increment to the state: moment matching.
 
-    `model` gives E[x_0 | x_t] and products with C. With C = V (`_denoised`) it is the rule of Rozet
-    et al. 2024, "Learning diffusion priors from observations", alg. 2; with C of a Gaussian prior
-    (`_gaussian`) no derivative of the network is needed.
+    `model` gives E[x_0 | x_t] and products with C. C = V (`_denoised`) is the rule of Rozet et al.
+    2024, "Learning diffusion priors from observations", alg. 2; C of a Gaussian prior (`_gaussian`)
+    needs no derivative of the network.
     """
 
     def guided(x_t: Array, t: Array) -> Array:
@@ -182,11 +182,11 @@ def _matched(
 def _gaussian(
     denoiser: Denoiser, schedule: CosineSchedule, covariance: Covariance, x_t: Array, t: Array
 ):
-    """E[x_0 | x_t], and cov(x_0 | x_t) of a Gaussian prior with the training data's covariance.
+    """E[x_0 | x_t], and cov(x_0 | x_t) of a Gaussian prior with the covariance of training data.
 
-    It is a covariance for certain, where the Jacobian of a network is not. Peng et al. (2024,
+    This is guaranteed to be a covariance, unlike the Jacobian of a network. Peng et al. (2024,
     "Improving diffusion models for inverse problems using optimal posterior covariance") and
-    Rissanen et al. (2025, "Free hunch") start from such C.
+    Rissanen et al. (2025, "Free hunch") start from such a C.
     """
     ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
     return denoiser(x_t, t), lambda v: covariance(v, ratio)
@@ -201,9 +201,9 @@ def _denoised(
 ):
     """E[x_0 | x_t] and products with V = sigma^2 / alpha J.
 
-    The product is one with the transpose of J, which is symmetric for the true denoiser. At high
-    noise the true J is about alpha, and the error of a network's J is multiplied by sigma^2 / alpha
-    to many times the variance of the prior: there V is taken from `covariance`, if it is given.
+    The transpose of J is used, which for the true denoiser is J. At high noise the true J is about
+    alpha, and the factor sigma^2 / alpha amplifies the error of a network's J to many times the
+    variance of the prior: there V comes from `covariance`, if given.
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     x_0, transpose = jax.vjp(lambda x: denoiser(x, t), x_t)
@@ -215,16 +215,16 @@ def _denoised(
 
 
 def _linearised(innovations: Innovations, x_0: Array):
-    """r at x_0, and products with A and its transpose (r falls by A v as x_0 grows by v)."""
+    """r at x_0, and products with A and its transpose (A v is the decrease of r along v)."""
     residuals, pull = jax.vjp(lambda x: innovations(x, jnp.zeros(())), x_0)
     transpose = lambda u: -pull(u)[0]
-    # The transpose of the transpose: networks need no rule for forward differentiation.
+    # The transpose of the transpose, so that networks need no forward-mode rule.
     forward = lambda v: jax.vjp(transpose, residuals)[1](v)[0]
     return residuals, forward, transpose
 
 
 def _direct(innovations: Innovations, x_0: Array, product: Callable[[Array], Array]) -> Array:
-    """C A^T u, where (I + A C A^T) u = r, with the matrix written out: for small problems."""
+    """C A^T u, where (I + A C A^T) u = r, by a dense solve: for small problems."""
     residuals, forward, transpose = _linearised(innovations, x_0)
     flat, unravel = ravel_pytree(residuals)
     column = lambda e: e + ravel_pytree(forward(product(transpose(unravel(e)))))[0]
@@ -239,8 +239,8 @@ def _increment(
 ) -> Array:
     """C A^T u, where (I + A C A^T) u = r, after `count` conjugate-gradient iterations from u = 0.
 
-    C A^T is applied once an iteration and its results are summed, so that neither u nor one more
-    product at the end is needed; library solvers return u, and would cost two more products.
+    Each iteration applies C A^T once and sums the results, so that neither u nor a final product is
+    needed; library solvers return u and would cost two more products.
     """
     residuals, forward, transpose = _linearised(innovations, x_0)
 
@@ -248,8 +248,8 @@ def _increment(
         total, r, p, r_dot_r = carry
         step = product(transpose(p))
         q = jax.tree.map(jnp.add, p, forward(step))  # (I + A C A^T) p
-        # With a covariance C, p . q >= p . p. The Jacobian of a network is not quite one: the
-        # bound keeps a direction in which it fails from being followed without end.
+        # A covariance C gives p . q >= p . p. The Jacobian of a network is not quite a covariance:
+        # the bound limits the step along directions in which it fails.
         length = r_dot_r / (jnp.maximum(_dot(p, q), _dot(p, p)) + jnp.finfo(r_dot_r.dtype).tiny)
         r = jax.tree.map(lambda a, b: a - length * b, r, q)
         next_r_dot_r = _dot(r, r)

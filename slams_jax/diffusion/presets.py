@@ -1,4 +1,4 @@
-"""How a posterior is sampled: guidance settings, and named points between cost and accuracy."""
+"""Settings of guidance, and presets that trade cost against accuracy."""
 
 import dataclasses
 
@@ -20,22 +20,23 @@ class GuidanceConfig:
     jacobian: bool = True
 
     def __post_init__(self):
-        # `guide` owns the checks; asking it now tells before anything has been computed.
-        same = lambda x, _: x
-        guide(same, same, CosineSchedule(), covariance=same, **dataclasses.asdict(self))
+        # `guide` does the checks; calling it here reports errors before anything is computed.
+        identity = lambda x, _: x
+        options = dataclasses.asdict(self)
+        guide(identity, identity, CosineSchedule(), covariance=identity, **options)
 
     @property
     def derivatives(self) -> int:
-        """Products with the network's Jacobian for one guided evaluation, at most."""
+        """Largest number of products with the network's Jacobian per guided evaluation."""
         counts = {"sda": 1, "dps": 1, "pigdm": int(self.jacobian), "tmpd": 2}
         return counts.get(self.rule, self.iterations if self.rule == "mmps" else 0)
 
 
 def preset(name: str) -> tuple[SamplerConfig, GuidanceConfig]:
-    """Sampler and guidance of a point between cost and accuracy; `docs/calibration.md` compares.
+    """Sampler and guidance of a preset; `docs/calibration.md` compares them.
 
-    "fast" takes 16 evaluations a member, "default" 32, "accurate" 128, without derivatives of the
-    network. "reference" is SLAMS as published: 1024 evaluations with as many derivatives.
+    "fast" takes 16 evaluations per member, "default" 32 and "accurate" 128, without derivatives of
+    the network. "reference" is SLAMS as published: 1024 evaluations and as many derivatives.
 
     Raises:
         InputError: an unknown name.
@@ -47,5 +48,5 @@ def preset(name: str) -> tuple[SamplerConfig, GuidanceConfig]:
         "reference": (SamplerConfig(solver="pc", steps=512, grid="uniform"), GuidanceConfig("sda")),
     }
     if name not in PRESETS:
-        raise InputError(f"preset {name!r} is unknown: choose from {PRESETS}")
+        raise InputError(f"unknown preset {name!r}: choose from {PRESETS}")
     return presets[name]

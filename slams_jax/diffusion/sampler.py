@@ -1,6 +1,6 @@
-"""Draws from a denoiser's distribution: diffrax integrates the reverse SDE from noise to data.
+"""Sampling: diffrax integrates the reverse SDE of a denoiser from noise to data.
 
-The sampler knows a `Denoiser` and nothing else, so that it works alike for prior and posterior.
+The sampler knows only a `Denoiser`, so that it samples priors and posteriors alike.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ from slams_jax.mesh import MEMBER, devices_along, split
 Solver = Literal[
     "dpmpp_3m_ode", "dpmpp_2m_ode", "dpmpp_2m", "ddim", "euler_maruyama", "heun", "pc", "ode"
 ]
-# The explicit solvers of diffrax for ODEs, by their names there.
+# Explicit ODE solvers of diffrax, by name.
 OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri5", "Dopri8"]
 
 # eta and number of estimates of the exponential multistep solvers.
 _EXPONENTIAL = {"dpmpp_2m": (1.0, 2), "dpmpp_2m_ode": (0.0, 2), "dpmpp_3m_ode": (0.0, 3)}
-# Which solver reads an option; with another one it must keep its default.
+# The only solver that reads an option; with others, it must keep its default.
 _OPTION_OF = dict(eta="ddim", corrections="pc", tau="pc", method="ode", rtol="ode", atol="ode")
 
 
@@ -47,15 +47,15 @@ class SamplerConfig:
             one-step), "euler_maruyama", "heun" (stochastic Heun) and "pc" (predictor and Langevin
             corrector); of the probability-flow ODE "dpmpp_3m_ode" (exponential, three-step),
             "dpmpp_2m_ode", "ddim" and "ode".
-        steps: number of steps; with adaptive ones, the most that are tried.
-        grid: times equidistant in the log-SNR, in t ("uniform"), or as those of EDM. Adaptive
-            steps take no more than the length of the first one from it.
+        steps: number of steps; with adaptive steps, the largest number to attempt.
+        grid: times equidistant in the log-SNR, in t ("uniform"), or as in EDM. Adaptive steps take
+            only the length of the first step from it.
         eta: for "ddim", the share of fresh noise: 0 for the ODE, 1 for the ancestral step of DDPM.
-        corrections: for "pc", Langevin corrections after each step.
-        tau: for "pc", the length of a correction, in (0, 2).
-        method: for "ode", the solver of diffrax.
-        rtol: for "ode", relative tolerance. Steps are adaptive where it is positive.
-        atol: likewise the absolute tolerance: both are positive, or neither.
+        corrections: for "pc", number of Langevin corrections after each step.
+        tau: for "pc", length of a correction, in (0, 2).
+        method: for "ode", solver of diffrax.
+        rtol: for "ode", relative tolerance; positive for adaptive steps.
+        atol: for "ode", absolute tolerance; both tolerances are positive, or both zero.
     """
 
     solver: Solver = "dpmpp_2m"
@@ -72,13 +72,13 @@ class SamplerConfig:
         for name, kind in (("solver", Solver), ("grid", TimeGrid), ("method", OdeMethod)):
             value, choices = getattr(self, name), get_args(kind)
             if value not in choices:
-                raise InputError(f"sampler {name} {value!r} is unknown: choose from {choices}")
+                raise InputError(f"unknown sampler {name} {value!r}: choose from {choices}")
         defaults = {field.name: field.default for field in dataclasses.fields(SamplerConfig)}
         for name, solver in _OPTION_OF.items():
             value = getattr(self, name)
             if self.solver != solver and value != defaults[name]:
                 raise InputError(
-                    f"sampler {name} = {value!r} has no meaning for solver {self.solver!r}: leave "
+                    f"sampler {name} = {value!r} has no effect with solver {self.solver!r}: leave "
                     f"it out, or choose solver {solver!r}"
                 )
         for name in ("steps", "corrections"):
@@ -101,18 +101,18 @@ class SamplerConfig:
 
     @property
     def adaptive(self) -> bool:
-        """Whether the steps follow an estimate of the error in place of the grid."""
+        """Whether the step size is adapted to an error estimate instead of following the grid."""
         return self.rtol > 0.0
 
 
 class DrawInfo(NamedTuple):
-    """What happened in one draw.
+    """Diagnostics of one draw.
 
     Attributes:
-        failed_at: the time t in [0, 1] reached when the draw was first seen not to be finite, or
-            when adaptive steps were used up; NaN where all is well.
-        evaluations: of the denoiser, as many as the draw's own steps need (with adaptive steps,
-            members that are vectorised together wait for the slowest one).
+        failed_at: time t in [0, 1] at which the draw first was not finite, or at which adaptive
+            steps ran out; NaN if the draw succeeded.
+        evaluations: of the denoiser in the steps of this draw (with adaptive steps, members that
+            are vectorised together wait for the slowest).
     """
 
     failed_at: Float[Array, ""]
@@ -120,7 +120,7 @@ class DrawInfo(NamedTuple):
 
 
 def evaluations(config: SamplerConfig) -> int | None:
-    """Evaluations of the denoiser for one draw; None where adaptive steps decide (`DrawInfo`)."""
+    """Evaluations of the denoiser per draw; None with adaptive steps (see `DrawInfo`)."""
     return None if config.adaptive else _evaluations_of(config, config.steps)
 
 
@@ -132,7 +132,7 @@ def _evaluations_of(config: SamplerConfig, steps):
     if config.solver != "ode" or config.method == "Euler":
         return steps
     tableau = getattr(diffrax, config.method).tableau
-    # First same as last: a step leaves the first evaluation of the next one behind.
+    # First same as last: a step provides the first evaluation of the next one.
     return steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
 
 
@@ -145,8 +145,8 @@ def sample(
 ) -> Float[Array, "..."]:
     """One draw of x_0 of the given shape.
 
-    Nothing here raises on a draw that is not finite (a Denoiser that diverges): callers check, or
-    ask `sample_with_info` when it happened.
+    A draw that is not finite (from a denoiser that diverges) raises no error: check the result, or
+    use `sample_with_info`, which tells when it happened.
     """
     return sample_with_info(key, denoiser, shape, schedule, config)[0]
 
@@ -158,22 +158,20 @@ def sample_with_info(
     schedule: CosineSchedule,
     config: SamplerConfig = SamplerConfig(),
 ) -> tuple[Float[Array, "..."], DrawInfo]:
-    """One draw of x_0 of the given shape, and what happened in it.
+    """One draw of x_0 of the given shape, and its diagnostics.
 
-    A draw that adaptive steps did not bring to its end is NaN throughout.
+    A draw that adaptive steps did not complete is NaN throughout.
     """
     key_start, key_noise = jax.random.split(key)
     start = schedule.sigma(jnp.ones(())) * jax.random.normal(key_start, tuple(shape))
     terms, solver = problem_of(key_noise, denoiser, start, schedule, config)
     times = time_grid(schedule, config.grid, config.steps)
+    control, first = GridSteps(times), None
     if config.adaptive:
-        control, first = (
-            diffrax.PIDController(config.rtol, config.atol),
-            float(np.asarray(times)[1]),
-        )
-    else:
-        control, first = GridSteps(times), None
+        control = diffrax.PIDController(config.rtol, config.atol)
+        first = float(np.asarray(times)[1])
     finite = lambda s, x, args: jnp.all(jnp.isfinite(x))
+    saved = [diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(steps=True, fn=finite)]
     solution = diffrax.diffeqsolve(
         terms,
         solver,
@@ -181,12 +179,10 @@ def sample_with_info(
         t1=1.0,
         dt0=first,
         y0=start,
-        saveat=diffrax.SaveAt(
-            subs=[diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(steps=True, fn=finite)]
-        ),
+        saveat=diffrax.SaveAt(subs=saved),
         stepsize_controller=control,
-        # One forward pass without reverse gradients: no checkpoints, and noise that is never asked
-        # for twice. Without noise, DirectAdjoint would prepare for gradients after all.
+        # A forward pass without reverse-mode gradients needs no checkpoints and reads the noise
+        # only once. Without noise, DirectAdjoint would prepare for gradients after all.
         adjoint=diffrax.ForwardMode() if config.solver == "ode" else diffrax.DirectAdjoint(),
         max_steps=config.steps,
         throw=False,
@@ -202,9 +198,9 @@ def sample_with_info(
 
 
 def _failure(s, finite, done):
-    """The time t of the first state that is not finite, or the last one where not `done`.
+    """Time t of the first state that is not finite, or of the last state if not `done`.
 
-    `s` and `finite` are those of the steps; what no step has filled is infinite and true.
+    `s` and `finite` have one entry per step; unused entries are infinite and True.
     """
     reached = jnp.max(jnp.where(jnp.isfinite(s), s, 0.0))
     first = jnp.where(jnp.all(finite), jnp.where(done, jnp.nan, reached), s[jnp.argmin(finite)])
@@ -212,7 +208,7 @@ def _failure(s, finite, done):
 
 
 def problem_of(key, denoiser, start, schedule, config):
-    """The terms and the solver of diffrax for a draw from `start`."""
+    """The terms and the diffrax solver for a draw from `start`."""
     if config.solver == "ode":
         return probability_flow_term(denoiser, schedule), getattr(diffrax, config.method)()
     shape = start.shape if config.solver != "pc" else (config.corrections, *start.shape)
@@ -234,10 +230,11 @@ Draw = TypeVar("Draw")
 
 
 def equal_parts(members: int, batch: int | None, devices: int) -> tuple[int, int]:
-    """How many parts an ensemble is drawn in, and members in each of them.
+    """(number of parts that an ensemble is drawn in, members in each part).
 
-    Parts are equal, so that one program draws them all, and shared evenly by the devices, each of
-    which draws at most `batch` at a time (None: all its own). Draws beyond the last are dropped.
+    All parts are equal, so that one program draws them all, and shared evenly by the devices, each
+    of which draws at most `batch` members at a time (None: all of its own). Surplus draws are
+    dropped.
     """
     parts = -(-members // (batch * devices if batch else members))
     return parts, -(-members // (parts * devices)) * devices
@@ -251,12 +248,12 @@ def sample_ensemble(
     batch: int | None = None,
     first: int | Int[Array, ""] = 0,
 ) -> Draw:
-    """`members` independent draws, `batch` of them at a time (all at once where None).
+    """`members` independent draws, `batch` at a time (None: all at once).
 
-    Member i uses `fold_in(key, i)`, whatever the number of members, batches and devices; they are
-    counted from `first`. What `draw` returns, an array or a tree of them, gets the axis of the
-    members in front. Reads the ambient mesh: devices along "member" share them, each drawing
-    `batch` at a time.
+    Member i uses `fold_in(key, i)` for any number of members, batches and devices; i counts from
+    `first`. What `draw` returns, an array or a tree of them, gets the axis of the
+    members in front. On a mesh with an axis "member" its devices share them, each drawing `batch`
+    at a time.
     """
     devices = devices_along(MEMBER)
     parts, size = equal_parts(members, batch, devices)
@@ -264,7 +261,7 @@ def sample_ensemble(
     several = jax.vmap(draw, spmd_axis_name=MEMBER if devices > 1 else None)
     if parts == 1:
         return jax.tree.map(lambda x: x[:members], several(split(keys, MEMBER)))
-    # Each device's members stay together: no draw moves.
+    # The members of a device stay together, so that no draw moves between devices.
     rows = lambda keys: several(split(keys, MEMBER))
     drawn = jax.lax.map(rows, keys.reshape(size, parts).T)
     return jax.tree.map(

@@ -2,7 +2,7 @@
 
     x_t = alpha(t) x_0 + sigma(t) eps,    eps ~ N(0, I),    t in [0, 1]
 
-with t = 0 the data and t = 1 (almost) pure noise. SLAMS (Qu et al. 2024) writes mu for alpha.
+where t = 0 is the data and t = 1 (almost) pure noise. SLAMS (Qu et al. 2024) writes mu for alpha.
 """
 
 import dataclasses
@@ -35,23 +35,23 @@ class CosineSchedule:
         return jnp.arccos(jnp.sqrt(jnp.float32(self.eta)))
 
     def alpha(self, t: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """The scale of the signal at time `t`."""
+        """Scale of the signal at time `t`."""
         return jnp.cos(self._angle * t) ** 2
 
     def sigma(self, t: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """The standard deviation of the noise at time `t`."""
-        # 1 - cos^4 = sin^2 (1 + cos^2) loses no digits where alpha is close to one.
+        """Standard deviation of the noise at time `t`."""
+        # 1 - cos^4 = sin^2 (1 + cos^2) keeps its precision where alpha is close to one.
         sin2 = jnp.sin(self._angle * t) ** 2
         return jnp.sqrt(sin2 * (1.0 + jnp.cos(self._angle * t) ** 2) + jnp.float32(self.eta) ** 2)
 
     def log_snr(self, t: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """log(alpha / sigma), which falls strictly with `t`."""
+        """log(alpha / sigma), strictly decreasing in `t`."""
         return jnp.log(self.alpha(t)) - jnp.log(self.sigma(t))
 
     def time(self, log_snr: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """The time at which `log_snr` is reached: the inverse of `log_snr`."""
-        # alpha^2 + sigma^2 = 1 + eta^2 gives alpha. Near t = 0 the arccosine loses its digits, so
-        # the angle is taken from its sine: sin^2 = 1 - alpha = (1 - alpha^2) / (1 + alpha).
+        """The time at which the log-SNR is `log_snr`: the inverse of that function."""
+        # alpha^2 + sigma^2 = 1 + eta^2 gives alpha. Near t = 0 the arccosine loses precision, so
+        # the angle comes from its sine: sin^2 = 1 - alpha = (1 - alpha^2) / (1 + alpha).
         eta2 = jnp.float32(self.eta) ** 2
         noise = jnp.exp(-2.0 * log_snr)  # (sigma / alpha)^2
         alpha = jnp.sqrt((1.0 + eta2) / (1.0 + noise))
@@ -86,7 +86,7 @@ def target(
     eps: Float[Array, "*shape"],
     t: Float[Array, ""],
 ) -> Float[Array, "*shape"]:
-    """What a network of the given kind predicts at `t`: eps, or v = alpha eps - sigma x_0."""
+    """The training target at `t` of a network of this kind: eps, or v = alpha eps - sigma x_0."""
     if kind == "eps":
         return eps
     return schedule.alpha(t) * eps - schedule.sigma(t) * x_0

@@ -1,4 +1,4 @@
-r"""Solvers of the reverse SDE, for diffrax, in the time s = 1 - t, from noise to data.
+r"""Solvers of the reverse SDE for diffrax, in the time s = 1 - t from noise to data.
 
 The drift and noise of the reverse SDE (Song et al. 2021, eq. 6), in s:
 
@@ -9,7 +9,7 @@ and those of the ODE with the same marginal distributions, the probability flow 
     dx = -[d alpha / dt D + d sigma / dt eps] ds,  D = E[x_0 | x_t],  eps = (x - alpha D) / sigma.
 
 `ExponentialSolver` and `PredictorCorrector` solve the linear part exactly. Their terms are not
-drift and diffusion: the first gives E[x_0 | x_t], the second only the increments of the noise.
+drift and diffusion: the first gives E[x_0 | x_t], the second the increments of the noise.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ from slams_jax.aliases import Denoiser
 from slams_jax.diffusion.schedule import CosineSchedule, to_score
 from slams_jax.errors import InputError
 
-FAR = 1e9  # in the log-SNR, whose values are of order ten
+FAR = 1e9  # log-SNR of absent estimates; actual values are of order ten
 
 
 class _DenoiserSolver(diffrax.AbstractItoSolver):
-    """What the two solvers share: the terms of `denoiser_terms`, and steps that carry no error."""
+    """Base of both solvers: the terms of `denoiser_terms`, steps without an error estimate."""
 
     term_structure: ClassVar = diffrax.MultiTerm[tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]]
     interpolation_cls: ClassVar[Callable[..., diffrax.LocalLinearInterpolation]] = (
@@ -54,21 +54,21 @@ class ExponentialSolver(_DenoiserSolver):
         s = eta sigma' sqrt(1 - exp(-2 h)),  c = sqrt(sigma'^2 - s^2),
 
     which are eqs. 12 and 16 of DDIM (Song, Meng & Ermon 2021) for any alpha and sigma; `eta` = 1 is
-    the ancestral step of DDPM. Of order 1, D is the estimate at the beginning of the step. Of
-    order 2 it is extrapolated linearly in the log-SNR from the last two, to the middle of the step:
-    DPM-Solver++(2M) for `eta` = 0, SDE-DPM-Solver++(2M) for `eta` = 1 (Lu et al. 2022, section 5
-    and appendix A). Of order 3, for `eta` = 0, the parabola through the last three is integrated
-    exactly over the step: the exponential method of Adams and Bashforth (Hochbruck & Ostermann
-    2010, "Exponential integrators", Acta Numerica 19). The first steps use as many estimates as
-    there are. One evaluation a step; the order in the log-SNR is that of the ODE.
+    the ancestral step of DDPM. At order 1, D is the estimate at the beginning of the step. At order
+    2, it is extrapolated linearly in the log-SNR from the last two estimates to the middle of the
+    step: DPM-Solver++(2M) for `eta` = 0, SDE-DPM-Solver++(2M) for `eta` = 1 (Lu et al. 2022,
+    section 5 and appendix A). At order 3, for `eta` = 0, the parabola through the last three
+    estimates is integrated exactly over the step: the exponential Adams-Bashforth method (Hochbruck
+    & Ostermann 2010, "Exponential integrators", Acta Numerica 19). The first steps use the
+    estimates available so far. Each step takes one evaluation; the order is that of the ODE.
 
     Attributes:
         schedule: the noise schedule.
-        eta: the share of fresh noise: 0 the ODE, 1 the reverse SDE.
-        estimates: 1, 2 or 3: how many denoised estimates a step uses, which is the order.
+        eta: share of fresh noise: 0 for the ODE, 1 for the reverse SDE.
+        estimates: number of denoised estimates per step, 1, 2 or 3, which is the order.
 
     Raises:
-        InputError: other numbers, or three estimates with fresh noise: that order is the ODE's.
+        InputError: other numbers, or three estimates with fresh noise.
     """
 
     schedule: CosineSchedule
@@ -82,19 +82,19 @@ class ExponentialSolver(_DenoiserSolver):
                 f"{self.estimates} and {self.eta}"
             )
         if self.estimates == 3 and self.eta > 0.0:
-            raise InputError(f"three estimates are for the ODE: set eta to 0, got {self.eta}")
+            raise InputError(f"three estimates need the ODE: set eta to 0, got {self.eta}")
 
     def order(self, terms):
         """Order of the solver for the ODE."""
         return self.estimates
 
     def init(self, terms, t0, t1, y0, args):
-        """No estimates yet, the latest first: they stand so far away that they have no weight."""
+        """Placeholders for earlier estimates, so far away that they have no weight."""
         far = [jnp.full((), -FAR * (k + 1), jnp.result_type(y0)) for k in range(self.estimates - 1)]
         return tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        """One step from s = `t0` to `t1`; the state is the last estimates and their log-SNRs."""
+        """One step from s = `t0` to `t1`; the state holds the last estimates and their log-SNRs."""
         drift, noise = terms.terms
         now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
         alpha, sigma = self.schedule.alpha(then), self.schedule.sigma(then)
@@ -102,7 +102,7 @@ class ExponentialSolver(_DenoiserSolver):
         h = self.schedule.log_snr(then) - log_snr
         denoised = drift.vf(t0, y0, args)
         past = ((denoised, log_snr), *solver_state)
-        # log(c / sigma'), and alpha' - c alpha / sigma without a difference of like numbers.
+        # log(c / sigma'), and alpha' - c alpha / sigma without cancellation.
         log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2.0 * h))
         y1 = jnp.exp(log_kept) * sigma / self.schedule.sigma(now) * y0
         if self.estimates == 3:
@@ -119,49 +119,50 @@ Estimates = tuple[tuple[Array, Array], ...]  # denoised estimates and their log-
 
 
 def _middle(past: Estimates, h: Array) -> Array:
-    """The estimate in the middle of a step of h: of one estimate itself, of two their line."""
+    """The estimate in the middle of a step of h, extrapolated linearly from two if possible."""
     (latest, log_snr), *before = past
     if not before:
         return latest
     last, last_log_snr = before[0]
-    # Lu et al. 2022, eq. 13: 1 / (2 r), r = (last step) / (this step), infinite at first.
+    # Lu et al. 2022, eq. 13: 1 / (2 r) with r = (last step) / (this step), at first infinite.
     return latest + 0.5 * (h / (log_snr - last_log_snr)) * (latest - last)
 
 
 def _integral_of_parabola(past: Estimates, h: Array) -> Array:
-    """The integral of exp(u - h) D(u) over u from 0 to h, D the parabola through three estimates.
+    """The integral of exp(u - h) D(u) over [0, h], with D the parabola through three estimates.
 
-    u is the log-SNR from the beginning of the step; D is written with Newton's divided differences.
+    u is the log-SNR since the beginning of the step; D is in Newton's form (divided differences).
     """
     (d_0, l_0), (d_1, l_1), (d_2, l_2) = past
     slope = (d_0 - d_1) / (l_0 - l_1)
-    bend = (slope - (d_1 - d_2) / (l_1 - l_2)) / (l_0 - l_2)
-    # Of exp(u - h) times 1, u and u^2.
+    curvature = (slope - (d_1 - d_2) / (l_1 - l_2)) / (l_0 - l_2)
+    # Integrals of exp(u - h) times 1, u and u^2.
     zeroth = -jnp.expm1(-h)
     first = h - zeroth
     second = h**2 - 2.0 * first
-    return zeroth * d_0 + first * slope + (second + (l_0 - l_1) * first) * bend
+    return zeroth * d_0 + first * slope + (second + (l_0 - l_1) * first) * curvature
 
 
 class PredictorCorrector(_DenoiserSolver):
     r"""The predictor and the Langevin corrector of Rozet & Louppe (2023, algorithm 4) and SLAMS.
 
-    The predictor is the step of DDIM without noise; each correction then takes eps anew, at the
-    end of the step, and moves every draw by
+    The predictor is the DDIM step without noise; each correction then evaluates eps again at the
+    end of the step and updates the draw by
 
         x <- x - sigma (delta eps + sqrt(2 delta) z),  delta = tau / mean(eps^2),
 
-    with the mean over all elements of the draw. One evaluation for the predictor and one for each
-    correction.
+    with the mean over all elements of the draw. The predictor and each correction take one
+    evaluation.
 
-    The Langevin steps are not adjusted, and no number of them makes the draws exact: in the long
-    run one multiplies the variance of a direction by 1 / (1 - delta w / 2), where w is the mean of
-    eps^2 in this direction. delta w = tau where all directions are alike, but much more in those of
-    small variance: 4 times the variance 1e-3, among variances between 1 and 1e-3, for tau = 0.5.
+    The Langevin steps are not adjusted, so that no number of them makes the draws exact: in the
+    limit they multiply the variance of a direction by 1 / (1 - delta w / 2), where w is the mean of
+    eps^2 in this direction. delta w = tau if all directions are alike, but it is much larger in
+    directions of small variance: for variances between 1 and 1e-3 and tau = 0.5, the variance 1e-3
+    becomes 4 times as large.
 
     Attributes:
         schedule: the noise schedule.
-        tau: the length of the Langevin steps, in (0, 2).
+        tau: length of the Langevin steps, in (0, 2).
     """
 
     schedule: CosineSchedule
@@ -172,7 +173,7 @@ class PredictorCorrector(_DenoiserSolver):
         return 1
 
     def init(self, terms, t0, t1, y0, args):
-        """Nothing is kept between steps."""
+        """No state is kept between steps."""
         return None
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
@@ -202,7 +203,7 @@ def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
 
     Args:
         denoiser: of the distribution to draw from.
-        noise: of the shape of x; for `PredictorCorrector` (corrections, *shape of x).
+        noise: with the shape of x, or (corrections, *shape of x) for `PredictorCorrector`.
     """
     return diffrax.MultiTerm(
         diffrax.ODETerm(lambda s, x, args: denoiser(x, jnp.asarray(1.0 - s))),
@@ -215,7 +216,7 @@ def reverse_sde_terms(
 ):
     """Drift and diffusion of the reverse SDE, for diffrax's own SDE solvers.
 
-    The noise is additive, so that solvers of the Ito and of the Stratonovich sense agree.
+    The noise is additive, so that the Ito and Stratonovich senses agree.
     """
 
     def rates(t: Array) -> tuple[Array, Array]:
@@ -237,10 +238,10 @@ def reverse_sde_terms(
 
 
 def probability_flow_term(denoiser: Denoiser, schedule: CosineSchedule) -> diffrax.ODETerm:
-    """The rate of the probability-flow ODE in s, for diffrax's solvers of ODEs.
+    """Right-hand side of the probability-flow ODE in s, for diffrax's ODE solvers.
 
-    Written with the denoised estimate and eps it is bounded at both ends; with the score, terms of
-    1 / alpha cancel near t = 1.
+    Written with the denoised estimate and eps, it is bounded at both ends; written with the score,
+    terms of order 1 / alpha would cancel near t = 1.
     """
 
     def rate(s, x: Array, args) -> Array:

@@ -155,5 +155,5 @@ def test_presets_are_ordered_by_their_cost():
         costs.append(evaluations(sampler) * (1 + guidance.derivatives))
     assert costs == sorted(costs)
     assert costs == [16, 32, 128, 2048]
-    with pytest.raises(InputError, match="preset 'slow' is unknown: choose from"):
+    with pytest.raises(InputError, match="unknown preset 'slow': choose from"):
         preset("slow")

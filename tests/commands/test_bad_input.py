@@ -166,7 +166,7 @@ def test_from_a_shell(place):
         ("train", "--config.data.state=absent.nc", "absent.nc"),
         ("assimilate", f"{OUTPUT} --config.typo=1", "typo"),
         ("evaluate", "--analysis={place}/gone.nc", "gone.nc"),
-        ("train", "--config.sampler.solver=rk4", "sampler solver 'rk4' is unknown: choose from"),
+        ("train", "--config.sampler.solver=rk4", "unknown sampler solver 'rk4': choose from"),
     ]
 
     def run(case):

@@ -170,7 +170,7 @@ def test_bad_calls_are_named():
     config = small()
     params = score.init(config, jax.random.key(0), (4, 6))
     denoise = window_denoiser(config, SCHEDULE, params)
-    with pytest.raises(InputError, match="2 frames is shorter than a window"):
+    with pytest.raises(InputError, match="2 frames is shorter than the window"):
         trajectory_denoiser(denoise, 3)(jnp.zeros((2, 4, 6, 2)), jnp.float32(0.5))
     with pytest.raises(InputError, match="expected 3 frames of 2 channels"):
         denoise(jnp.zeros((1, 3, 4, 6, 1)), jnp.float32(0.5))
