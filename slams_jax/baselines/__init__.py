@@ -1,4 +1,4 @@
-"""Classical methods on the same observations, to compare with."""
+"""Classical methods on the same observations, for comparison."""
 
 from slams_jax.baselines.climatology import climatological_ensemble
 from slams_jax.baselines.kalman import Smoothed, kalman_smoother

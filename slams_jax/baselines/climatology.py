@@ -1,4 +1,4 @@
-"""The climate as an ensemble: what is known without background and observations."""
+"""Climatology as an ensemble: the prior knowledge without background and observations."""
 
 import numpy as np
 from jaxtyping import Float
@@ -13,21 +13,21 @@ def climatological_ensemble(
     members: int,
     seed: int = 0,
 ) -> Float[np.ndarray, "member time lat lon channel"]:
-    """The climatology of each time plus anomalies of days drawn from the training period.
+    """The climatology of each time plus anomalies of random days of the training period.
 
     Args:
         anomalies: departures from the climatology on training days, physical units.
-        climate: the climatology at the times wanted.
-        members: days drawn for each time, without repetition.
-        seed: of the drawing.
+        climate: climatology at the times of the result.
+        members: number of days to draw for each time, without replacement.
+        seed: of the draws.
 
     Raises:
         InputError: fewer days than members.
     """
     if len(anomalies) < members:
         raise InputError(
-            f"a climatological ensemble of {members} members needs as many days, got "
-            f"{len(anomalies)}"
+            f"a climatological ensemble of {members} members needs as many training days, got "
+            f"{len(anomalies)}: lower the number of members"
         )
     rng = np.random.default_rng(seed)
     days = np.stack([rng.permutation(len(anomalies))[:members] for _ in climate], axis=1)

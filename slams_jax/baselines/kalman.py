@@ -2,8 +2,8 @@ r"""The Kalman smoother: the exact posterior of a linear Gaussian state space.
 
     x_{k+1} = M x_k + q_k,  q_k ~ N(0, Q),      y_k = H_k x_k + e_k,  e_k ~ N(0, R),
 
-with x_0 ~ N(m, P). Forward the filter (Kalman 1960), backward the smoother of Rauch, Tung and
-Striebel (1965, AIAA J. 3, 1445-1450). A missing value is NaN.
+with x_0 ~ N(m, P). The Kalman filter (1960) runs forward, the smoother of Rauch, Tung and Striebel
+(1965, AIAA J. 3, 1445-1450) backward. Missing values are NaN.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Smoothed(NamedTuple):
     gain: Float[Array, "time_less_1 state state"]
 
     def joint_covariance(self) -> Float[np.ndarray, "time_state time_state"]:
-        """The covariance of the whole trajectory, times outermost, on the host."""
+        """The covariance of the full trajectory, time as the outer index; on the host."""
         times, size = self.mean.shape
         blocks = np.zeros((times, times, size, size))
         gain = np.asarray(self.gain, dtype=np.float64)
@@ -52,7 +52,7 @@ def kalman_smoother(
     mean: Float[Array, " state"],
     covariance: Float[Array, "state state"],
 ) -> Smoothed:
-    """The exact posterior of every state given all observations. Pure, and may be jitted.
+    """The exact posterior of every state given all observations. Pure; can be jitted.
 
     Args:
         values: y, NaN where nothing was observed.
@@ -61,10 +61,10 @@ def kalman_smoother(
         transition: M.
         process_covariance: Q.
         mean: m, of the first state before any observation.
-        covariance: P, likewise.
+        covariance: P, of the first state before any observation.
 
     Raises:
-        InputError: matrices that do not fit the number of observations or of states.
+        InputError: matrices of the wrong shape for the number of observations or states.
     """
     size, count = mean.shape[0], values.shape[1]
     for name, array, expected in (
@@ -86,22 +86,24 @@ def kalman_smoother(
 
 
 def _smooth(values, operator, error, transition, process, mean, covariance) -> Smoothed:
-    seen = jnp.isfinite(values)
-    values = jnp.where(seen, values, 0.0)
+    observed = jnp.isfinite(values)
+    values = jnp.where(observed, values, 0.0)
 
     def forward(predicted, inputs):
         m, p = predicted
         y, h, mask = inputs
-        # What was not observed becomes an observation of nothing, with unit error.
+        # Missing values become observations of nothing, with unit error.
         h = jnp.where(mask[:, None], h, 0.0)
         r = jnp.where(mask[:, None] & mask[None, :], error, jnp.diag(jnp.where(mask, 0.0, 1.0)))
         gain = jnp.linalg.solve(h @ p @ h.T + r, h @ p).T
         keep = jnp.eye(m.shape[0]) - gain @ h
         m = m + gain @ (y - h @ m)
-        p = keep @ p @ keep.T + gain @ r @ gain.T  # Joseph's form stays positive
+        p = keep @ p @ keep.T + gain @ r @ gain.T  # Joseph form: stays positive definite
         return (transition @ m, transition @ p @ transition.T + process), (m, p)
 
-    _, (means, covariances) = jax.lax.scan(forward, (mean, covariance), (values, operator, seen))
+    _, (means, covariances) = jax.lax.scan(
+        forward, (mean, covariance), (values, operator, observed)
+    )
 
     def backward(later, filtered):
         m, p = filtered

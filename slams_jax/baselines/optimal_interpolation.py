@@ -4,10 +4,10 @@ The analysis x = x_b + B^(1/2) v minimises, over the control variable v,
 
     J(v) = 1/2 |v|^2 + 1/2 sum_k |W_k (y_k - H_k(x_b + B^(1/2) v))|^2,    W_k^T W_k = R_k^-1,
 
-with x_b the background, B the covariance of its errors, and y_k, H_k, R_k the observations. For a
-linear H it is x_b + B H^T (H B H^T + R)^-1 (y - H x_b) (Gandin 1963; Lorenc 1986, QJRMS 112);
-otherwise H is linearised anew in each outer iteration (Courtier et al. 1994, QJRMS 120).
-Every frame is an analysis of its own: B has no correlation in time.
+where x_b is the background, B the covariance of its errors, and y_k, H_k, R_k are the observations.
+For a linear H it is x_b + B H^T (H B H^T + R)^-1 (y - H x_b) (Gandin 1963; Lorenc 1986, QJRMS 112);
+otherwise H is linearised again in each outer iteration (Courtier et al. 1994, QJRMS 120). Each
+frame is analysed separately: B has no correlation in time.
 """
 
 import dataclasses
@@ -34,18 +34,18 @@ def optimal_interpolation(
 ) -> Float[Array, "time lat lon channel"]:
     """The analysis of a background and observations.
 
-    Pure, and may be jitted with `iterations` and `outer` static. A bias of the background is the
-    caller's to remove.
+    Pure; can be jitted with static `iterations` and `outer`. The caller removes a bias of the
+    background.
 
     Args:
         background: x_b, in physical units.
         streams: observations in state space.
         covariance: B, of the errors of the background.
-        iterations: conjugate-gradient iterations in each outer iteration, at most.
-        outer: linearisations of the operators; one is enough for linear ones.
+        iterations: largest number of conjugate-gradient iterations per outer iteration.
+        outer: number of linearisations of the operators; linear ones need one.
 
     Returns:
-        The analysis, in physical units; the background itself where there is no stream.
+        The analysis, in physical units; without streams, the background.
 
     Raises:
         InputError: a stream in latent space, a covariance of another grid, or no iteration.
@@ -56,7 +56,7 @@ def optimal_interpolation(
 
     def residuals(v: Trajectory) -> PyTree[Array]:
         state = background + covariance.sample_root(v)
-        # All terms of J as squares: the control variable itself, and the whitened innovations.
+        # J is the sum of squares of the control variable and the whitened innovations.
         return v, whitened_innovations(streams, state, identity_decode, jnp.zeros(()))
 
     step = lambda _, v: _gauss_newton(residuals, v, iterations)
@@ -78,16 +78,16 @@ def optimal_interpolation_ensemble(
     """Analyses of perturbed backgrounds and observations.
 
     For linear operators the members are draws from N(analysis, (B^-1 + H^T R^-1 H)^-1), the
-    uncertainty that optimal interpolation ascribes to itself (Burgers et al. 1998, MWR 126).
-    Member i depends on `fold_in(key, i)`, whatever the number of members and batches.
+    uncertainty that optimal interpolation implies (Burgers et al. 1998, MWR 126). Member i uses
+    `fold_in(key, i)`, for any number of members and batches.
 
     Args:
-        key: the source of all perturbations.
+        key: of all perturbations.
         background: x_b, in physical units.
         streams: observations in state space.
         covariance: B, of the errors of the background.
         members: number of analyses.
-        batch: analyses made at a time (all at once where None).
+        batch: number of analyses at a time; None computes all at once.
         iterations: as in `optimal_interpolation`.
         outer: as in `optimal_interpolation`.
 
@@ -119,7 +119,7 @@ def optimal_interpolation_ensemble(
 def _check(
     background: Array, streams: Sequence[Stream], covariance: Separable, iterations: int, outer: int
 ) -> None:
-    """Reject what cannot be analysed."""
+    """Reject inputs that cannot be analysed."""
     if iterations < 1 or outer < 1:
         raise InputError(
             f"optimal interpolation needs at least one iteration, got {iterations=}, {outer=}"
@@ -127,23 +127,23 @@ def _check(
     if background.shape[1:] != covariance.std.shape:
         raise InputError(
             f"the background has frames of shape {background.shape[1:]}, but the covariance of its "
-            f"errors is for {covariance.std.shape}: estimate it on the same grid and channels"
+            f"errors has {covariance.std.shape}: estimate it on the same grid and channels"
         )
     for stream in streams:
         if stream.space != "state":
             raise InputError(
                 f"stream {stream.name!r} is in {stream.space} space: optimal interpolation takes "
-                "observations in state space only, leave it out"
+                "only observations in state space: leave it out"
             )
 
 
 def _gauss_newton(
     residuals: Callable[[Trajectory], PyTree[Array]], v: Trajectory, iterations: int
 ) -> Trajectory:
-    """One step towards the least |residuals(v)|^2 from `v`.
+    """One step from `v` towards the minimum of |residuals(v)|^2.
 
-    The step solves J^T J step = -J^T residuals. It is shortened where the whole of it would not
-    reduce the sum of squares, down to nothing: an operator bent that much keeps the last iterate.
+    The step solves J^T J step = -J^T residuals. It is shortened if in full it would not reduce the
+    sum of squares, down to zero for operators so nonlinear that no length helps.
     """
     value, jacobian = jax.linearize(residuals, v)
     transpose = jax.linear_transpose(jacobian, v)
@@ -156,6 +156,6 @@ def _gauss_newton(
 
 
 def _perturb(key: PRNGKey, stream: Stream) -> Stream:
-    """`stream` with a draw of its error on top of the values."""
+    """`stream` with a draw of its error added to the values."""
     error = stream.covariance.sample_root(jax.random.normal(key, stream.values.shape))
     return dataclasses.replace(stream, values=stream.values + jnp.where(stream.mask, error, 0.0))

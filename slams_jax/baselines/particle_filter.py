@@ -1,10 +1,10 @@
-r"""The bootstrap particle filter: posteriors of any state space, as exact as there are particles.
+r"""The bootstrap particle filter: posteriors of any state space, exact for many particles.
 
     x_{k+1} = M(x_k, q_k),      y_k ~ p(y_k | x_k),
 
 with x_0 from an ensemble of the prior. Particles follow the dynamics, are weighted by the
-likelihood, and are resampled where few of them carry the weight (Gordon, Salmond & Smith 1993,
-IEE Proc. F 140, 107-113). Resampling is systematic (Kitagawa 1996, J. Comput. Graph. Stat. 5).
+likelihood, and are resampled when few of them carry most of the weight (Gordon, Salmond & Smith
+1993, IEE Proc. F 140, 107-113), systematically (Kitagawa 1996, J. Comput. Graph. Stat. 5).
 """
 
 from collections.abc import Callable
@@ -17,25 +17,24 @@ from jaxtyping import Array, Float, Int, PyTree
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
 
-# key, states at a time -> states at the next one.
+# key, states at one time -> states at the next time.
 Advance = Callable[[PRNGKey, Float[Array, "particle state"]], Float[Array, "particle state"]]
-# states, what was observed at their time -> log p(y_k | x_k), up to a constant.
+# states, observations at their time -> log p(y_k | x_k), up to a constant.
 LogLikelihood = Callable[[Float[Array, "particle state"], PyTree], Float[Array, " particle"]]
 
 
 class Particles(NamedTuple):
     """A weighted ensemble of trajectories: p(x_0 .. x_T | y_0 .. y_T).
 
-    At the last time it is the filter's. Earlier states are the ancestors of the last ones, a
-    smoother that is exact in the limit too, but that rests on fewer and fewer ancestors the more
-    often there was resampling; without any resampling all times are alike.
+    At the last time this is the filter. Earlier states are the ancestors of the last ones: a
+    smoother that is also exact in the limit, but rests on fewer ancestors the more often particles
+    are resampled. Without resampling, all times have equal quality.
 
     Attributes:
         trajectories: the particles with their ancestors.
-        weights: of the particles; their sum is one.
-        effective: 1 / sum_i w_i^2 at every time, before resampling: so many equally weighted
-            particles are worth as much.
-        ancestors: number of particles of the first time that have descendants at the last.
+        weights: of the particles; they sum to one.
+        effective: effective number of particles, 1 / sum_i w_i^2, at every time before resampling.
+        ancestors: number of particles at the first time that have descendants at the last.
         log_evidence: log p(y_0 .. y_T), up to the constant of the likelihood.
     """
 
@@ -46,7 +45,7 @@ class Particles(NamedTuple):
     log_evidence: Float[Array, ""]
 
     def draw(self, key: PRNGKey, count: int) -> Float[Array, "draw time state"]:
-        """`count` independent trajectories, each a particle chosen by its weight."""
+        """`count` independent trajectories, particles drawn by weight."""
         index = jax.random.choice(key, self.weights.shape[0], (count,), p=self.weights)
         return self.trajectories[index]
 
@@ -60,19 +59,19 @@ def particle_filter(
     *,
     resample_below: float = 0.5,
 ) -> Particles:
-    """The posterior of trajectories given observations at their times. Pure, and may be jitted.
+    """The posterior of trajectories given observations at their times. Pure; can be jitted.
 
     Args:
-        key: of the dynamics' noise and of the resampling.
-        first: an ensemble of the prior at the first time.
-        advance: the dynamics with their noise, drawn for every particle by itself. Without noise
-            what resampling doubles stays double: then `resample_below` = 0 is right, and particles
-            that are enough for all observations together.
+        key: of the noise of the dynamics and of resampling.
+        first: ensemble of the prior at the first time.
+        advance: the dynamics with their noise, drawn independently for every particle. Without
+            noise, resampled copies stay identical: use `resample_below` = 0 and enough particles
+            for all observations together.
         log_likelihood: of the observations at one time.
-        observations: a pytree; the leading axis of its leaves is time, as many as `observations`
-            has are filtered. What is missing is for `log_likelihood` to leave out.
-        resample_below: resample where fewer than this share of the particles is effective; 0 never,
-            1 always.
+        observations: a pytree whose leaves have time as leading axis. `log_likelihood` must ignore
+            missing values.
+        resample_below: resample when the effective share of particles is below this; 0 never, 1
+            always.
 
     Raises:
         InputError: a share outside [0, 1], or observations without times.
@@ -82,7 +81,7 @@ def particle_filter(
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(observations)}
     if len(lengths) != 1 or not all(lengths):
         raise InputError(
-            f"observations must have one leading axis of times, at least 1, got {sorted(lengths)}"
+            f"observations must share a leading axis of at least one time, got {sorted(lengths)}"
         )
     (times,), count = lengths, first.shape[0]
     trajectories = jnp.zeros((count, times, first.shape[1]), first.dtype)
@@ -105,7 +104,7 @@ def particle_filter(
         def keep(_):
             return states, trajectories, roots, log_weights
 
-        # The last weights say more than copies would.
+        # At the last time, weights are more accurate than copies.
         few = (effective <= resample_below * count) & (k < times - 1)
         states, trajectories, roots, log_weights = jax.lax.cond(few, resample, keep, None)
         states = advance(key_advance, states)
@@ -115,22 +114,22 @@ def particle_filter(
     (_, trajectories, roots, log_weights, evidence), effective = jax.lax.scan(
         filter_time, start, (jnp.arange(times), observations)
     )
-    seen = jnp.zeros((count,), bool).at[roots].set(True)
-    return Particles(trajectories, jnp.exp(log_weights), effective, jnp.sum(seen), evidence)
+    ancestors = jnp.sum(jnp.zeros((count,), bool).at[roots].set(True))
+    return Particles(trajectories, jnp.exp(log_weights), effective, ancestors, evidence)
 
 
 def systematic_resampling(
     key: PRNGKey, weights: Float[Array, " particle"]
 ) -> Int[Array, " particle"]:
-    """As many indices as weights, ascending; i comes n w_i times, rounded up or down at random.
+    """As many indices as weights, ascending; i appears n w_i times, randomly rounded up or down.
 
-    One random number places n equidistant points on the sums of the weights, so that the expected
-    number of copies is n w_i exactly.
+    One random number shifts n equidistant points on the cumulative weights, so that the expected
+    number of copies is exactly n w_i.
     """
     count = weights.shape[0]
     sums = jnp.cumsum(weights)
     offset = jax.random.uniform(key, (), weights.dtype)
     points = (jnp.arange(count, dtype=weights.dtype) + offset) / count
-    # In single precision the sums may end a little beside one.
+    # In single precision the last sum may differ slightly from one.
     index = jnp.searchsorted(sums, points * sums[-1], side="right")
     return jnp.minimum(index, count - 1)

@@ -1,12 +1,13 @@
 """A global atmosphere for nature runs: the Held-Suarez test on the `dinosaur` dynamical core.
 
-Dry primitive equations on the sphere, no orography, no seasons: temperature relaxes towards a
+Dry primitive equations on the sphere without orography or seasons: temperature relaxes towards a
 zonally symmetric equilibrium and low-level wind towards rest (Held & Suarez 1994, Bull. Amer.
-Meteor. Soc. 75, 1825-1830). Baroclinic eddies, two jets and a stratosphere with waves result.
+Meteor. Soc. 75, 1825-1830). The result has baroclinic eddies, two jets and waves in the
+stratosphere.
 
-The core is spectral in the horizontal (truncation T, on its Gaussian grid) and has layers of
+The core is spectral in the horizontal (truncation T on its Gaussian grid) with layers of
 sigma = p / p_surface. Time steps are implicit-explicit Runge-Kutta (Whitaker & Kar 2013), followed
-by a scale-selective diffusion, as Held & Suarez have it, weaker here so that T21 keeps its eddies.
+by a scale-selective diffusion as in Held & Suarez, but weaker, so that T21 keeps its eddies.
 """
 
 import concurrent.futures
@@ -27,43 +28,27 @@ from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
 
-# Sixteen layers; the upper ones thin, so that 10 and 50 hPa lie between layers and not above them.
-SIGMA_BOUNDARIES = (
-    0.0,
-    0.012,
-    0.03,
-    0.06,
-    0.095,
-    0.14,
-    0.2,
-    0.27,
-    0.35,
-    0.44,
-    0.54,
-    0.64,
-    0.74,
-    0.83,
-    0.9,
-    0.955,
-    1.0,
-)
+# Sixteen layers, thin at the top, so that 10 and 50 hPa lie between layers and not above them.
+_UPPER_BOUNDARIES = (0.0, 0.012, 0.03, 0.06, 0.095, 0.14, 0.2, 0.27)
+_LOWER_BOUNDARIES = (0.35, 0.44, 0.54, 0.64, 0.74, 0.83, 0.9, 0.955, 1.0)
+SIGMA_BOUNDARIES = _UPPER_BOUNDARIES + _LOWER_BOUNDARIES
 
 SECONDS_PER_DAY = 86400.0
 
-# A state of the core: a pytree of spectral coefficients of vorticity, divergence, temperature
-# and the logarithm of surface pressure, without dimension.
+# A state of the core: a pytree of dimensionless spectral coefficients of vorticity, divergence,
+# temperature and the logarithm of surface pressure.
 State = Any
 Report = Callable[[int, int], None]  # (days done, days to do)
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldSuarezConfig:
-    """The model.
+    """Parameters of the model.
 
     Attributes:
-        truncation: largest wavenumber T; T21 has a grid of 32 x 64.
+        truncation: largest wavenumber T; T21 has a grid of 32 x 64 points.
         boundaries: of the layers in sigma, from 0 to 1, top first.
-        steps_per_day: time steps; 12 (two hours) holds at T21 with some margin.
+        steps_per_day: number of time steps; 12 (of two hours) is stable at T21 with some margin.
         diffusion_days: e-folding time of the smallest scale, days.
         diffusion_order: power of the Laplacian in the diffusion; 4 is ∇^8.
 
@@ -107,17 +92,17 @@ class Nodal(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Atmosphere:
-    """The model as functions; make it once with `held_suarez`, since each is compiled.
+    """The model as compiled functions; build it once, with `held_suarez`.
 
     Attributes:
-        config: what it was made from.
+        config: the parameters.
         grid: the Gaussian grid.
         sigma: centres of the layers, top first.
-        initial: key -> an atmosphere at rest whose layers have the mean temperature of the
-            equilibrium, with a ripple in surface pressure; from an isothermal start the
-            stratosphere would still cool after half a year.
-        day: state -> the state 24 hours later.
-        nodal: state -> its fields on the grid.
+        initial: from a key to an atmosphere at rest, whose layers have the mean temperature of the
+            equilibrium, with a ripple in surface pressure; from an isothermal start, the
+            stratosphere would still be cooling after half a year.
+        day: from a state to the state 24 hours later.
+        nodal: from a state to its fields on the grid.
     """
 
     config: HeldSuarezConfig
@@ -138,7 +123,7 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
     units, sh = core.scales.units, core.spherical_harmonic
     horizontal = sh.Grid.construct(
         max_wavenumber=config.truncation,
-        # The fewest latitudes that hold quadratic products without aliasing.
+        # The smallest number of latitudes that represents quadratic products without aliasing.
         gaussian_nodes=-(-(3 * config.truncation + 1) // 4),
     )
     vertical = core.sigma_coordinates.SigmaCoordinates(np.asarray(config.boundaries))
@@ -188,7 +173,7 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
 def trajectory(
     atmosphere: Atmosphere, state: State, days: int, *, report: Report | None = None
 ) -> Iterator[State]:
-    """The states 1, 2, ..., `days` days after `state`.
+    """The states 1, 2, ..., `days` days after `state`, one by one.
 
     Raises:
         RunError: the run became unstable.
@@ -207,8 +192,8 @@ def forecasts(
 ) -> list[State]:
     """Each of `states` 24 hours later.
 
-    They do not depend on each other: as many run side by side as there are cores, which was
-    faster than batches (`vmap`) on a CPU, where one run cannot fill two cores.
+    The forecasts are independent. As many run in parallel as there are cores, which on a CPU is
+    faster than batches (`vmap`), since one run cannot use two cores.
 
     Raises:
         RunError: a forecast became unstable.
@@ -224,10 +209,10 @@ def forecasts(
 
 
 def perturb(key: PRNGKey, states: Sequence[State], amplitude: float) -> list[State]:
-    """Each state plus `amplitude` times the difference of two others, picked at random.
+    """Each state plus `amplitude` times the difference of two others, chosen at random.
 
-    Differences of states of a long run are in balance, as large as its variability and have its
-    structure; the two are at least a quarter of the run apart, so that they are independent.
+    Differences between states of a long run are balanced and have the size and structure of its
+    variability; the two are at least a quarter of the run apart, so that they are independent.
 
     Raises:
         InputError: fewer than four states.
@@ -257,22 +242,22 @@ def nature_run(
     amplitude: float,
     report: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[State], list[State]]:
-    """A true run and, for each of its days, an imperfect background.
+    """A true run and an imperfect background for each of its days.
 
-    The background is the 24-hour forecast from the true state of the day before, perturbed by
+    The background is the 24-hour forecast from the true state of the previous day, perturbed by
     `amplitude` times the difference of two other days (see `perturb`).
 
     Args:
         atmosphere: the model.
-        key: decides everything.
+        key: of all draws.
         days: length of the run.
-        spin_up: days from rest that are thrown away first.
-        amplitude: of the perturbations; 0.24 makes background errors of about 0.4 climatological
+        spin_up: number of initial days, from rest, to discard.
+        amplitude: of the perturbations; 0.24 gives background errors of about 0.4 climatological
             standard deviations of temperature at every level.
-        report: told the name of the stage, the days done and the days to do.
+        report: called with the name of the stage, the days done and the days to do.
 
     Returns:
-        The true states and the backgrounds, one each a day.
+        The true states and the backgrounds, one of each per day.
 
     Raises:
         InputError: lengths or an amplitude out of range.
@@ -285,15 +270,15 @@ def nature_run(
         )
     key_start, key_perturb = jax.random.split(key)
 
-    def tell(stage: str) -> Report | None:
+    def reporting(stage: str) -> Report | None:
         return None if report is None else functools.partial(report, stage)
 
     states = [atmosphere.initial(key_start)]
-    for state in trajectory(atmosphere, states[0], spin_up, report=tell("spin-up")):
+    for state in trajectory(atmosphere, states[0], spin_up, report=reporting("spin-up")):
         states = [state]
-    states += trajectory(atmosphere, states[0], days, report=tell("nature run"))
+    states += trajectory(atmosphere, states[0], days, report=reporting("nature run"))
     starts = perturb(key_perturb, states, amplitude)[:-1]
-    return states[1:], forecasts(atmosphere, starts, report=tell("background"))
+    return states[1:], forecasts(atmosphere, starts, report=reporting("background"))
 
 
 def on_pressure(
@@ -302,10 +287,10 @@ def on_pressure(
     sigma: Sequence[float],
     levels: Sequence[float],
 ) -> Float[Array, "lat lon level"]:
-    """A field on pressure `levels` (hPa), linear in log-pressure between the layers' centres.
+    """A field on pressure `levels` (hPa), linear in log-pressure between the centres of layers.
 
-    Above the uppermost centre it is constant; below the lowest, and below ground, it goes on
-    with the slope of the two lowest layers.
+    It is constant above the uppermost centre; below the lowest centre, and below ground, it is
+    extrapolated from the two lowest layers.
     """
     nodes = jnp.log(jnp.asarray(sigma, jnp.float32))
     pressure = jnp.asarray(levels, jnp.float32)[None, None, :]
@@ -333,7 +318,7 @@ def temperature(
 
 
 def _forced_step(config: HeldSuarezConfig, core, coords, specs, features) -> tuple[Any, Callable]:
-    """The forcing, and one step of the forced equations with the diffusion after it."""
+    """The forcing, and one step of the forced equations followed by diffusion."""
     units, integration = core.scales.units, core.time_integration
     reference = features[core.xarray_utils.REF_TEMP_KEY]
     orography = core.primitive_equations.truncated_modal_orography(
@@ -360,7 +345,7 @@ def _check_finite(atmosphere: Atmosphere, state: State, when: str) -> None:
     if not np.isfinite(np.asarray(state.vorticity)).all():
         raise RunError(
             f"the atmosphere became unstable {when}, with {atmosphere.config.steps_per_day} steps "
-            "a day: raise steps_per_day or lower diffusion_days"
+            "per day: raise steps_per_day or lower diffusion_days"
         )
 
 
@@ -381,6 +366,6 @@ def _dinosaur() -> Any:
 
 @contextlib.contextmanager
 def _relaxed():
-    """jax's usual promotion rules, which the core relies on, wherever the caller is stricter."""
+    """JAX's default promotion rules, which the core relies on, if the caller has stricter ones."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

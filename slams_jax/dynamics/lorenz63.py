@@ -1,8 +1,8 @@
-"""The Lorenz-63 system, the smallest chaotic flow to try an assimilation on.
+"""The Lorenz-63 system, the smallest chaotic flow for testing data assimilation.
 
     dx/dt = σ (y - x),   dy/dt = x (ρ - z) - y,   dz/dt = x y - β z
 
-Lorenz (1963), J. Atmos. Sci. 20, 130-141. Everything is without dimension.
+Lorenz (1963), J. Atmos. Sci. 20, 130-141. All quantities are dimensionless.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from slams_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Lorenz63:
-    """The parameters; the defaults are Lorenz's own.
+    """Parameters; the defaults are those of Lorenz.
 
     Attributes:
         sigma: Prandtl number σ.
-        rho: Rayleigh number over its critical value, ρ.
+        rho: Rayleigh number relative to its critical value, ρ.
         beta: geometric factor β.
     """
 
@@ -34,7 +34,7 @@ class Lorenz63:
         for name in ("sigma", "rho", "beta"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} of Lorenz-63 must be positive, got {value}")
+                raise InputError(f"{name} of Lorenz-63 must be a positive number, got {value}")
 
 
 def tendency(system: Lorenz63, x: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
@@ -57,7 +57,7 @@ def step(system: Lorenz63, x: Float[Array, "*n 3"], dt: float) -> Float[Array, "
 def trajectory(
     system: Lorenz63, x: Float[Array, "*n 3"], *, dt: float, length: int, substeps: int = 1
 ) -> Float[Array, "time *n 3"]:
-    """The `length` states that follow `x`, each `substeps` steps of `dt` after the one before.
+    """The next `length` states after `x`, each `substeps` steps of `dt` apart.
 
     Raises:
         InputError: a time step that is not positive, or no steps.
@@ -84,18 +84,18 @@ def nature_run(
     spin_up: int,
     amplitude: float,
 ) -> tuple[Float[Array, "time 3"], Float[Array, "time 3"]]:
-    """A true run on the attractor and, for each of its times, an imperfect background.
+    """A true run on the attractor and an imperfect background for each of its times.
 
-    The background is the forecast over one interval from the true state before it, perturbed by
+    The background is the forecast over one interval from the previous true state, perturbed by
     `amplitude` times the difference of two other states of the run.
 
     Args:
         system: the parameters.
-        key: decides everything.
+        key: of all draws.
         length: number of times.
         dt: time step.
-        substeps: time steps between two times.
-        spin_up: times that are thrown away first.
+        substeps: number of time steps between two times.
+        spin_up: number of initial times to discard.
         amplitude: of the perturbations.
 
     Raises:
@@ -109,10 +109,10 @@ def nature_run(
     key_start, key_first, key_second = jax.random.split(key, 3)
     start = 1.0 + jax.random.normal(key_start, (3,))
     run = trajectory(system, start, dt=dt, length=spin_up + length + 1, substeps=substeps)[spin_up:]
-    before = run[:-1]
+    previous = run[:-1]
     first, second = (
         run[jax.random.randint(key, (length,), 0, length + 1)] for key in (key_first, key_second)
     )
-    perturbed = before + amplitude * (first - second)
+    perturbed = previous + amplitude * (first - second)
     background = trajectory(system, perturbed, dt=dt, length=1, substeps=substeps)[0]
     return run[1:], background

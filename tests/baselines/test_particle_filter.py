@@ -159,5 +159,5 @@ def test_errors(values):
         plain(key, first, same, log_likelihood, single(values), resample_below=1.5)
     with pytest.raises(InputError, match=r"at least 1, got \[0\]"):
         plain(key, first, same, log_likelihood, jnp.zeros((0, 1)))
-    with pytest.raises(InputError, match=r"one leading axis of times, at least 1, got \[2, 3\]"):
+    with pytest.raises(InputError, match=r"a leading axis of at least one time, got \[2, 3\]"):
         plain(key, first, same, log_likelihood, (jnp.zeros((2, 1)), jnp.zeros((3, 1))))
