@@ -1,9 +1,9 @@
-"""Coastlines of the Earth for maps, shipped with the library: nothing is fetched.
+"""Coastlines for maps, included in the library so that nothing is downloaded.
 
 `coastlines.npz` holds the land boundaries of Natural Earth 4.1.0 at 1:110 million (public domain,
-naturalearthdata.com), taken from `land-110m.json` of the npm package `world-atlas` 2.0.2: every arc
-once, the edge along the antimeridian, which is no coast, left out; longitude and latitude in
-hundredths of a degree.
+naturalearthdata.com), from `land-110m.json` of the npm package `world-atlas` 2.0.2: each arc once,
+without the edge along the antimeridian, which is not a coast; longitude and latitude in hundredths
+of a degree.
 """
 
 import functools
@@ -25,10 +25,10 @@ def coastlines() -> tuple[Float[np.ndarray, "point coordinate"], ...]:
 
 
 def draw_coastlines(axis: Any) -> None:
-    """Draw the coasts on a map in degrees, whichever 360 degrees of longitude it shows."""
+    """Draw coastlines on a map in degrees, for any range of longitudes."""
     west, east = axis.get_xlim()
     south, north = axis.get_ylim()
-    gap = np.full((1, 2), np.nan)  # lifts the pen between two lines
+    gap = np.full((1, 2), np.nan)  # separates two lines
     shown = [
         moved
         for shift in (-360.0, 0.0, 360.0)

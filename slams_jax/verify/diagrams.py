@@ -1,4 +1,4 @@
-"""Figures of reliability, scale and significance; the looks are those of `plots`."""
+"""Figures of reliability, scale and significance, in the style of `plots`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 Profile = Float[np.ndarray, " level"]
-DEPTH = 1e-5  # of the largest power, below which a model's cut-off is all that shows
+DEPTH = 1e-5  # relative to the largest power; below, only the truncation of models would show
 DASHES = {"power": "-", "error": "-", "spread": "--"}
 
 
@@ -25,13 +25,13 @@ def score_differences(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Differences of scores by level with their confidence intervals, better to the left of zero.
+    """Score differences by level with confidence intervals; negative is better.
 
     Args:
         levels: pressure (level,), hPa.
-        differences: score, e.g. "RMSE" -> reference, e.g. "background" -> `difference`, `low` and
-            `high` (level,): a panel for each score, with one line a reference.
-        title: over the figure.
+        differences: from a score such as "RMSE" and a reference such as "background" to
+            `difference`, `low` and `high` (level,): one panel per score, one line per reference.
+        title: of the figure.
         units: of the scores.
 
     Raises:
@@ -44,15 +44,14 @@ def score_differences(
     for index, (axis, (score, references)) in enumerate(
         zip(axes, differences.items(), strict=True)
     ):
-        for position, (reference, found) in enumerate(references.items()):
+        for position, (reference, profile) in enumerate(references.items()):
             style = look(reference, position)
-            style["label"] = f"against {style['label']}"
-            reach = [found["difference"] - found["low"], found["high"] - found["difference"]]
-            # Lines side by side, a little above and below the level.
+            style["label"] = f"versus {style['label']}"
+            value, low, high = (profile[name] for name in ("difference", "low", "high"))
+            # Lines side by side, slightly above and below the level.
             place = levels * np.exp(0.02 * (position - (len(references) - 1) / 2))
-            axis.errorbar(
-                found["difference"], place, xerr=reach, ms=4.5, lw=1.2, capsize=2.5, **style
-            )
+            reach = [value - low, high - value]
+            axis.errorbar(value, place, xerr=reach, ms=4.5, lw=1.2, capsize=2.5, **style)
         axis.axvline(0.0, color="k", lw=0.8, zorder=1)
         label_axis(
             axis,
@@ -73,13 +72,13 @@ def spread_by_region(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Error of the ensemble mean (full) and spread (dashed) by level, a panel for each region.
+    """Error of the ensemble mean (solid) and spread (dashed) by level, one panel per region.
 
     Args:
         levels: pressure (level,), hPa.
-        regions: region -> ensemble -> `rmse` and `spread` (level,), the spread times √((M + 1)/M)
-            if it is to equal the error.
-        title: over the figure.
+        regions: from a region and an ensemble to `rmse` and `spread` (level,), the spread times
+            √((M + 1)/M) if it should equal the error.
+        title: of the figure.
         units: of both.
 
     Raises:
@@ -90,17 +89,12 @@ def spread_by_region(
     figure = new_figure(max(2.15 * len(regions) + 0.4, 4.0), 4.4)
     axes = np.atleast_1d(figure.subplots(1, len(regions), sharex=True, sharey=True))
     for index, (axis, (region, systems)) in enumerate(zip(axes, regions.items(), strict=True)):
-        for position, (system, found) in enumerate(systems.items()):
+        for position, (system, profile) in enumerate(systems.items()):
             style = look(system, position)
-            axis.plot(
-                found["rmse"],
-                levels,
-                lw=1.5,
-                ms=4,
-                **(style | {"label": f"Error, {style['label']}"}),
-            )
-            style |= {"label": f"Spread, {style['label']}", "marker": "none"}
-            axis.plot(found["spread"], levels, lw=1.5, ls="--", **style)
+            error = style | {"label": f"Error, {style['label']}", "ms": 4}
+            spread = style | {"label": f"Spread, {style['label']}", "marker": "none", "ls": "--"}
+            axis.plot(profile["rmse"], levels, lw=1.5, **error)
+            axis.plot(profile["spread"], levels, lw=1.5, **spread)
         label_axis(axis, region.capitalize(), units, "Pressure (hPa)" if index == 0 else "")
         pressure_axis(axis, levels)
     axes[0].set_xlim(left=0.0)
@@ -116,12 +110,13 @@ def binned_spread(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Error against spread in bins of spread, a panel for each name, with the diagonal.
+    """Error against spread in bins of spread, one panel per name, with the diagonal.
 
     Args:
-        names: of the panels, e.g. the levels.
-        systems: ensemble -> spread and error of `metrics.binned_spread_skill` (bins, panel).
-        title: over the figure.
+        names: of the panels, such as levels.
+        systems: from an ensemble to spread and error of `metrics.binned_spread_skill`, each
+            (bins, panel).
+        title: of the figure.
         units: of both.
 
     Raises:
@@ -150,16 +145,16 @@ def reliability_diagram(
     *,
     title: str = "",
 ) -> "matplotlib.figure.Figure":
-    """How often an event came against how probable it was said to be, a panel for each name.
+    """Observed frequency of an event against its forecast probability, one panel per name.
 
-    The area of a marker is the share of the points with that forecast.
+    The area of a marker shows the share of points with that forecast.
 
     Args:
-        names: of the panels, e.g. the levels.
+        names: of the panels, such as levels.
         probability: forecast (probability,).
-        systems: ensemble -> frequency and share of `metrics.reliability_curve`
-            (probability, panel), on the same probabilities.
-        title: over the figure.
+        systems: from an ensemble to frequency and share of `metrics.reliability_curve`, each
+            (probability, panel), at the same probabilities.
+        title: of the figure.
 
     Raises:
         InputError: no matplotlib.
@@ -168,16 +163,10 @@ def reliability_diagram(
     for panel, (axis, name) in enumerate(zip(axes, names, strict=True)):
         axis.plot([0, 1], [0, 1], color="k", lw=0.8, zorder=1)
         for position, (system, (frequency, share)) in enumerate(systems.items()):
-            style = look(system, position)
-            axis.plot(probability, frequency[:, panel], lw=1.3, ms=2.5, **style)
-            axis.scatter(
-                probability,
-                frequency[:, panel],
-                8 + 150 * share[:, panel],
-                color=style["color"],
-                alpha=0.45,
-                linewidths=0,
-            )
+            style, area = look(system, position), 8 + 150 * share[:, panel]
+            curve = probability, frequency[:, panel]
+            axis.plot(*curve, lw=1.3, ms=2.5, **style)
+            axis.scatter(*curve, area, color=style["color"], alpha=0.45, linewidths=0)
         axis.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05), aspect="equal")
         label_axis(axis, name, "Forecast probability", "Frequency" if panel == 0 else "")
     legend_below(figure, axes[0])
@@ -194,15 +183,15 @@ def spectra(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Power of values in the upper row, of errors (full) and spread (dashed) in the lower one.
+    """Power of values in the upper row, of errors (solid) and spread (dashed) in the lower row.
 
     Args:
-        names: of the columns, e.g. levels.
-        wavenumber: the first, the mean of the row, is left out: it has no place on a logarithm.
-        curves: "truth" or a system -> "power", "error" or "spread" -> (wavenumber, panel).
-        xlabel: what the wavenumber is.
-        title: over the figure.
-        units: of the values; power is in their square.
+        names: of the columns, such as levels.
+        wavenumber: the first one, the mean of the row, is not drawn on the logarithmic axis.
+        curves: from "truth" or a system and "power", "error" or "spread" to (wavenumber, panel).
+        xlabel: name of the wavenumber.
+        title: of the figure.
+        units: of the values; power has their square.
 
     Raises:
         InputError: no matplotlib.
@@ -216,14 +205,10 @@ def spectra(
                 style |= {"color": "k", "label": "Truth"}
             for kind, power in kinds.items():
                 axis = axes[0 if kind == "power" else 1, panel]
-                label = style["label"] if kind != "spread" else f"Spread, {style['label']}"
-                axis.plot(
-                    wavenumber[1:],
-                    power[1:, panel],
-                    lw=1.4,
-                    ls=DASHES[kind],
-                    **(style | {"label": label}),
-                )
+                line = style | {"ls": DASHES[kind]}
+                if kind == "spread":
+                    line["label"] = f"Spread, {style['label']}"
+                axis.plot(wavenumber[1:], power[1:, panel], lw=1.4, **line)
         for axis in axes[:, panel]:
             axis.set_xscale("log")
             axis.set_yscale("log")
@@ -248,15 +233,15 @@ def zonal_sections(
     label: str,
     title: str = "",
 ) -> "matplotlib.figure.Figure":
-    """Sections of latitude and pressure side by side, on one scale of colours.
+    """Latitude-pressure sections side by side, on a common colour scale.
 
     Args:
         latitude: degrees north, ascending.
         levels: pressure (level,), hPa.
-        sections: title of the panel -> (lat, level).
-        diverging: differences, on a scale centred on zero; else values that begin at zero.
+        sections: from the title of a panel to (lat, level).
+        diverging: for differences, a scale centred on zero; else a scale that starts at zero.
         label: of the colour bar, with units.
-        title: over the figure.
+        title: of the figure.
 
     Raises:
         InputError: no sections, or no matplotlib.
@@ -271,15 +256,9 @@ def zonal_sections(
         scale = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     images = []
     for index, (axis, (name, section)) in enumerate(zip(axes, sections.items(), strict=True)):
-        images.append(
-            axis.pcolormesh(
-                np.asarray(latitude),
-                levels,
-                np.ma.masked_invalid(section.T),
-                shading="nearest",
-                **scale,
-            )
-        )
+        values = np.ma.masked_invalid(section.T)
+        mesh = axis.pcolormesh(np.asarray(latitude), levels, values, shading="nearest", **scale)
+        images.append(mesh)
         label_axis(axis, name, "Latitude", "Pressure (hPa)" if index == 0 else "")
         axis.grid(visible=False)
         axis.xaxis.set_major_formatter(lambda value, _: degrees_north(value))
@@ -292,7 +271,7 @@ def zonal_sections(
 
 
 def _panels(number: int) -> tuple[Any, Any]:
-    """A row of panels, four at most beside each other."""
+    """Panels in rows of four at most."""
     columns = min(number, 4)
     rows = -(-number // columns)
     figure = new_figure(max(2.1 * columns, 3.4) + 0.3, 2.1 * rows + 0.65)
@@ -303,16 +282,16 @@ def _panels(number: int) -> tuple[Any, Any]:
 
 
 def _legend_of_all(figure: Any, axes: Iterable[Any]) -> None:
-    """One legend under all panels, of everything that any of them shows."""
-    found: dict[str, Any] = {}
+    """One legend below all panels, with the entries of all of them."""
+    entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+            entries.setdefault(label, handle)
     figure.legend(
-        found.values(),
-        found.keys(),
+        entries.values(),
+        entries.keys(),
         loc="outside lower center",
-        ncols=min(len(found), 6),
+        ncols=min(len(entries), 6),
         fontsize=FONT - 1,
         frameon=False,
     )

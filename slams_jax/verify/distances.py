@@ -1,4 +1,4 @@
-"""Distances between distributions, the places of their values left out."""
+"""Distances between distributions of values, regardless of position."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from slams_jax.verify.points import AnyArray, Score
 
-PAIRS = 4096  # vectors a side, above which every n-th is taken: memory grows with their square
+PAIRS = 4096  # vectors per sample; larger ones are thinned, since memory grows quadratically
 
 
 def wasserstein(
@@ -16,17 +16,17 @@ def wasserstein(
 
         W1 = ∫₀¹ |F⁻¹(q) - G⁻¹(q)| dq
 
-    For samples of one size that is the mean distance of the sorted values, the metric of SLAMS
-    (Qu et al. 2024); for others the two staircases of quantiles are subtracted step by step. The
-    places of the values do not enter: a draw from the climate scores well. Missing values (NaN)
-    are left out of either sample. Computed on the host in float64: the sizes depend on the data.
+    For samples of equal size this is the mean distance of the sorted values, the metric of SLAMS
+    (Qu et al. 2024); otherwise the two quantile functions are subtracted step by step. Position
+    does not matter: a draw from the climatology scores well. Missing values (NaN) are ignored in
+    both samples. Computed on the host in float64, since the sizes depend on the data.
 
     Args:
-        sample: (..., channel), any number of values, e.g. members in front.
+        sample: (..., channel), any number of values, for instance with members in front.
         reference: (..., channel).
 
     Returns:
-        (channel,), units of the values; NaN for a channel with no value on a side.
+        (channel,), units of the values; NaN for a channel without values in one of the samples.
     """
     columns = [np.asarray(a, np.float64).reshape(-1, a.shape[-1]).T for a in (sample, reference)]
     distances = [
@@ -37,14 +37,14 @@ def wasserstein(
 
 
 def _quantile_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """W1 of two samples (n,) and (m,) through the coupling of their quantiles."""
+    """W1 of two samples (n,) and (m,) from their quantiles."""
     n, m = first.size, second.size
     if n == 0 or m == 0:
         return np.nan
     first, second = np.sort(first), np.sort(second)
     if n == m:
         return float(np.mean(np.abs(first - second)))
-    # Probabilities in units of 1/(n m), whole numbers, so that no step is lost to rounding.
+    # Probabilities as integers, in units of 1/(n m), so that rounding loses no step.
     steps = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
     gap = np.abs(first[steps[:-1] // m] - second[steps[:-1] // n])
     return float(np.sum(gap * np.diff(steps)) / (n * m))
@@ -53,21 +53,21 @@ def _quantile_distance(first: np.ndarray, second: np.ndarray) -> float:
 def energy_distance(
     sample: Float[AnyArray, "*samples channel"], reference: Float[AnyArray, "*references channel"]
 ) -> float:
-    """Energy distance of two samples of vectors, e.g. profiles (Székely and Rizzo 2013).
+    """Energy distance between two samples of vectors such as profiles (Székely and Rizzo 2013).
 
         √(2 E|X - Y| - E|X - X'| - E|Y - Y'|)
 
-    with Euclidean lengths of the whole last axis: zero if and only if both have one distribution,
-    correlations between the channels included, which W1 of each channel does not see. Divide by
-    `climatological_std` first, so that all channels count alike. Of more than `PAIRS` vectors a
-    side every n-th is taken. J. Stat. Plan. Inference 143, 1249-1272.
+    with Euclidean norms over the last axis. It is zero if and only if both distributions are equal,
+    including correlations between channels, which W1 of each channel ignores. Divide by
+    `climatological_std` first to give all channels equal weight. Samples of more than `PAIRS`
+    vectors are thinned. J. Stat. Plan. Inference 143, 1249-1272.
 
     Args:
-        sample: (..., channel), e.g. members in front; vectors with a value missing are left out.
+        sample: (..., channel), for instance with members in front; incomplete vectors are ignored.
         reference: (..., channel).
 
     Returns:
-        Units of the values; NaN without a vector on a side.
+        Units of the values; NaN if one of the samples has no complete vector.
     """
     x, y = (_vectors(np.asarray(a, np.float64)) for a in (sample, reference))
     if not (len(x) and len(y)):
@@ -79,7 +79,7 @@ def energy_distance(
 
 
 def _vectors(values: np.ndarray) -> np.ndarray:
-    """The complete vectors (n, channel), thinned evenly to `PAIRS`."""
+    """The complete vectors (n, channel), evenly thinned to `PAIRS`."""
     vectors = values.reshape(-1, values.shape[-1])
     vectors = vectors[np.isfinite(vectors).all(axis=1)]
     if len(vectors) <= PAIRS:

@@ -1,6 +1,6 @@
-"""Maps of one level and time: truth, background, observations, analysis, its error and spread.
+"""Maps at one level and time: truth, background, observations, analysis, its error and spread.
 
-Cells of the grid are drawn as cells, without interpolation.
+Grid cells are drawn as cells, without interpolation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ Map = Float[np.ndarray, "lat lon"]
 
 
 class Observed(NamedTuple):
-    """Observations of the variable that a map shows, scattered or gridded, in its units.
+    """Observations of the mapped variable, scattered or gridded, in its units.
 
     Attributes:
         latitude: degrees north, (point,) or ascending (lat,).
-        longitude: degrees east, (point,) in any convention, or ascending (lon,) in the map's.
-        values: (point,) for scattered ones, (lat, lon) for a grid of its own; NaN where missing.
+        longitude: degrees east, (point,) in any convention, or ascending (lon,) in that of the map.
+        values: (point,) if scattered, (lat, lon) if gridded; NaN where missing.
     """
 
     latitude: np.ndarray
@@ -47,11 +47,11 @@ def analysis_maps(
     units: str = "K",
     coastlines: bool = False,
 ) -> "matplotlib.figure.Figure":
-    """Six maps of one level and time: what was true, known before, observed, and analysed.
+    """Six maps at one level and time: truth, background, observations, analysis, error, spread.
 
-    Truth, background, observations and analysis share one colour scale, that of the first, second
-    and fourth; the error of the analysis is centred on zero; the spread begins at zero. Errors
-    stand in the titles as area-weighted root mean squares.
+    Truth, background, observations and analysis share the colour scale of truth, background and
+    analysis; that of the error is centred on zero, that of the spread starts at zero. The titles
+    give area-weighted root-mean-square errors.
 
     Args:
         grid: the grid of the maps, global or regional.
@@ -59,15 +59,15 @@ def analysis_maps(
         background: (lat, lon).
         analysis: mean of the ensemble (lat, lon).
         spread: standard deviation of the ensemble (lat, lon).
-        observations: of the same variable and time, drawn over each other in this order: gridded
-            ones as cells with gaps, scattered ones as points filled with their values (and as
-            small dots where they lie on the maps of error and spread).
-        title: over the figure, e.g. "Temperature 850 hPa, 12 March 2004".
+        observations: of the same variable and time, drawn in this order: gridded ones as cells
+            with gaps, scattered ones as points coloured by value (and as small dots on the maps of
+            error and spread).
+        title: of the figure, for instance "Temperature 850 hPa, 12 March 2004".
         units: of all arrays.
-        coastlines: draw those of the Earth.
+        coastlines: draw coastlines.
 
     Raises:
-        InputError: a map of another shape than the grid, or no matplotlib.
+        InputError: a map whose shape differs from the grid, or no matplotlib.
     """
     _check_shapes(grid, truth=truth, background=background, analysis=analysis, spread=spread)
     height = map_height(grid)
@@ -90,7 +90,7 @@ def analysis_maps(
     image = draw_map(axes[1, 1], grid, error, name, cmap="RdBu_r", vmin=-limit, vmax=limit)
     colour_bar(figure, image, axes[1, 1], f"Error ({units})")
     limit = float(np.nanmax(spread, initial=1e-6))
-    name = f"Spread, on average {_rmse(grid, spread, np.zeros_like(spread)):.2f} {units}"
+    name = f"Spread, mean {_rmse(grid, spread, np.zeros_like(spread)):.2f} {units}"
     image = draw_map(axes[1, 2], grid, spread, name, cmap="magma_r", vmin=0.0, vmax=limit)
     colour_bar(figure, image, axes[1, 2], f"Spread ({units})")
     for axis in axes[1, 1:]:
@@ -110,17 +110,17 @@ def error_maps(
     units: str = "K",
     coastlines: bool = False,
 ) -> "matplotlib.figure.Figure":
-    """Errors of several systems at one level and time beside each other, on one scale about zero.
+    """Error maps of several systems at one level and time, on a common scale centred on zero.
 
     Args:
         grid: the grid of the maps, global or regional.
-        errors: name of the system -> its value less the truth (lat, lon), in `units`.
-        title: over the figure.
+        errors: from the name of a system to its value minus the truth (lat, lon), in `units`.
+        title: of the figure.
         units: of all arrays.
-        coastlines: draw those of the Earth.
+        coastlines: draw coastlines.
 
     Raises:
-        InputError: no map, one of another shape than the grid, or no matplotlib.
+        InputError: no map, a map whose shape differs from the grid, or no matplotlib.
     """
     if not errors:
         raise InputError("no errors to draw: give at least one map")
@@ -146,11 +146,11 @@ def error_maps(
 def _check_shapes(grid: Grid, **fields: Map) -> None:
     for name, field in fields.items():
         if field.shape != grid.shape:
-            raise InputError(f"{name} has shape {field.shape}, its grid {grid.shape}")
+            raise InputError(f"{name} has shape {field.shape}, but the grid has {grid.shape}")
 
 
 def degrees_east(longitude: float) -> str:
-    """A longitude as people write it: 350 -> 10°W."""
+    """A longitude for labels: 350 becomes 10°W."""
     value = (longitude + 180.0) % 360.0 - 180.0
     if value in (0.0, -180.0):
         return f"{abs(value):g}°"
@@ -158,7 +158,7 @@ def degrees_east(longitude: float) -> str:
 
 
 def degrees_north(latitude: float) -> str:
-    """A latitude as people write it: -30 -> 30°S."""
+    """A latitude for labels: -30 becomes 30°S."""
     if latitude == 0:
         return "0°"
     return f"{abs(latitude):g}°{'N' if latitude > 0 else 'S'}"
@@ -183,7 +183,7 @@ def _edges(centres: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _degree_ticks(low: float, high: float) -> np.ndarray:
-    """About four round numbers of degrees in a range."""
+    """About four round values in a range of degrees."""
     steps = np.array([1.0, 2.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 90.0])
     step = steps[np.argmax(steps >= (high - low) / 5)] if high - low <= 450 else 90.0
     return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
@@ -196,14 +196,14 @@ def _limits(*fields: np.ndarray) -> tuple[float, float]:
 
 
 def _extend(observations: Sequence[Observed], scale: tuple[float, float]) -> str:
-    """Which ends of the scale an observation lies beyond."""
+    """The ends of the scale that observations exceed."""
     values = np.concatenate([np.ravel(o.values) for o in observations] or [np.empty(0)])
     below, above = bool(np.any(values < scale[0])), bool(np.any(values > scale[1]))
     return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
 
 
 def draw_map(axis: Any, grid: Grid, field: np.ndarray, title: str, **scale: Any) -> Any:
-    """A map of cells with its frame; returns the image."""
+    """Draw a map of grid cells with its axes; returns the image."""
     longitude, latitude = _cells(grid)
     axis.set_aspect(_aspect(grid))
     axis.set_xlim(longitude[0], longitude[-1])
@@ -243,10 +243,10 @@ def _mark_points(axis: Any, grid: Grid, observations: Sequence[Observed]) -> Non
 
 def _present(grid: Grid, observed: Observed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Longitude, latitude and value of the scattered observations that are not missing."""
-    there = np.isfinite(observed.values)
-    west = _cells(grid)[0][0]  # longitudes may be written -180..180 on a map of 0..360
-    longitude = (observed.longitude[there] - west) % 360.0 + west
-    return longitude, observed.latitude[there], observed.values[there]
+    valid = np.isfinite(observed.values)
+    west = _cells(grid)[0][0]  # longitudes may be in -180..180 on a map of 0..360
+    longitude = (observed.longitude[valid] - west) % 360.0 + west
+    return longitude, observed.latitude[valid], observed.values[valid]
 
 
 def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -256,13 +256,13 @@ def _cells(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 def map_height(grid: Grid) -> float:
-    """Height in inches of one map of three side by side."""
+    """Height in inches of a map that is one of three side by side."""
     longitude, latitude = _cells(grid)
     return float(np.clip(2.5 * np.ptp(latitude) / np.ptp(longitude) * _aspect(grid), 0.8, 4.0))
 
 
 def colour_bar(figure: Any, image: Any, axis: Any, label: str, extend: str = "neither") -> None:
-    """A colour bar below a map, labelled."""
+    """Add a labelled colour bar below a map."""
     bar = figure.colorbar(image, ax=axis, location="bottom", extend=extend, aspect=25)
     bar.set_label(label, fontsize=FONT - 1)
     bar.ax.tick_params(labelsize=FONT - 2)

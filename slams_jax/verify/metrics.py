@@ -1,23 +1,23 @@
 """Scores of analyses and ensembles against a truth: pure functions of arrays.
 
-One convention serves fields and stations alike. The *last* axis is kept (a channel, a level or a
-station) and every axis before it is averaged over; an ensemble has its members in front:
+Fields and stations follow the same convention. The *last* axis is kept (channels, levels or
+stations) and all axes before it are averaged over; an ensemble has its members in front:
 
     forecast, truth   (..., channel)           e.g. (time, lat, lon, channel) or (time, station)
     members           (member, ..., channel)
     weights           the axes just before the last, e.g. (lat, lon): areas of cells, any scale
 
-A score is the weighted mean  ⟨s⟩ = Σ wᵢ sᵢ / Σ wᵢ  over the points i where the truth is finite:
-missing truth (NaN) is left out, a missing *forecast* at such a point makes the score NaN, and a
-channel with no truth at all scores NaN. Scores carry the units of the truth; divided by
-`climatological_std` they are in standard deviations of the climate.
+A score is the weighted mean  ⟨s⟩ = Σ wᵢ sᵢ / Σ wᵢ  over the points i at which the truth is finite.
+Missing truth (NaN) is ignored; a *forecast* that is missing where the truth is known makes the
+score NaN, as does a channel without any truth. Scores have the units of the truth; divided by
+`climatological_std` they are in climatological standard deviations.
 
-Sums are of errors, never of the values themselves, so that float32 is enough for any length: 250 K
-is not squared and subtracted again. Averages over time and area come before the root (Fortin et
-al. 2014), not after.
+Only errors are summed, never the values themselves, so that float32 suffices for any length: 250 K
+is not squared and subtracted again. Averages over time and area are taken before the root (Fortin
+et al. 2014), not after.
 
-The scores stand in `deterministic`, `probabilistic`, `reliability`, `distances`, `spectra`,
-`regions` and `significance`; this is the one place to import them from.
+The scores are defined in `deterministic`, `probabilistic`, `reliability`, `distances`, `spectra`,
+`regions` and `significance`; import them from here.
 """
 
 from slams_jax.verify.deterministic import bias, climatological_std, count, mae, rmse

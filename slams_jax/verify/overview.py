@@ -1,4 +1,4 @@
-"""A picture of what a training set holds: for each field maps, a histogram and what is missing."""
+"""Overview of a training set: maps, a histogram and the missing share of each field."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +17,7 @@ _BLUE, _VERMILION = "#0072B2", "#D55E00"  # Okabe and Ito
 
 
 class Shown(NamedTuple):
-    """What the picture shows of one field."""
+    """The contents of the panels of one field."""
 
     name: str
     channel: str
@@ -32,13 +32,13 @@ class Shown(NamedTuple):
 def overview(
     grid: Grid, times: np.ndarray, fields: Sequence[Shown], *, title: str = ""
 ) -> "matplotlib.figure.Figure":
-    """A row of panels for each field: at one time, on average, its values, its gaps.
+    """A row of panels for each field: one time, the mean over time, a histogram, and gaps.
 
     Args:
         grid: of all fields.
         times: datetime64 (time,).
-        fields: what to show.
-        title: over the figure.
+        fields: contents of the rows.
+        title: of the figure.
 
     Raises:
         InputError: no fields, or no matplotlib.
@@ -50,8 +50,8 @@ def overview(
     axes = figure.subplots(len(fields), 4, squeeze=False)
     for row, shown in zip(axes, fields, strict=True):
         maps = [shown.frame, shown.mean]
-        known = np.concatenate([m[np.isfinite(m)] for m in maps])
-        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        values = np.concatenate([m[np.isfinite(m)] for m in maps])
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
         scale = {"cmap": "viridis", "vmin": low, "vmax": high if high > low else low + 1.0}
         label = f"{shown.channel} ({shown.units})"
         for axis, field, name in zip(row, maps, (shown.when, "Mean over time"), strict=False):
@@ -65,7 +65,7 @@ def overview(
 
 
 def _gaps(axis, shown: Shown, times: np.ndarray) -> None:
-    """Share missing against time, averaged so that years of days stay readable."""
+    """Missing share against time, averaged so that years of daily data stay readable."""
     every = max(1, len(times) // 400)
     count = len(times) // every * every
     share = shown.missing[:count].reshape(-1, every).mean(axis=1)

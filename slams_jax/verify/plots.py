@@ -1,8 +1,8 @@
-"""Pictures of an analysis and of its scores, as matplotlib figures.
+"""Figures of an analysis and its scores, with matplotlib.
 
-Every function takes plain arrays and returns a `matplotlib.figure.Figure` that belongs to nobody
-else: no pyplot, no global state, no display. matplotlib (the extra `plot`) is loaded when the
-first figure is drawn. Pressure is in hPa on a logarithmic axis, the ground at the bottom.
+Every function takes plain arrays and returns a new `matplotlib.figure.Figure`: no pyplot, no global
+state, no display. matplotlib (from the extra `plot`) is loaded when the first figure is drawn.
+Pressure is in hPa on a logarithmic axis, with the surface at the bottom.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,21 +49,23 @@ def profiles(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Vertical profiles of scores, one panel a score and one line a system.
+    """Vertical profiles of scores, one panel per score and one line per system.
 
     Args:
         levels: pressure (level,), hPa.
-        scores: name of the score, e.g. "RMSE", "CRPS", "Bias" -> system -> (level,). A line at
-            zero is drawn in a panel whose values have both signs; all others begin at zero.
-        spread: of the analysis (level,), dashed in the first panel, to be held against its RMSE.
-        title: over the figure.
+        scores: from a score such as "RMSE" or "Bias" and a system to (level,). Panels with
+            negative values have a line at zero; all others start at zero.
+        spread: of the analysis (level,), dashed in the first panel, for comparison with its RMSE.
+        title: of the figure.
         units: of scores and spread.
 
     Raises:
         InputError: no scores, or no matplotlib.
     """
     if not scores:
-        raise InputError("no scores to draw: give at least one, e.g. {'RMSE': {'analysis': ...}}")
+        raise InputError(
+            "no scores to draw: give at least one, such as {'RMSE': {'analysis': ...}}"
+        )
     figure = new_figure(2.75 * len(scores) + 0.25, 4.8)
     axes = np.atleast_1d(figure.subplots(1, len(scores), sharey=True))
     for index, (axis, (name, systems)) in enumerate(zip(axes, scores.items(), strict=True)):
@@ -91,18 +93,17 @@ def rank_histograms(
     independent: Sequence[float | int] | None = None,
     title: str = "",
 ) -> "matplotlib.figure.Figure":
-    """Rank histograms side by side, with the uniform line and the band of chance.
+    """Rank histograms side by side, with the uniform line and the range of chance.
 
-    Bars are frequencies over the uniform one, so that 1 is calibrated whatever the ensemble size.
-    The band holds 95 % of the bars of a calibrated ensemble (binomial counts).
+    Bars are frequencies relative to uniform, so that 1 is calibrated for any ensemble size. The
+    grey band contains 95 % of the bars of a calibrated ensemble (binomial counts).
 
     Args:
         counts: of `metrics.rank_histogram` (panel, bins).
-        names: of the panels, e.g. the levels.
-        independent: number of independent points in each panel, for the band; the number of
-            counts when None, which is too many, and the band too narrow, where neighbours in
-            space and time are correlated.
-        title: over the figure.
+        names: of the panels, such as levels.
+        independent: number of independent points in each panel, for the band. None takes the
+            number of counts, which makes the band too narrow if neighbours are correlated.
+        title: of the figure.
 
     Raises:
         InputError: names and panels differ in number, or no matplotlib.
@@ -110,7 +111,7 @@ def rank_histograms(
     from scipy.stats import binom  # slow to import
 
     if len(names) != len(counts):
-        raise InputError(f"{len(names)} names for {len(counts)} rank histograms")
+        raise InputError(f"{len(names)} names for {len(counts)} rank histograms: give one each")
     panels, bins = counts.shape
     columns = min(panels, 5)
     rows = -(-panels // columns)
@@ -148,14 +149,14 @@ def spread_skill(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Spread beside the error of the ensemble mean by level, and their ratio, 1 when calibrated.
+    """Spread and error of the ensemble mean by level, and their ratio (1 if calibrated).
 
     Args:
         levels: pressure (level,), hPa.
         rmse: of the ensemble mean (level,).
         spread: of `metrics.spread` (level,).
-        ratio: of `metrics.spread_skill` (level,), with its factor for the number of members.
-        title: over the figure.
+        ratio: of `metrics.spread_skill` (level,), corrected for the number of members.
+        title: of the figure.
         units: of `rmse` and `spread`.
 
     Raises:
@@ -189,14 +190,14 @@ def station_scores(
     title: str = "",
     units: str = "K",
 ) -> "matplotlib.figure.Figure":
-    """Bars of a score at withheld stations, a group for each station, a bar for each system.
+    """Bars of a score at withheld stations, one group per station and one bar per system.
 
     Args:
-        names: of the stations, e.g. with one "All stations" in front.
-        scores: system -> (station,), `units`; NaN draws no bar.
-        counts: number of reports of each station, written under its name.
+        names: of the stations, for instance with "All stations" in front.
+        scores: from a system to (station,), in `units`; NaN draws no bar.
+        counts: number of reports of each station, shown below its name.
         score: name of the score, for the axis.
-        title: over the figure.
+        title: of the figure.
         units: of the scores.
 
     Raises:
@@ -204,7 +205,9 @@ def station_scores(
     """
     for system, values in scores.items():
         if len(values) != len(names):
-            raise InputError(f"{len(values)} scores of {system} for {len(names)} stations")
+            raise InputError(
+                f"{len(values)} scores of {system} for {len(names)} stations: give one each"
+            )
     labels = list(names)
     if counts is not None:
         labels = [f"{name}\n(n = {n})" for name, n in zip(names, counts, strict=True)]
@@ -233,15 +236,15 @@ def station_scores(
 def training_curves(
     records: Sequence[Mapping[str, Any]], *, keys: Sequence[str] = (), title: str = ""
 ) -> "matplotlib.figure.Figure":
-    """Losses against the training step, from the records of a run's metrics file.
+    """Losses against the training step, from the records in the metrics file of a run.
 
     Args:
-        records: one mapping a line, each with "step" and some numbers; others are passed over.
-        keys: what to draw; when empty, every key with "loss" in its name.
-        title: over the figure.
+        records: mappings with "step" and some numbers; others are ignored.
+        keys: keys to draw; by default, all that contain "loss".
+        title: of the figure.
 
     Raises:
-        InputError: none of the records has a number to draw, or no matplotlib.
+        InputError: no record with a number to draw, or no matplotlib.
     """
     steps = [r for r in records if "step" in r]
     wanted = list(keys) or sorted({key for r in steps for key in r if "loss" in key})

@@ -1,7 +1,7 @@
-"""What every score shares: the axes of its arrays, the check of shapes, the weighted mean.
+"""Common to all scores: the axes of arrays, the check of shapes, the weighted mean.
 
-The *last* axis is kept (a channel, a level or a station) and every axis before it is averaged over;
-an ensemble has its members in front:
+The *last* axis is kept (channels, levels or stations) and all axes before it are averaged over; an
+ensemble has its members in front:
 
     forecast, truth   (..., channel)           e.g. (time, lat, lon, channel) or (time, station)
     members           (member, ..., channel)
@@ -22,7 +22,7 @@ Score = Float[Array, " channel"]
 
 
 def float32(array: AnyArray) -> Array:
-    """The array in the precision of all scores."""
+    """The array in float32, the precision of all scores."""
     return jnp.asarray(array, dtype=jnp.float32)
 
 
@@ -37,16 +37,16 @@ def error_of(forecast: AnyArray, truth: AnyArray) -> Array:
 
 
 def check_shapes(forecast: tuple[int, ...], truth: tuple[int, ...]) -> None:
-    """Nothing broadcasts: one climatology for all times must be repeated by who means it."""
+    """Require equal shapes: nothing broadcasts, so that nothing is repeated by accident."""
     if forecast != truth:
         raise InputError(
-            f"the forecast (or one member) has shape {forecast}, the truth {truth}: "
-            "they must be equal"
+            f"the forecast (or one member) has shape {forecast}, but the truth has {truth}: make "
+            "them equal"
         )
 
 
 def ensemble_mean(x: Array) -> Array:
-    """Mean over the members, as a mean of small departures from the first one."""
+    """Mean over the members, as the mean of small departures from the first."""
     return x[0] + jnp.mean(x - x[:1], axis=0)
 
 
@@ -64,14 +64,14 @@ def weighted_mean(values: Array, truth: AnyArray, weights: AnyArray | None) -> A
         space = values.shape[:-1][values.ndim - 1 - weights.ndim :]
         if weights.ndim == 0 or weights.shape != space:
             raise InputError(
-                f"weights have shape {weights.shape}, but the points before the last axis of "
-                f"{values.shape} need that of the trailing ones, e.g. (lat, lon)"
+                f"weights have shape {weights.shape}, but must have that of the axes before the "
+                f"last of {values.shape}, for instance (lat, lon)"
             )
         if isinstance(weights, np.ndarray) and not (weights.min() >= 0 and weights.max() > 0):
-            raise InputError("weights must be areas: none negative, not all zero")
+            raise InputError("weights must be areas: not negative, and not all zero")
         area = float32(weights)[..., None]
         weight = weight * jnp.broadcast_to(area, values.shape)
     axes = tuple(range(values.ndim - 1))
-    # A forecast missing where the truth is not stays in the sum: the score becomes NaN, not better.
+    # A forecast that is missing where the truth is known makes the score NaN, not better.
     total = jnp.sum(jnp.where(present, values, 0.0) * weight, axis=axes)
     return total / jnp.sum(weight, axis=axes)

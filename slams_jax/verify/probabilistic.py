@@ -1,4 +1,4 @@
-"""Scores of an ensemble against a truth, point by point."""
+"""Probabilistic scores: an ensemble against a truth, point by point."""
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,14 @@ def crps(members: Members, truth: Points, weights: Weights = None) -> Score:
 
         CRPS = ⟨ 1/M Σᵢ |xᵢ - y|  -  1/(M(M-1)) Σᵢ (2i - M - 1) xᵢ ⟩
 
-    whose second term is half the mean difference of two *distinct* members: the expectation does
-    not depend on M (Ferro 2014, Q. J. R. Meteorol. Soc. 140, 1917-1923). A single member
-    has no second term and scores its mean absolute error.
+    whose second term is half the mean difference between *distinct* members, so that the expected
+    score does not depend on M (Ferro 2014, Q. J. R. Meteorol. Soc. 140, 1917-1923). A single member
+    has no second term: its score is the mean absolute error.
 
     Args:
         members: x (member, ..., channel).
         truth: y (..., channel); NaN where missing.
-        weights: areas (lat, lon) of the axes before the last.
+        weights: areas (lat, lon) for the axes before the last.
 
     Returns:
         (channel,), units of the truth.
@@ -46,7 +46,7 @@ def crps(members: Members, truth: Points, weights: Weights = None) -> Score:
     score = jnp.mean(jnp.abs(error), axis=0)
     size = error.shape[0]
     if size > 1:
-        # The coefficients sum to zero, so that errors may stand for members: smaller numbers.
+        # The coefficients sum to zero, so that errors, which are small, can replace members.
         rank = np.arange(1, size + 1, dtype=np.float32)
         coefficient = (2.0 * rank - size - 1.0) / (size * (size - 1.0))
         score = score - jnp.tensordot(coefficient, jnp.sort(error, axis=0), axes=1)
@@ -54,29 +54,29 @@ def crps(members: Members, truth: Points, weights: Weights = None) -> Score:
 
 
 def energy_score(members: Members, truth: Points, weights: Weights = None) -> Float[Array, ""]:
-    """Fair energy score: the CRPS of a whole vector, e.g. a profile (Gneiting and Raftery 2007).
+    """Fair energy score, the CRPS of a vector such as a profile (Gneiting and Raftery 2007).
 
         ES = ⟨ 1/M Σᵢ |xᵢ - y|  -  1/(2 M (M-1)) Σᵢⱼ |xᵢ - xⱼ| ⟩
 
-    with Euclidean lengths over the last axis. Proper for the joint distribution of the channels,
-    where the CRPS of each sees its margin only; it is half the squared energy distance between the
-    ensemble and the truth at a point. Scale the channels first, by `climatological_std`.
-    J. Am. Stat. Assoc. 102, 359-378, eq. 22.
+    with Euclidean norms over the last axis. It is proper for the joint distribution of the
+    channels, while the CRPS of each channel measures only its marginal; it is half the squared
+    energy distance between ensemble and truth at a point. Divide the channels by
+    `climatological_std` first. J. Am. Stat. Assoc. 102, 359-378, eq. 22.
 
     Args:
-        members: x (member, ..., channel); a single member scores its mean distance.
-        truth: y (..., channel); a point with a channel missing is left out.
-        weights: areas (lat, lon) of the axes before the last.
+        members: x (member, ..., channel); the score of a single member is its mean distance.
+        truth: y (..., channel); points with a missing channel are ignored.
+        weights: areas (lat, lon) for the axes before the last.
 
     Returns:
-        A number, units of the truth.
+        A scalar, units of the truth.
     """
     check_shapes(members.shape[1:], truth.shape)
     y = float32(truth)
     error = float32(members) - y[None]
     length = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
     score, size = jnp.mean(length(error), axis=0), error.shape[0]
-    for shift in range(1, size):  # each member against the one so many places on: little memory
+    for shift in range(1, size):  # each member against the one `shift` places further: saves memory
         apart = length(error - jnp.roll(error, shift, axis=0))
         score = score - jnp.sum(apart, axis=0) / (2.0 * size * (size - 1))
     complete = jnp.where(jnp.isfinite(y).all(axis=-1, keepdims=True), 0.0, jnp.nan)
@@ -87,10 +87,10 @@ def spread(members: Members, truth: Points | None = None, weights: Weights = Non
     """Spread √⟨s²⟩, s² the unbiased variance of the ensemble (Fortin et al. 2014).
 
     Args:
-        members: x (member, ..., channel), two members at least.
-        truth: y (..., channel); where it is missing the spread is left out too, so that spread
-            and error are averaged over the same points.
-        weights: areas (lat, lon) of the axes before the last.
+        members: x (member, ..., channel), at least two members.
+        truth: y (..., channel); points at which it is missing are ignored, so that spread and
+            error are averaged over the same points.
+        weights: areas (lat, lon) for the axes before the last.
 
     Returns:
         (channel,), units of the members.
@@ -108,18 +108,18 @@ def spread(members: Members, truth: Points | None = None, weights: Weights = Non
 
 
 def spread_skill(members: Members, truth: Points, weights: Weights = None) -> Score:
-    """Ratio of spread to the error of the ensemble mean, one for a calibrated ensemble.
+    """Ratio of the spread to the error of the ensemble mean; one for a calibrated ensemble.
 
         √((M + 1)/M) √⟨s²⟩ / √⟨(x̄ - y)²⟩
 
-    The factor accounts for the sampling error of a mean of M members: with truth and members
-    drawn from one distribution of variance σ², the mean square error of x̄ is (1 + 1/M) σ²
-    (Fortin et al. 2014, J. Hydrometeorol. 15, 1708-1713). Below one: overconfident.
+    The factor accounts for the sampling error of a mean of M members: if truth and members are
+    drawn from the same distribution of variance σ², the mean square error of x̄ is (1 + 1/M) σ²
+    (Fortin et al. 2014, J. Hydrometeorol. 15, 1708-1713). Below one, the ensemble is overconfident.
 
     Args:
-        members: x (member, ..., channel), two members at least.
+        members: x (member, ..., channel), at least two members.
         truth: y (..., channel); NaN where missing.
-        weights: areas (lat, lon) of the axes before the last.
+        weights: areas (lat, lon) for the axes before the last.
 
     Returns:
         (channel,), dimensionless.
@@ -139,12 +139,12 @@ def rank_histogram(
     *,
     error_std: float | Float[AnyArray, "..."] | None = None,
 ) -> Int[Array, "channel bins"]:
-    """How often the truth takes each rank among the members (Hamill 2001).
+    """Rank histogram: how often the truth has each rank among the members (Hamill 2001).
 
-    The rank is the number of members below the truth; a truth that equals n members takes one of
-    the n + 1 ranks between them at random, with equal probability. Against *observations*, noise
-    of their error belongs on the members (Hamill 2001, Mon. Wea. Rev. 129, 550-560): without it
-    even a perfect ensemble gives a U.
+    The rank is the number of members below the truth; a truth that equals n members has one of
+    n + 1 ranks, with equal probability. For *observations*, noise with the size of their error must
+    be added to the members (Hamill 2001, Mon. Wea. Rev. 129, 550-560); otherwise even a perfect
+    ensemble gives a U shape.
 
     Args:
         key: for ties and for the observation error.
@@ -154,7 +154,7 @@ def rank_histogram(
             `truth`, in its units; None for a truth without error.
 
     Returns:
-        (channel, M + 1) counts, first the bin of truths below all members.
+        (channel, M + 1) counts; the first bin is that of truths below all members.
 
     Raises:
         InputError: a member that is not finite where the truth is, or a negative `error_std`.
@@ -164,7 +164,7 @@ def rank_histogram(
     x, y = float32(members), float32(truth)
     present = jnp.isfinite(y)
     if not bool(jnp.all(jnp.isfinite(x) | ~present[None])):
-        raise InputError("members must be finite where the truth is, to have a rank")
+        raise InputError("members must be finite wherever the truth is: their ranks are undefined")
     if error_std is not None:
         deviation = np.asarray(error_std, dtype=np.float32)
         if np.any(deviation < 0):
@@ -175,21 +175,23 @@ def rank_histogram(
     ties = jnp.sum(x == y[None], axis=0, dtype=jnp.int32)
     rank = below + jax.random.randint(key_tie, y.shape, 0, ties + 1, jnp.int32)
     bins = x.shape[0] + 1
-    flat = jnp.where(present, rank, bins).reshape(-1, y.shape[-1])  # the missing fall off the end
+    flat = jnp.where(present, rank, bins).reshape(
+        -1, y.shape[-1]
+    )  # the last bin, of missing values, is dropped
     return jax.vmap(lambda r: jnp.bincount(r, length=bins + 1)[:bins], in_axes=1)(flat)
 
 
 def flatness(counts: Int[AnyArray, "... bins"]) -> Float[Array, "..."]:
-    """Chi-square statistic of a rank histogram against a uniform one.
+    """Chi-square statistic of a rank histogram against uniformity.
 
         χ² = Σⱼ (nⱼ - n/k)² / (n/k) ,  n = Σⱼ nⱼ over k bins
 
-    For a calibrated ensemble and *independent* points it follows the chi-square distribution of
-    k - 1 degrees of freedom. Neighbouring grid points and days are not independent: compare its
-    size between systems, or thin the points first (Jolliffe and Primo 2008, Mon. Wea. Rev. 136).
+    For a calibrated ensemble and *independent* points it has a chi-square distribution with k - 1
+    degrees of freedom. Neighbouring grid points and days are not independent: compare it between
+    systems, or thin the points first (Jolliffe and Primo 2008, Mon. Wea. Rev. 136).
 
     Args:
-        counts: n, the bins last.
+        counts: n, with the bins on the last axis.
 
     Returns:
         The shape of `counts` without its last axis; NaN where nothing was counted.

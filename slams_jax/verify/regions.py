@@ -1,18 +1,18 @@
-"""The regions over which scores are averaged: those of WeatherBench 2 (Rasp et al. 2024)."""
+"""Regions over which scores are averaged, as in WeatherBench 2 (Rasp et al. 2024)."""
 
 import numpy as np
 from jaxtyping import Bool
 
 from slams_jax.grid import Grid
 
-TROPICS = 20.0  # degrees: the tropics lie within, the extratropics beyond
+TROPICS = 20.0  # degrees, the latitude between tropics and extratropics
 
 
 def regions_of(grid: Grid) -> dict[str, Bool[np.ndarray, "lat lon"]]:
-    """Masks of the regions of a grid by name, the whole first.
+    """Masks of the regions of a grid by name, the complete grid first.
 
     A grid around the globe has `globe`, `northern extratropics`, `tropics` and `southern
-    extratropics`, as many as it has rows in; any other grid is one region, `domain`.
+    extratropics`, as far as it has rows in them; any other grid is one region, `domain`.
     """
     everywhere = np.ones(grid.shape, bool)
     if not grid.periodic:

@@ -1,4 +1,4 @@
-"""Whether an ensemble means what it says: probabilities, and spread where the error is large."""
+"""Reliability: forecast probabilities against frequencies, and spread against error."""
 
 from typing import NamedTuple
 
@@ -22,11 +22,11 @@ class CrpsParts(NamedTuple):
     """CRPS = reliability - resolution + uncertainty, each (channel,), units of the truth.
 
     Attributes:
-        crps: of the M members as a step function, without the factor of the fair score.
-        reliability: how far the ensemble is from meaning its probabilities i/M; of a calibrated one
-            it is what few members cost, which falls about as 1/M².
-        resolution: how much better than the climate the ensemble would be if it were reliable.
-        uncertainty: CRPS of the climate, the distribution of all truths.
+        crps: of the M members as a step function, without the correction of the fair score.
+        reliability: deviation of the frequencies from the probabilities i/M; for a calibrated
+            ensemble it is the cost of few members, about proportional to 1/M².
+        resolution: improvement over the climatology if the ensemble were reliable.
+        uncertainty: CRPS of the climatology, the distribution of all truths.
     """
 
     crps: Score
@@ -36,12 +36,12 @@ class CrpsParts(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """How often an event came that was forecast with each probability.
+    """Observed frequency of an event for each forecast probability.
 
     Attributes:
         probability: forecast, k/M for k = 0 ... M (probability,).
-        frequency: with which the event came (probability, channel); NaN where never forecast.
-        share: of the points at which that was the forecast, by area (probability, channel).
+        frequency: of the event (probability, channel); NaN if never forecast.
+        share: of the area with that forecast (probability, channel).
     """
 
     probability: Float[np.ndarray, " probability"]
@@ -52,21 +52,22 @@ class Reliability(NamedTuple):
 def crps_decomposition(members: Members, truth: Points, weights: Weights = None) -> CrpsParts:
     """Reliability, resolution and uncertainty of the CRPS (Hersbach 2000).
 
-    The members sorted, x₁ ≤ ... ≤ x_M, let αᵢ be the mean length of the gap from xᵢ to xᵢ₊₁ that
-    lies below the truth and βᵢ that above it, gᵢ = αᵢ + βᵢ, oᵢ = βᵢ/gᵢ, pᵢ = i/M; outside of the
-    ensemble o₀ and o_M are how often the truth lies below x₁ and below x_M. Then (eqs. 26, 36, 37)
+    With the members sorted, x₁ ≤ ... ≤ x_M, let αᵢ be the mean length of the part of the gap from
+    xᵢ to xᵢ₊₁ below the truth, βᵢ that of the part above, gᵢ = αᵢ + βᵢ, oᵢ = βᵢ/gᵢ, pᵢ = i/M;
+    outside the ensemble, o₀ and o_M are the frequencies of truths below x₁ and below x_M. Then
+    (eqs. 26, 36, 37)
 
         CRPS = Σᵢ αᵢ pᵢ² + βᵢ (1 - pᵢ)² = Σᵢ gᵢ (oᵢ - pᵢ)² + Σᵢ gᵢ oᵢ (1 - oᵢ) ,
 
-    the reliability and the potential CRPS; the latter is uncertainty less resolution.
-    Hersbach, Wea. Forecasting 15, 559-570. Pooled over places of different climates, uncertainty
-    and resolution hold the differences of these climates too (Hamill and Juras 2006): take the
-    climatology of each place off members and truth first.
+    the reliability and the potential CRPS; the latter is uncertainty minus resolution.
+    Hersbach, Wea. Forecasting 15, 559-570. Pooled over places with different climates, uncertainty
+    and resolution include the differences between the climates (Hamill and Juras 2006): subtract
+    the climatology of each place from members and truth first.
 
     Args:
         members: x (member, ..., channel).
         truth: y (..., channel); NaN where missing.
-        weights: areas (lat, lon) of the axes before the last.
+        weights: areas (lat, lon) for the axes before the last.
     """
     check_shapes(members.shape[1:], truth.shape)
     x, y = jnp.sort(float32(members), axis=0), float32(truth)
@@ -90,13 +91,13 @@ def crps_decomposition(members: Members, truth: Points, weights: Weights = None)
 def reliability_curve(
     members: Members, truth: Points, threshold: Points, weights: Weights = None
 ) -> Reliability:
-    """Reliability diagram of the event that the truth lies above a threshold (Wilks 2019, 9.4.4).
+    """Reliability curve of the event that the truth exceeds a threshold (Wilks 2019, 9.4.4).
 
     Args:
         members: x (member, ..., channel).
         truth: y (..., channel); NaN where missing.
         threshold: of the event at each point (..., channel).
-        weights: areas (lat, lon) of the axes before the last.
+        weights: areas (lat, lon) for the axes before the last.
     """
     check_shapes(members.shape[1:], truth.shape)
     check_shapes(threshold.shape, truth.shape)
@@ -115,23 +116,23 @@ def reliability_curve(
 def binned_spread_skill(
     members: Members, truth: Points, weights: Weights = None, *, bins: int = 10
 ) -> tuple[Float[np.ndarray, "bins channel"], Float[np.ndarray, "bins channel"]]:
-    """Spread and error of points of like spread (Leutbecher and Palmer 2008, fig. 3).
+    """Spread and error in bins of spread (Leutbecher and Palmer 2008, fig. 3).
 
-    The points are sorted by their ensemble variance and cut into bins of equal area; in each the
-    root mean variance, times (M + 1)/M, is held against the root mean square error of the ensemble
-    mean. A calibrated ensemble lies on the diagonal, one whose spread does not vary with its error
-    on a level line. J. Comput. Phys. 227, 3515-3539. The variance of few members is uncertain, and
-    the points of the least and the largest are partly those where it is so by chance: that alone
-    flattens the ends of the line.
+    Points are sorted by ensemble variance and divided into bins of equal area; in each bin the root
+    of the mean variance, times (M + 1)/M, is compared with the root-mean-square error of the
+    ensemble mean. A calibrated ensemble is on the diagonal; one whose spread is unrelated to its
+    error, on a horizontal line. J. Comput. Phys. 227, 3515-3539. The variance of few members is
+    uncertain, so that the smallest and largest are partly due to chance, which flattens the ends of
+    the line.
 
     Args:
-        members: x (member, ..., channel), two members at least.
+        members: x (member, ..., channel), at least two members.
         truth: y (..., channel); NaN where missing.
-        weights: areas (lat, lon) of the axes before the last.
-        bins: number of bins; fewer points than bins leave some NaN.
+        weights: areas (lat, lon) for the axes before the last.
+        bins: number of bins; with fewer points, some are NaN.
 
     Returns:
-        Spread and RMSE, each (bins, channel), units of the truth, the smallest spread first.
+        Spread and RMSE, each (bins, channel), units of the truth, in ascending order of spread.
 
     Raises:
         InputError: fewer than two members.
@@ -147,17 +148,16 @@ def binned_spread_skill(
     flat = lambda a: a.reshape(-1, y.shape[-1]).T
     variance = flat(x.var(axis=0, ddof=1) * (size + 1) / size)
     square = flat((x.mean(axis=0) - y) ** 2)
-    found = [
-        _bin_means(v, s, w, bins) for v, s, w in zip(variance, square, flat(area), strict=True)
-    ]
-    spread, error = np.sqrt(np.array(found)).transpose(1, 2, 0)
+    channels = zip(variance, square, flat(area), strict=True)
+    means = [_bin_means(*channel, bins) for channel in channels]
+    spread, error = np.sqrt(np.array(means)).transpose(1, 2, 0)
     return spread, error
 
 
 def _bin_means(
     variance: np.ndarray, square: np.ndarray, area: np.ndarray, bins: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means of variance and squared error of one channel (bins,) over bins of equal area."""
+    """Mean variance and mean square error of one channel in bins of equal area, each (bins,)."""
     present = np.isfinite(square)
     order = np.argsort(variance[present], kind="stable")
     variance, square, area = (a[present][order] for a in (variance, square, area))
@@ -172,22 +172,22 @@ def _bin_means(
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Zero where there is nothing to divide by; NaN stays."""
-    nothing = denominator == 0.0
-    return jnp.where(nothing, 0.0, numerator / jnp.where(nothing, 1.0, denominator))
+    """The quotient, zero where the denominator is zero; NaN stays."""
+    zero = denominator == 0.0
+    return jnp.where(zero, 0.0, numerator / jnp.where(zero, 1.0, denominator))
 
 
 def _climate_crps(truth: Array, weights: Weights) -> Array:
-    """∫ F (1 - F) of the pooled truths F of each channel, by area."""
+    """CRPS of the climatology, ∫ F (1 - F), with F the distribution of all truths of a channel."""
     y = np.asarray(truth, np.float64)
     area = np.ones(y.shape)
     if weights is not None:
         area = np.broadcast_to(np.asarray(weights, np.float64)[..., None], y.shape)
-    found = []
+    scores = []
     for values, weight in zip(*(a.reshape(-1, y.shape[-1]).T for a in (y, area)), strict=True):
         present = np.isfinite(values)
         order = np.argsort(values[present])
         values, weight = values[present][order], weight[present][order]
         share = np.cumsum(weight)[:-1] / weight.sum() if values.size else np.empty(0)
-        found.append(np.sum(share * (1.0 - share) * np.diff(values)) if values.size else np.nan)
-    return jnp.asarray(found, dtype=jnp.float32)
+        scores.append(np.sum(share * (1.0 - share) * np.diff(values)) if values.size else np.nan)
+    return jnp.asarray(scores, dtype=jnp.float32)

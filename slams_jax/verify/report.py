@@ -1,8 +1,8 @@
-"""One HTML file that holds a whole report: text, pictures and tables, and nothing from elsewhere.
+"""Reports: one self-contained HTML file with text, figures and tables.
 
-`render` is pure. The page is `report.html` beside this file, filled in by Jinja2 (of the extra
-`plot`) with everything escaped; a content security policy in it lets a browser load nothing but
-what the file itself holds.
+`render` is pure. Jinja2 (from the extra `plot`) fills in the template `report.html` beside this
+file and escapes everything; a content security policy keeps browsers from loading anything that is
+not in the file.
 """
 
 import base64
@@ -20,13 +20,13 @@ Cell = str | int | float | None
 
 
 class Table(NamedTuple):
-    """A table whose rows can be sorted; `None` and NaN are empty cells, floats have three places.
+    """A table with sortable rows; `None` and NaN are empty cells, floats have three decimals.
 
     Attributes:
-        caption: what it shows.
-        header: one word or two a column; the first column names the row.
-        rows: cells, as many as the header has.
-        note: below it, e.g. units.
+        caption: title of the table.
+        header: one or two words per column; the first column names the row.
+        rows: cells, as many as in the header.
+        note: text below the table, such as units.
     """
 
     caption: str
@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A PNG image, `alt` what somebody who does not see it needs to know, and its caption."""
+    """A PNG image, an alternative text for readers who cannot see it, and a caption."""
 
     png: bytes
     alt: str
@@ -44,14 +44,14 @@ class Picture(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Lines of code or configuration, folded under their title."""
+    """Lines of code or configuration, folded below their title."""
 
     title: str
     text: str
 
 
 class Section(NamedTuple):
-    """Heading, paragraphs, and what belongs to it, in this order."""
+    """A section of the page: heading, paragraphs, tables, pictures and listings, in this order."""
 
     title: str
     text: Sequence[str] = ()
@@ -61,7 +61,7 @@ class Section(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A page: its title, what was done as pairs of name and value, and the sections."""
+    """A page: title, facts as pairs of name and value, and sections."""
 
     title: str
     facts: Sequence[tuple[str, str]]
@@ -78,8 +78,8 @@ def render(report: Report) -> str:
         for row in table.rows:
             if len(row) != len(table.header):
                 raise InputError(
-                    f"a row of the table {table.caption!r} has {len(row)} cells, "
-                    f"its header {len(table.header)}"
+                    f"a row of the table {table.caption!r} has {len(row)} cells, but its header "
+                    f"has {len(table.header)}"
                 )
     try:
         jinja2 = importlib.import_module("jinja2")
@@ -95,23 +95,23 @@ def render(report: Report) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, without caption and note."""
+    """The table in Markdown, without its caption and note."""
     lines = ["| " + " | ".join(table.header) + " |", "|---" * len(table.header) + "|"]
     lines += ["| " + " | ".join(cell(c) for c in row) + " |" for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
 def cell(value: Cell) -> str:
-    """A cell as it is written."""
+    """The text of a cell."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return ""
     if not isinstance(value, float):
         return str(value)
-    return f"{round(value, 3) + 0.0:.3f}"  # no minus before a zero
+    return f"{round(value, 3) + 0.0:.3f}"  # no negative zero
 
 
 def is_number(value: Cell) -> bool:
-    """Whether a cell is set as a number, to the right; "+1.5" is one too."""
+    """Whether a cell is aligned right, as a number; "+1.5" is one too."""
     try:
         float("nan" if value is None else value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether a difference of scores is more than chance: a paired block bootstrap over time."""
+"""Significance of score differences: a paired block bootstrap over time."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from jaxtyping import Float
 from slams_jax.errors import InputError
 
 SAMPLES = 2000
-FEWEST = 4  # blocks in a series, at least
+FEWEST = 4  # smallest number of blocks in a series
 
 
 class Difference(NamedTuple):
-    """Difference of a score of two systems over the same times, the first less the second.
+    """Difference in score between two systems over the same times, first minus second.
 
     Attributes:
         value: (channel,), units of the score.
-        low: end of the confidence interval (channel,).
-        high: the other end.
-        p_value: two-sided, of no difference (channel,).
+        low: lower end of the confidence interval (channel,).
+        high: upper end of the confidence interval (channel,).
+        p_value: two-sided, for the hypothesis of no difference (channel,).
         block: length of the blocks, in times.
     """
 
@@ -40,33 +40,33 @@ def paired_difference(
 ) -> Difference:
     """Difference of two mean scores, its confidence interval and its p-value.
 
-    The same random blocks of times, around a circle (Politis and Romano 1992), are drawn for both
-    systems, so that what is hard for both cancels, and days that are alike stay together. Their
-    length is that of `block_length`. The differences of the resampled means scatter too little
-    where blocks are few: their deviations are widened by `_widening`. The interval is symmetric
-    (Hall 1988), value ± the quantile of |deviation|, and the p-value is how often a deviation is
-    as large as the value.
+    The same random blocks of times, on a circle (Politis and Romano 1992), are drawn for both
+    systems, so that common difficulties cancel and correlated times stay together. `block_length`
+    gives their length. With few blocks, the resampled differences scatter too little, which
+    `_widening` corrects. The interval is symmetric (Hall 1988), value ± the quantile of
+    |deviation|; the p-value is the frequency of deviations as large as the value.
 
     Args:
-        first: mean score of each time, area averages taken (time, channel).
-        second: of the other system at the same times.
-        root: the scores are mean squares, and the difference wanted is that of their roots.
+        first: mean score at each time, averaged over area (time, channel).
+        second: scores of the other system at the same times.
+        root: the scores are mean squares, and the difference is that of their roots.
         confidence: of the interval.
         seed: of the resampling.
 
     Raises:
-        InputError: scores of different shapes, or of fewer than `FEWEST` times.
+        InputError: scores of different shapes, or at fewer than `FEWEST` times.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or len(first) < FEWEST:
         raise InputError(
-            f"paired scores need one shape and {FEWEST} times at least, "
-            f"got {first.shape} and {second.shape}"
+            f"paired scores need equal shapes and at least {FEWEST} times, got {first.shape} and "
+            f"{second.shape}"
         )
     value_of = np.sqrt if root else (lambda mean: mean)
     means = first.mean(axis=0), second.mean(axis=0)
     value = value_of(means[0]) - value_of(means[1])
-    # How the difference follows each time, to first order: its memory decides the blocks.
+    # The contribution of each time to the difference, to first order; its correlation in time
+    # determines the length of the blocks.
     slope = [0.5 / np.sqrt(np.maximum(m, 1e-30)) if root else 1.0 for m in means]
     memory = correlation(first * slope[0] - second * slope[1])
     block = block_length(len(first), float(np.nanmedian(memory)))
@@ -79,10 +79,10 @@ def paired_difference(
 
 
 def correlation(series: Float[np.ndarray, "time channel"]) -> Float[np.ndarray, " channel"]:
-    """Correlation of neighbouring times, in [0, 0.95], with the bias of short series taken off.
+    """Lag-one autocorrelation, in [0, 0.95], corrected for the bias of short series.
 
-    An estimate from n times is too small by (1 + 3ρ)/n (Kendall 1954); none at all is read as
-    independent times.
+    An estimate from n times is too small by (1 + 3ρ)/n (Kendall 1954). A constant series counts as
+    uncorrelated.
     """
     series = np.asarray(series, np.float64)
     departure = series - series.mean(axis=0)
@@ -93,11 +93,11 @@ def correlation(series: Float[np.ndarray, "time channel"]) -> Float[np.ndarray, 
 
 
 def block_length(number: int, memory: float) -> int:
-    """Length of the blocks for n times of correlation ρ, at most a quarter of them.
+    """Block length for n times with autocorrelation ρ, at most a quarter of them.
 
         l = (n - l + 1)^(2/3 (1 - n'/n)) ,   n' = n (1 - ρ)/(1 + ρ)
 
-    Wilks 1997, J. Climate 10, 65-82, eq. 19, found by iteration.
+    Wilks 1997, J. Climate 10, 65-82, eq. 19, solved by iteration.
     """
     exponent = 2.0 / 3.0 * (1.0 - (1.0 - memory) / (1.0 + memory))
     length = 1.0
@@ -117,17 +117,19 @@ def _block_counts(rng: np.random.Generator, number: int, block: int) -> np.ndarr
 
 
 def _widening(number: int, block: int, memory: np.ndarray, confidence: float) -> np.ndarray:
-    """By how much deviations of resampled means are too small, (channel,).
+    """Factor by which deviations of resampled means are too small, (channel,).
 
-    For an autoregressive series of first order the variance of the mean is σ² v / n, v from all
-    lags, while blocks expect the lags within them alone, less what the mean of the series itself
-    takes away, v l / n. The second factor is the tail of Student's t over that of the Gaussian,
-    for n / v independent times.
+    For a first-order autoregressive series, the variance of the mean is σ² v / n with v from all
+    lags, while resampled blocks include only the lags within a block, minus the loss v l / n due to
+    the mean of the series. The second factor is the ratio of the tails of Student's t and of the
+    Gaussian for n / v independent times.
     """
     lags, within = np.arange(1, number)[:, None], np.arange(1, block)[:, None]
     v = 1.0 + 2.0 * ((1.0 - lags / number) * memory**lags).sum(axis=0)
-    seen = 1.0 + 2.0 * ((1.0 - within / block) * memory**within).sum(axis=0) - v * block / number
+    in_blocks = (
+        1.0 + 2.0 * ((1.0 - within / block) * memory**within).sum(axis=0) - v * block / number
+    )
     tail = 0.5 + 0.5 * confidence
     freedom = np.maximum(number / v - 1.0, 2.0)
     heavy = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
-    return np.sqrt(v / np.maximum(seen, 0.1)) * heavy
+    return np.sqrt(v / np.maximum(in_blocks, 0.1)) * heavy

@@ -1,4 +1,4 @@
-"""At which scales there is variance, and error."""
+"""Spectra: variance and error by scale."""
 
 import numpy as np
 import scipy.fft
@@ -14,34 +14,34 @@ def zonal_spectrum(
     *,
     periodic: bool = True,
 ) -> Float[np.ndarray, "wavenumber channel"]:
-    """Power of each zonal wavenumber, averaged over area and all axes before the latitudes.
+    """Power of each zonal wavenumber, averaged over area and all axes before latitude.
 
     With x̂ₘ the discrete Fourier transform of a row of N longitudes,
 
         Pₘ = cₘ ⟨|x̂ₘ|²⟩ / N² ,   cₘ = 2, but 1 for m = 0 and for m = N/2 ,   Σₘ Pₘ = ⟨x²⟩ ,
 
-    so that the spectrum of an error sums to the square of its RMSE (Parseval). A region has no
-    period: there the rows are taken apart into cosines, of m half waves along the row (the
-    discrete cosine transform of Denis, Côté and Laprise 2002, Mon. Wea. Rev. 130, 1812-1829),
-    which keeps the sum and leaks nothing from one edge to the other.
+    so that the spectrum of an error sums to its mean square (Parseval). Rows of a regional grid are
+    not periodic: they are decomposed into cosines of m half waves along the row (the discrete
+    cosine transform of Denis, Côté and Laprise 2002, Mon. Wea. Rev. 130, 1812-1829), which
+    preserves the sum and causes no leakage between the edges.
 
     Args:
-        fields: values or errors, float64 is used inside; take the climate off values first, or
-            m = 0 is all that shows.
-        weights: areas, the same along a row.
+        fields: values or errors, computed in float64; subtract the climatology from values first,
+            or m = 0 dominates.
+        weights: areas, constant along a row.
         periodic: whether the rows go around the globe.
 
     Returns:
         (wavenumber, channel), the square of the units of `fields`; m = 0 first. NaN for a channel
-        with a value missing.
+        with a missing value.
 
     Raises:
-        InputError: weights of another shape than the rows and columns.
+        InputError: weights whose shape is not that of the grid.
     """
     fields = np.asarray(fields, np.float64)
     if weights.shape != fields.shape[-3:-1]:
         raise InputError(
-            f"weights have shape {weights.shape}, the fields (lat, lon) {fields.shape[-3:-1]}"
+            f"weights have shape {weights.shape}, but the grid is {fields.shape[-3:-1]}"
         )
     number = fields.shape[-2]
     if periodic:

@@ -1,6 +1,6 @@
-"""All scores of an evaluation as one plain dictionary, ready to be written as JSON.
+"""All scores of an evaluation as plain dictionaries, ready for JSON.
 
-docs/verification.md says what each is and where it stands in the dictionary.
+docs/verification.md explains each score and its place in the dictionary.
 """
 
 import math
@@ -24,12 +24,12 @@ def field_scores(
     systems: Mapping[str, Ensemble],
     weights: Float[np.ndarray, "lat lon"],
 ) -> dict[str, dict[str, list[float]]]:
-    """RMSE and bias of the mean, fair CRPS of the members: per channel, for each system.
+    """RMSE and bias of the mean and fair CRPS of the members, by channel, for each system.
 
     Args:
         truth: physical units, NaN where unknown.
-        systems: ensembles by name; one member is a deterministic system, whose CRPS is its mean
-            absolute error.
+        systems: ensembles by name; a single member is a deterministic system, whose CRPS is its
+            mean absolute error.
         weights: areas.
     """
     return {
@@ -50,17 +50,17 @@ def ensemble_scores(
     std: Float[np.ndarray, " channel"],
     climate: Float[np.ndarray, "time lat lon channel"],
 ) -> dict[str, Any]:
-    """What only an ensemble has: spread, ranks, the parts of its CRPS, distances to the truth.
+    """Scores that need an ensemble: spread, ranks, CRPS components, distances to the truth.
 
     Args:
-        key: breaks ties of ranks.
+        key: for ties of ranks.
         truth: physical units.
-        members: likewise.
+        members: physical units.
         weights: areas.
-        std: climatological standard deviations: W1 is of values divided by them, as in SLAMS, and
-            the energy score and distance are of profiles divided by them.
-        climate: climatology at the times of the truth; the parts of the CRPS and the energy
-            distance are of departures from it.
+        std: climatological standard deviations, by which values are divided for W1 (as in SLAMS),
+            energy score and energy distance.
+        climate: climatology at the times of the truth, which is subtracted for the CRPS components
+            and the energy distance.
     """
     counts = metrics.rank_histogram(key, members, truth)
     spread, error = metrics.binned_spread_skill(members, truth, weights)
@@ -85,7 +85,7 @@ def regional_scores(
     weights: Float[np.ndarray, "lat lon"],
     regions: Mapping[str, Bool[np.ndarray, "lat lon"]],
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """`field_scores` in each region, and spread and its ratio to the error where there are members.
+    """`field_scores` in each region, with spread and spread-skill ratio of ensembles.
 
     Args:
         truth: physical units, NaN where unknown.
@@ -93,17 +93,17 @@ def regional_scores(
         weights: areas.
         regions: masks by name, of `metrics.regions_of`.
     """
-    found = {}
+    scores = {}
     for region, mask in regions.items():
         area = weights * mask
-        found[region] = field_scores(truth, systems, area)
+        scores[region] = field_scores(truth, systems, area)
         for name, members in systems.items():
             if len(members) > 1:
-                found[region][name] |= {
+                scores[region][name] |= {
                     "spread": _list(metrics.spread(members, truth, area)),
                     "spread_skill": _list(metrics.spread_skill(members, truth, area)),
                 }
-    return found
+    return scores
 
 
 def spectral_scores(
@@ -114,7 +114,7 @@ def spectral_scores(
     *,
     periodic: bool,
 ) -> dict[str, Any]:
-    """Zonal spectra of departures from the climate, of errors of the mean, and of spread.
+    """Zonal spectra of departures from the climatology, errors of the mean, and spread.
 
     Args:
         truth: physical units, NaN where unknown.
@@ -124,26 +124,26 @@ def spectral_scores(
         periodic: whether the grid goes around the globe.
 
     Returns:
-        `wavenumber`; `truth` and each system with `power` (the mean of the spectra of its members),
-        the systems with `error` too and ensembles with `spread`, each (channel, wavenumber). The
-        spread has the factor (M + 1)/M with which it equals the error of a calibrated ensemble.
+        `wavenumber`; `power` of `truth` and each system (the mean over its members), `error` of
+        each system, and `spread` of ensembles, each (channel, wavenumber). The spread includes the
+        factor (M + 1)/M that makes it equal to the error of a calibrated ensemble.
     """
     spectrum = lambda x: metrics.zonal_spectrum(x, weights, periodic=periodic)
     power = spectrum(truth - climate)
-    found: dict[str, Any] = {
+    spectra: dict[str, Any] = {
         "wavenumber": list(range(len(power))),
         "truth": {"power": _nested(power.T)},
     }
     for name, members in systems.items():
         mean, size = members.mean(axis=0), len(members)
-        found[name] = {
+        spectra[name] = {
             "power": _nested(spectrum(members - climate).T),
             "error": _nested(spectrum(mean - truth).T),
         }
         if size > 1:
             spread = spectrum(members - mean) * (size + 1) / (size - 1)
-            found[name]["spread"] = _nested(spread.T)
-    return found
+            spectra[name]["spread"] = _nested(spread.T)
+    return spectra
 
 
 def event_reliability(
@@ -152,22 +152,22 @@ def event_reliability(
     weights: Float[np.ndarray, "lat lon"],
     threshold: Float[np.ndarray, "time lat lon channel"],
 ) -> dict[str, dict[str, Any]]:
-    """Reliability curve of each ensemble for the event that the truth is above a threshold.
+    """Reliability curve of each ensemble for the event that the truth exceeds a threshold.
 
     Returns:
-        For each ensemble of more than one member `probability` (M + 1,), `frequency` and `share`
+        For each ensemble of more than one member: `probability` (M + 1,), `frequency` and `share`
         (channel, M + 1).
     """
-    found = {}
+    curves = {}
     for name, members in systems.items():
         if len(members) > 1:
             curve = metrics.reliability_curve(members, truth, threshold, weights)
-            found[name] = {
+            curves[name] = {
                 "probability": _list(curve.probability),
                 "frequency": _nested(np.asarray(curve.frequency).T),
                 "share": _nested(np.asarray(curve.share).T),
             }
-    return found
+    return curves
 
 
 def significance(
@@ -178,24 +178,24 @@ def significance(
     of: str = "analysis",
     confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """Differences of RMSE and CRPS of one system less every other, with intervals and p-values.
+    """RMSE and CRPS of one system minus those of the others, with intervals and p-values.
 
-    Times with a score missing are left out; with fewer than four times left there is no `against`.
+    Times with a missing score are ignored; `against` is empty if fewer than four remain.
 
     Args:
         truth: physical units, NaN where unknown.
         systems: ensembles by name.
         weights: areas.
-        of: the system that is held against the others.
+        of: the system that is compared with the others.
         confidence: of the intervals.
 
     Returns:
-        `confidence`, `samples`, and `against`: reference -> "rmse" or "crps" -> `difference`,
-        `low`, `high`, `p_value` (channel,) and `block`, the length in times.
+        `confidence`, `samples`, and `against`: for each reference and "rmse" or "crps",
+        `difference`, `low`, `high`, `p_value` (channel,) and `block`, the block length in times.
     """
     square = lambda x, y: jnp.square(metrics.rmse(x.mean(axis=0), y, weights))
     crps = lambda x, y: metrics.crps(x, y, weights)
-    found: dict[str, Any] = {"confidence": confidence, "samples": SAMPLES, "against": {}}
+    against: dict[str, dict[str, Any]] = {}
     for name, score, root in (("rmse", square, True), ("crps", crps, False)):
         each = {
             system: np.asarray(jax.vmap(score, in_axes=(1, 0))(members, truth), np.float64)
@@ -208,21 +208,21 @@ def significance(
             value = metrics.paired_difference(
                 each[of][keep], each[reference][keep], root=root, confidence=confidence
             )
-            found["against"].setdefault(reference, {})[name] = {
+            against.setdefault(reference, {})[name] = {
                 "difference": _list(value.value),
                 "low": _list(value.low),
                 "high": _list(value.high),
                 "p_value": _list(value.p_value),
                 "block": value.block,
             }
-    return found
+    return {"confidence": confidence, "samples": SAMPLES, "against": against}
 
 
 def station_scores(
     values: Float[np.ndarray, "time station"],
     forecasts: Mapping[str, Float[np.ndarray, "time station"]],
 ) -> dict[str, dict[str, Any]]:
-    """RMSE and number of values at stations: over all, and of each, for each system."""
+    """RMSE and number of values at stations, in total and for each, by system."""
     count = np.isfinite(values).sum(axis=0)
     result = {}
     for name, forecast in forecasts.items():
@@ -238,7 +238,7 @@ def station_scores(
 
 
 def without_nan(value: Any) -> Any:
-    """The same nested dictionaries and lists with None for what is not finite: JSON has no NaN."""
+    """Nested dictionaries and lists with None in place of NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {name: without_nan(part) for name, part in value.items()}
     if isinstance(value, list):

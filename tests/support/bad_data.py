@@ -477,42 +477,29 @@ def _dated(**coordinates):
 
 
 STARTS = ("time", data_samples.times(5), {"standard_name": "forecast_reference_time"})
-CORPUS += [
-    Bad(
-        TIMES,
-        "forecasts of several starts and lead times",
-        lambda f: opening(state().expand_dims(step=np.arange(2) * np.timedelta64(6, "h")), f),
-        "forecasts along",
-    ),
-    Bad(
-        TIMES,
-        "a time that may be the start of a forecast or its validity",
-        _dated(step=np.timedelta64(24, "h")),
-        "may be the start",
-    ),
-    Bad(TIMES, "the start of a forecast alone", _dated(time=STARTS), "lead time is not given"),
-    Bad(
-        TIMES,
-        "two times that differ",
-        _dated(
-            time=("time", STARTS[1], {"standard_name": "time"}),
-            end=("time", STARTS[1] + np.timedelta64(6, "h"), {"standard_name": "time"}),
-        ),
-        "both say when",
-    ),
-    Bad(
-        TIMES,
+VALID = ("time", STARTS[1], {"standard_name": "time"})
+ENDS = ("time", STARTS[1] + np.timedelta64(6, "h"), {"standard_name": "time"})
+SINGLE = np.float32(73000 + np.arange(5) / 96), {"units": "days since 1800-01-01"}
+LEAD_TIMES = np.arange(2) * np.timedelta64(6, "h")
+ONE_LEAD = _dated(step=np.timedelta64(24, "h"))
+
+
+def _several_starts(folder):
+    return opening(state().expand_dims(step=LEAD_TIMES), folder)
+
+
+add(
+    TIMES,
+    ("forecasts of several starts and lead times", _several_starts, "forecasts along"),
+    ("a time that may be the start of a forecast or its validity", ONE_LEAD, "may be the start"),
+    ("the start of a forecast alone", _dated(time=STARTS), "lead time is not given"),
+    ("two times that differ", _dated(time=VALID, end=ENDS), "both say when"),
+    (
         "quarters of an hour as days in single precision",
-        _dated(
-            time=(
-                "time",
-                (73000 + np.arange(5) / 96).astype(np.float32),
-                {"units": "days since 1800-01-01"},
-            )
-        ),
+        _dated(time=("time", *SINGLE)),
         "single precision",
     ),
-]
+)
 
 
 @bad(TIMES, "no time at all", "neither a time dimension nor a time")

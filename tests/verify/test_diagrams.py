@@ -125,7 +125,7 @@ def test_differences_are_drawn_with_their_intervals():
     np.testing.assert_allclose(first.lines[0].get_ydata(), LEVELS, rtol=0.02)
     assert axis.get_ylim()[0] > axis.get_ylim()[1]
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert labels == ["against Background", "against OI"]
+    assert labels == ["versus Background", "versus OI"]
 
 
 def test_spread_and_error_of_regions_share_their_axes():
@@ -191,7 +191,7 @@ def test_spectra_are_logarithmic_and_leave_the_mean_out():
         (lambda: maps.error_maps(GLOBE, {}), "no errors to draw"),
         (
             lambda: maps.error_maps(IBERIA, {"oi": np.ones(GLOBE.shape)}),
-            r"oi has shape \(18, 18\), its grid \(6, 9\)",
+            r"oi has shape \(18, 18\), but the grid has \(6, 9\)",
         ),
     ],
 )

@@ -278,5 +278,5 @@ def test_bad_input_is_named(call, message):
 
 def test_shapes_must_agree():
     # Past the type check of the tests, which would stop it first.
-    with pytest.raises(InputError, match="must be equal"):
+    with pytest.raises(InputError, match="make them equal"):
         points.error_of(np.zeros((1, 3, 2)), np.zeros((5, 3, 2)))

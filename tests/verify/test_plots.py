@@ -299,7 +299,7 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
         (lambda: plots.station_scores(["a"], {"oi": np.ones(2)}), "2 scores of oi for 1 stations"),
         (
             lambda: maps.analysis_maps(IBERIA, **fields(GLOBE)),
-            r"truth has shape \(18, 18\), its grid \(6, 9\)",
+            r"truth has shape \(18, 18\), but the grid has \(6, 9\)",
         ),
         (
             lambda: plots.save(plots.training_curves([{"step": 1, "loss": 1.0}]), "a.xyz"),

@@ -86,7 +86,7 @@ def test_numbers_are_set_to_the_right(text):
 
 def test_bad_tables_and_a_missing_package_are_named(monkeypatch):
     bad = Table("T", ["a", "b"], [["x"]])
-    with pytest.raises(InputError, match="row of the table 'T' has 1 cells, its header 2"):
+    with pytest.raises(InputError, match="row of the table 'T' has 1 cells, but its header has 2"):
         render(Report("r", [], [Section("s", (), [bad])]))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(InputError, match=r"pip install 'slams-jax\[plot\]'"):
