@@ -1,4 +1,4 @@
-"""The array vocabulary and the two seams of the library."""
+"""Names for arrays, and the two protocols that connect the parts of the library."""
 
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ Params = PyTree[Float[Array, "..."]]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """x_t, t -> E[x_0 | x_t]; `t` is a scalar in [0, 1], the result has the shape of `x_t`."""
+    """E[x_0 | x_t] as a function of x_t and a scalar t in [0, 1], with the shape of `x_t`."""
 
     def __call__(self, x_t: Array, t: Array, /) -> Array:
         """Return the posterior mean of the clean array given the noisy one."""
@@ -23,8 +23,8 @@ class Denoiser(Protocol):
 
 @runtime_checkable
 class ObservationOperator(Protocol):
-    """H: a trajectory of states (time, lat, lon, channel) -> what is observed (time, ...)."""
+    """H, from a trajectory of states (time, lat, lon, channel) to observations (time, ...)."""
 
     def __call__(self, state: Array, /) -> Array:
-        """Return the observed quantities of `state`."""
+        """Return the observed quantities in `state`."""
         ...

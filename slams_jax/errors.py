@@ -1,32 +1,33 @@
-"""The exceptions that tell a user what to change, and how a run ended that did not finish."""
+"""Exceptions: errors that a user can correct, and runs that ended early."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line; its name where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class InputError(ValueError):
-    """Bad input: its message is one line naming the thing, what was expected, and the way out.
+    """Bad input. The message is one line: what is wrong, what was expected, and what to do.
 
-    The command-line tools print the message alone and exit with status 2; library code may catch
-    it as the `ValueError` it is.
+    Commands print only the message and exit with status 2; library code can catch it as a
+    `ValueError`.
     """
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on though its input was right: it diverged, or its files are damaged.
+    """A run that cannot continue although its input is valid: it diverged, or files are damaged.
 
-    Its message is one line too: what happened, what is left, and the way out.
+    The message is one line: what happened, what is left, and what to do. Commands exit with
+    status 1.
     """
 
 
 class Diverged(RunError):
-    """Numbers that are not finite, or a loss above its limit."""
+    """Values that are not finite, or a loss above its limit."""
 
 
 class Preempted(Exception):
-    """A run that was asked to end (SIGTERM) and has saved all that it needs to go on.
+    """A run that was asked to stop (SIGTERM) and has saved all that it needs to resume.
 
-    No error: the command-line tools exit with status 143, and the same command goes on.
+    Not an error: commands exit with status 143; repeat the command to resume.
     """

@@ -1,4 +1,4 @@
-"""Horizontal grids: coordinates, area weights and what lies beyond an edge."""
+"""Horizontal grids: coordinates, area weights and padding rules."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from slams_jax.errors import InputError
 
 EARTH_RADIUS = 6.371229e6  # m, the sphere of ERA5 and GRIB
 
-# What a stencil reads beyond the edge of an array (..., lat, lon, channel):
-#   sphere   longitude wraps; latitude continues over the pole, on the opposite meridian
+# Rules for values that a stencil reads beyond the edges of an array (..., lat, lon, channel):
+#   sphere   longitude wraps; latitude continues over the pole, along the opposite meridian
 #   channel  longitude wraps; latitude repeats its last row
 #   edge     both repeat their last row (a regional domain)
-#   torus    both wrap (doubly periodic test problems, and SLAMS's own networks)
+#   torus    both wrap (doubly periodic test problems, and the networks of SLAMS)
 Padding = Literal["sphere", "channel", "edge", "torus"]
 
 
@@ -27,7 +27,7 @@ class Grid:
         longitude: degrees east, strictly ascending, over less than a full circle.
 
     Raises:
-        InputError: coordinates that do not ascend or lie outside the globe.
+        InputError: coordinates that do not ascend or are outside the globe.
     """
 
     latitude: tuple[float, ...]
@@ -42,18 +42,20 @@ class Grid:
             if array.ndim != 1 or array.size == 0:
                 raise InputError(f"{name} must be a non-empty list of degrees, got {values!r}")
             if not np.all(np.isfinite(array)) or np.any(np.diff(array) <= 0):
-                raise InputError(f"{name} must ascend strictly, got {array[:4].tolist()} ...")
+                raise InputError(
+                    f"{name} must ascend strictly, got {array[:4].tolist()} ...: sort it"
+                )
             if array[0] < low - 1e-6 or array[-1] > high + 1e-6:
                 raise InputError(
                     f"{name} must lie in [{low:g}, {high:g}] degrees, "
                     f"got {array[0]:g} to {array[-1]:g}"
                 )
         if self.longitude[-1] - self.longitude[0] >= 360.0 - 1e-6:
-            raise InputError("longitude covers a full circle twice: drop the repeated meridian")
+            raise InputError("longitude covers more than a full circle: drop the repeated meridian")
 
     @classmethod
     def of(cls, latitude: Iterable[SupportsFloat], longitude: Iterable[SupportsFloat]) -> "Grid":
-        """The grid of two coordinate arrays, rounded to 1e-6 degrees so that files agree."""
+        """The grid of two coordinate arrays, rounded to 1e-6 degrees so that files match."""
         return cls(
             tuple(round(float(v), 6) for v in latitude),
             tuple(round(float(v), 6) for v in longitude),
@@ -66,13 +68,13 @@ class Grid:
 
     @property
     def extent(self) -> str:
-        """Size and domain, in words."""
+        """Size and domain, as text."""
         lat, lon = self.latitude, self.longitude
         return f"{len(lat)} x {len(lon)}, {lat[0]:g} to {lat[-1]:g} N, {lon[0]:g} to {lon[-1]:g} E"
 
     @property
     def periodic(self) -> bool:
-        """Whether the next meridian after the last is the first."""
+        """Whether the first meridian follows the last, around the globe."""
         lon = np.asarray(self.longitude)
         if lon.size < 4:
             return False
@@ -82,20 +84,20 @@ class Grid:
 
     @property
     def padding(self) -> Padding:
-        """The rule for what lies beyond the edges of this grid."""
+        """The padding rule that suits this grid."""
         if not self.periodic:
             return "edge"
         lat = np.asarray(self.latitude)
         spacing = np.diff(lat).mean() if lat.size > 1 else 180.0
         reaches_poles = max(90.0 + lat[0], 90.0 - lat[-1]) <= spacing and lat.size > 1
-        # Continuing over the pole needs the opposite meridian to be a meridian of the grid.
+        # To continue over the pole, the opposite meridian must be one of the grid.
         return "sphere" if reaches_poles and self.shape[1] % 2 == 0 else "channel"
 
     def latitude_edges(self) -> np.ndarray:
-        """Edges of the cells of the rows, degrees north (lat + 1,).
+        """Edges of the rows of cells, degrees north (lat + 1,).
 
-        A cell reaches half-way to its neighbours, and to the pole at the ends of a grid that
-        reaches it.
+        A cell extends half-way to its neighbours, and to the pole at the ends of a grid that
+        covers it.
         """
         lat = np.asarray(self.latitude, dtype=np.float64)
         middle = (lat[1:] + lat[:-1]) / 2
@@ -106,7 +108,7 @@ class Grid:
         return np.concatenate([[first], middle, [last]])
 
     def longitude_edges(self) -> np.ndarray:
-        """Edges of the cells of the columns, degrees east (lon + 1,), a full circle at most."""
+        """Edges of the columns of cells, degrees east (lon + 1,), at most a full circle."""
         lon = np.asarray(self.longitude, dtype=np.float64)
         middle = (lon[1:] + lon[:-1]) / 2
         if self.periodic:
@@ -117,9 +119,9 @@ class Grid:
         return np.concatenate([[first + beyond], middle, [last - beyond]])
 
     def area_weights(self) -> np.ndarray:
-        """Area of each cell over the mean area, float32 (lat, lon), mean one.
+        """Area of each cell relative to the mean area, float32 (lat, lon), with mean one.
 
-        The area of a cell is proportional to the difference of the sines of its edges.
+        The area of a cell is proportional to the difference between the sines of its edges.
         """
         if len(self.latitude) == 1:
             return np.ones(self.shape, dtype=np.float32)

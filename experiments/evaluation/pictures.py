@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, and what is said of each where it cannot be seen."""
+"""The figures of an evaluation, with alternative texts."""
 
 from collections.abc import Iterator
 from pathlib import Path

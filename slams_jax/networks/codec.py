@@ -57,11 +57,11 @@ class Trunk(nn.Module):
         return Conv(self.channels, self.kernel, self.padding, zero=True)(x).astype(jnp.float32)
 
 
-class Encoder(nn.Module):
-    """From a first guess of the state and all inputs to the code.
+class _Half(nn.Module):
+    """What encoder and decoder have in common.
 
     Attributes:
-        latent_channels: number of channels of the code.
+        channels: number of channels of the code (encoder) or of the state (decoder).
         compression: points of the state per point of the code, in each direction.
         width: number of channels of the residual blocks.
         blocks: number of residual blocks.
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         compute: dtype of convolutions and activations; the result is float32.
     """
 
-    latent_channels: int
+    channels: int
     compression: int
     width: int
     blocks: int
@@ -79,6 +79,15 @@ class Encoder(nn.Module):
     padding: Padding
     coordinates: Coordinates
     compute: Compute
+
+    def _correction(self, x: Array, channels: int) -> Array:
+        """The residual network, with `channels` output channels; part of `__call__`."""
+        shared = (self.width, self.blocks, self.kernel, self.padding, self.coordinates)
+        return Trunk(channels, *shared, self.compute)(x)
+
+
+class Encoder(_Half):
+    """From a first guess of the state and all inputs to the code."""
 
     @nn.compact
     def __call__(
@@ -98,41 +107,12 @@ class Encoder(nn.Module):
         guess, features = (
             space_to_depth(pad(x, halo, self.padding), self.compression) for x in (guess, features)
         )
-        code = nn.Dense(self.latent_channels, use_bias=False, name="linear")(guess)
-        trunk = Trunk(
-            self.latent_channels,
-            self.width,
-            self.blocks,
-            self.kernel,
-            self.padding,
-            self.coordinates,
-            self.compute,
-        )
-        return code + trunk(features)
+        code = nn.Dense(self.channels, use_bias=False, name="linear")(guess)
+        return code + self._correction(features, self.channels)
 
 
-class Decoder(nn.Module):
-    """From the code to the state.
-
-    Attributes:
-        channels: number of channels of the state.
-        compression: points of the state per point of the code, in each direction.
-        width: number of channels of the residual blocks.
-        blocks: number of residual blocks.
-        kernel: size of the convolutions.
-        padding: rule for values beyond the edges.
-        coordinates: position channels to append to the input.
-        compute: dtype of convolutions and activations; the result is float32.
-    """
-
-    channels: int
-    compression: int
-    width: int
-    blocks: int
-    kernel: int
-    padding: Padding
-    coordinates: Coordinates
-    compute: Compute
+class Decoder(_Half):
+    """From the code to the state."""
 
     @nn.compact
     def __call__(
@@ -140,17 +120,8 @@ class Decoder(nn.Module):
     ) -> Float[Array, "batch lat lon state"]:
         """Decode to `shape` = (lat, lon)."""
         channels = self.channels * self.compression**2
-        trunk = Trunk(
-            channels,
-            self.width,
-            self.blocks,
-            self.kernel,
-            self.padding,
-            self.coordinates,
-            self.compute,
-        )
         linear = Conv(channels, self.kernel, self.padding, bias=False, name="linear")
-        patch = linear(z) + trunk(z)
+        patch = linear(z) + self._correction(z, channels)
         return depth_to_space(patch, self.compression)[:, : shape[0], : shape[1]]
 
 

@@ -178,6 +178,42 @@ class Row:
     not_finite: int
     score: Score | None
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        rule: "GuidanceRule",
+        sampler: SamplerConfig,
+        finite: np.ndarray,
+        counts: tuple[int, int],
+        seconds: float,
+        score: Callable[[], Score],
+    ) -> "Row":
+        """The row of some draws.
+
+        Args:
+            name: of the case.
+            rule: of the draws.
+            sampler: of the draws.
+            finite: whether each draw is finite (..., member).
+            counts: result of `count_evaluations`.
+            seconds: wall time of all draws.
+            score: computes the score; called only if all draws are finite.
+        """
+        return cls(
+            case=name,
+            rule=str(rule),
+            solver=sampler.solver,
+            grid=sampler.grid,
+            steps=sampler.steps,
+            members=finite.shape[-1],
+            forward_evaluations=counts[0],
+            derivative_evaluations=counts[1],
+            seconds=seconds,
+            not_finite=int((~finite).sum()),
+            score=score() if finite.all() else None,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """As a flat dictionary for JSON, with every field of `Score` (None without a score)."""
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -226,20 +262,8 @@ def run_case(
     draws = np.asarray(run(leaves, key), dtype=np.float64)
     seconds = time.perf_counter() - begun
     finite = np.isfinite(draws).reshape(members, -1).all(axis=1)
-    forward, derivative = counts or count_evaluations(case, rule, sampler, draw=draw)
-    return Row(
-        case=case.name,
-        rule=str(rule),
-        solver=sampler.solver,
-        grid=sampler.grid,
-        steps=sampler.steps,
-        members=members,
-        forward_evaluations=forward,
-        derivative_evaluations=derivative,
-        seconds=seconds,
-        not_finite=int(members - finite.sum()),
-        score=case.score(draws) if finite.all() else None,
-    )
+    counts = counts or count_evaluations(case, rule, sampler, draw=draw)
+    return Row.of(case.name, rule, sampler, finite, counts, seconds, lambda: case.score(draws))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))

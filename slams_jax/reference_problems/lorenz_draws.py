@@ -53,22 +53,10 @@ def run_lorenz(
     if not 32 <= members <= most:
         raise InputError(f"a comparison needs between 32 and {most} members, got {members}")
     draws, seconds = _draw_all(case.problem, case.values, rule, sampler, members, key, batch)
-    finite = np.isfinite(draws).all(axis=(1, 2))
+    finite = np.isfinite(draws).all(axis=2)
     single = Case(case.name, case.problem, case.exact[0])
-    forward, derivative = counts or count_evaluations(single, rule, sampler)
-    return Row(
-        case=case.name,
-        rule=str(rule),
-        solver=sampler.solver,
-        grid=sampler.grid,
-        steps=sampler.steps,
-        members=members,
-        forward_evaluations=forward,
-        derivative_evaluations=derivative,
-        seconds=seconds,
-        not_finite=int((~np.isfinite(draws).all(axis=2)).sum()),
-        score=case.score(draws) if finite.all() else None,
-    )
+    counts = counts or count_evaluations(single, rule, sampler)
+    return Row.of(case.name, rule, sampler, finite, counts, seconds, lambda: case.score(draws))
 
 
 @dataclasses.dataclass(frozen=True)

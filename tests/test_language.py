@@ -1,0 +1,62 @@
+"""Idiomatic English in documentation, docstrings, comments and messages: phrases to avoid."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PLACES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "slams_jax", "experiments")
+SUFFIXES = (".md", ".py", ".html")
+
+# Phrase -> what to write instead.
+AVOID = {
+    "a hair of": "a small",
+    "can be had": "is available",
+    "fmt: skip": "a name or a shorter expression",
+    "has no meaning for": "has no effect with",
+    "is said of": "the message",
+    "is to be had": "is available",
+    "may be jitted": "can be jitted",
+    "nothing else is to be known": "that is all you need to know",
+    "reads back other": "its contents differ from what was written",
+    "tell much": "are informative",
+    "tells much": "is informative",
+    "whole or absent": "complete or absent",
+}
+
+
+def pattern(phrase):
+    """A phrase in any case; comment signs, quotes and line breaks may separate its words."""
+    return re.compile(r"\b" + r"[\s#\"]+".join(map(re.escape, phrase.split())) + r"\b", re.I)
+
+
+PATTERNS = {phrase: pattern(phrase) for phrase in AVOID}
+
+
+def findings(text, name):
+    """A line for each phrase to avoid in a text."""
+    for phrase, expression in PATTERNS.items():
+        for match in expression.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            yield f"{name}:{line}: instead of {phrase!r} write {AVOID[phrase]!r}"
+
+
+def texts():
+    """(name, text) of every page and module."""
+    for place in PLACES:
+        path = ROOT / place
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in SUFFIXES:
+                yield file.relative_to(ROOT), file.read_text(encoding="utf-8")
+
+
+def test_texts_avoid_unidiomatic_phrases():
+    lines = [line for name, text in texts() for line in findings(text, name)]
+    assert not lines, "\n".join(lines)
+
+
+def test_a_phrase_is_found_across_lines():
+    text = 'one\n    # which tells\n    # much of\n    "it is whole "\n    "or absent"\n'
+    assert list(findings(text, "page.md")) == [
+        "page.md:2: instead of 'tells much' write 'is informative'",
+        "page.md:4: instead of 'whole or absent' write 'complete or absent'",
+    ]
