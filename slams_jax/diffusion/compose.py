@@ -28,7 +28,8 @@ def trajectory_denoiser(
     """Compose a denoiser of windows into one of trajectories.
 
     Of the n - k + 1 windows, the first gives its first (k + 1) / 2 frames, each inner one its
-    centre frame, and the last one its last (k + 1) / 2 frames.
+    centre frame, and the last one its last (k + 1) / 2 frames. Reads the ambient mesh: devices
+    along "data" share the windows, along "space" the latitudes.
 
     Args:
         denoise: denoiser of windows, (window, frame, lat, lon, channel).

@@ -251,9 +251,9 @@ def sample_ensemble(
     """`members` independent draws, `batch` at a time (None: all at once).
 
     Member i uses `fold_in(key, i)` for any number of members, batches and devices; i counts from
-    `first`. What `draw` returns, an array or a tree of them, gets the axis of the
-    members in front. On a mesh with an axis "member" its devices share them, each drawing `batch`
-    at a time.
+    `first`. The result of `draw`, an array or a tree of arrays, gets the axis of the members in
+    front. Reads the ambient mesh: devices along "member" share the members, each drawing `batch` at
+    a time.
     """
     devices = devices_along(MEMBER)
     parts, size = equal_parts(members, batch, devices)
