@@ -157,7 +157,7 @@ def test_errors(values):
     same = lambda key, states: states
     with pytest.raises(InputError, match=r"must lie in \[0, 1\], got 1.5"):
         plain(key, first, same, log_likelihood, single(values), resample_below=1.5)
-    with pytest.raises(InputError, match=r"at least 1, got \[0\]"):
+    with pytest.raises(InputError, match=r"at least one time, got \[0\]"):
         plain(key, first, same, log_likelihood, jnp.zeros((0, 1)))
     with pytest.raises(InputError, match=r"a leading axis of at least one time, got \[2, 3\]"):
         plain(key, first, same, log_likelihood, (jnp.zeros((2, 1)), jnp.zeros((3, 1))))
