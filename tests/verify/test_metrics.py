@@ -265,7 +265,7 @@ def test_weights_are_areas():
     ("call", "message"),
     [
         (lambda x, y: metrics.rmse(x[0], y, np.ones((9, 6))), "weights have shape"),
-        (lambda x, y: metrics.rmse(x[0], y, -GRID.area_weights()), "none negative"),
+        (lambda x, y: metrics.rmse(x[0], y, -GRID.area_weights()), "not negative, and"),
         (lambda x, y: metrics.rmse(x[0], y, 0 * GRID.area_weights()), "not all zero"),
         (lambda x, y: metrics.spread(x[:1], y), "at least 2 members, got 1"),
         (lambda x, y: metrics.rank_histogram(KEY, x, y, error_std=-1.0), "not be negative"),
