@@ -261,7 +261,7 @@ def run_case(
     begun = time.perf_counter()
     draws = np.asarray(run(leaves, key), dtype=np.float64)
     seconds = time.perf_counter() - begun
-    finite = np.isfinite(draws).reshape(members, -1).all(axis=1)
+    finite = np.asarray(np.isfinite(draws).reshape(members, -1).all(axis=1))
     counts = counts or count_evaluations(case, rule, sampler, draw=draw)
     return Row.of(case.name, rule, sampler, finite, counts, seconds, lambda: case.score(draws))
 

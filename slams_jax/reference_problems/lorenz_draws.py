@@ -53,7 +53,7 @@ def run_lorenz(
     if not 32 <= members <= most:
         raise InputError(f"a comparison needs between 32 and {most} members, got {members}")
     draws, seconds = _draw_all(case.problem, case.values, rule, sampler, members, key, batch)
-    finite = np.isfinite(draws).all(axis=2)
+    finite = np.asarray(np.isfinite(draws).all(axis=2))
     single = Case(case.name, case.problem, case.exact[0])
     counts = counts or count_evaluations(single, rule, sampler)
     return Row.of(case.name, rule, sampler, finite, counts, seconds, lambda: case.score(draws))
