@@ -12,6 +12,7 @@ from slams_jax.errors import InputError
 
 TIME, LEVEL, LATITUDE, LONGITUDE = "time", "level", "latitude", "longitude"
 MEMBER, STATION, ALTITUDE, CHANNEL = "member", "station", "altitude", "channel"
+ERROR = "error"  # standard deviation of the errors of a variable, beside it or as its attribute
 DIMS = (TIME, LEVEL, LATITUDE, LONGITUDE)
 
 # Other spellings of the dimensions and coordinates, lower case.

@@ -27,6 +27,7 @@ import xarray as xr
 from slams_jax.data import journal
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.readers.periods import check_times
 from slams_jax.readers.units import check_plausible
 from slams_jax.schema import LATITUDE, LONGITUDE, TIME, VARIABLES, Channel
 
@@ -244,7 +245,7 @@ def _write_field(
     shape: tuple[int, ...],
 ) -> int:
     """Write one field block by block, after the blocks already on disk; returns its CRC-32."""
-    own = dataset[TIME].values.astype("datetime64[ns]")
+    own = check_times(dataset[TIME].values, name=f"{path.stem} times")
     rows = np.minimum(np.searchsorted(own, times), own.size - 1)
     rows = np.where(own[rows] == times, rows, _ABSENT)
     row_bytes = 4 * math.prod(shape[1:])

@@ -16,10 +16,10 @@ from slams_jax.errors import InputError
 from slams_jax.readers import coordinates as coords
 from slams_jax.readers import daily
 from slams_jax.readers.files import Location, PathLike, expand_paths, fingerprint, open_file
-from slams_jax.readers.parts import ORDER, Part, join, part, rest_of_series, same_axis
+from slams_jax.readers.parts import ORDER, Part, error_part, join, part, rest_of_series, same_axis
 from slams_jax.readers.times import meaning
 from slams_jax.readers.variables import SourceFile, resolve
-from slams_jax.schema import LATITUDE, LEVEL, LONGITUDE, TIME, VARIABLES
+from slams_jax.schema import ERROR, LATITUDE, LEVEL, LONGITUDE, TIME, VARIABLES
 
 COORDINATE_ATTRIBUTES = {
     TIME: {"standard_name": "time", "axis": "T"},
@@ -148,11 +148,25 @@ def _read(
     units: str,
 ) -> xr.Dataset:
     """The variables of open files, and of the stores of their series, as one Dataset."""
+    resolved = resolve(files, variables)
+    others = [name for name in resolved if name != ERROR]
+    if ERROR in resolved and len(others) > 1:
+        raise InputError(
+            f"{files[0].path}: {ERROR} may be that of {' or '.join(others)}: read one at a time"
+        )
     joined = {}
-    for name, found in resolve(files, variables).items():
+    for name, found in resolved.items():
         parts = []
         for file, key in found:
-            first = part(file, name, key, levels, units)
+            if name == ERROR and others:
+                values = [k for f, k in resolved[others[0]] if f.path == file.path]
+                if not values:
+                    raise InputError(
+                        f"{file.path}: holds {ERROR} without {others[0]}: put both in one file"
+                    )
+                first = error_part(file, key, others[0], values[0], levels, units)
+            else:
+                first = part(file, name, key, levels, units)
             parts += [first, *rest_of_series(first, file, name, key, series.get(file.path, []))]
         joined[name] = join(parts, name, period)
     return _assemble(joined, levels)

@@ -11,7 +11,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from slams_jax.errors import InputError, RunError, first_line
-from slams_jax.readers.units import check_plausible, to_float32
+from slams_jax.readers.units import check_errors, check_plausible, to_float32
+from slams_jax.schema import ERROR
 
 
 class Piece(NamedTuple):
@@ -106,7 +107,10 @@ class LazyField(LazyArray):
         absent = [a for a, d in enumerate(self.dims) if d not in piece.variable.dims]
         values = np.expand_dims(values, absent)
         result = to_float32(values[np.ix_(*pick)], piece.scale, piece.offset)
-        check_plausible(self.name, result, source=piece.source.removesuffix(f": {self.name}"))
+        if self.name == ERROR:
+            check_errors(result, source=piece.source)
+        else:
+            check_plausible(self.name, result, source=piece.source.removesuffix(f": {self.name}"))
         return result
 
 

@@ -18,6 +18,7 @@ from slams_jax.readers.units import conversion, units_of
 from slams_jax.readers.variables import SourceFile
 from slams_jax.schema import (
     CHANNEL,
+    ERROR,
     LATITUDE,
     LEVEL,
     LONGITUDE,
@@ -26,7 +27,6 @@ from slams_jax.schema import (
     VARIABLES,
 )
 
-ERROR = "error"  # where a file gives the standard deviation of observations: attribute or variable
 ORDER = (MEMBER, TIME, LEVEL, CHANNEL, LATITUDE, LONGITUDE)  # of the dimensions of a result
 _VERSIONS = "expver"  # dimension of ERA5 files that also hold the preliminary ERA5T
 
@@ -86,6 +86,34 @@ def part(
     order = [*ORDER[:3], *extras, *ORDER[3:]]
     piece = Piece(source, variable, positions, scale, offset)
     return Part(piece, tuple(d for d in order if d in axes), axes)
+
+
+def error_part(
+    file: SourceFile,
+    key: Hashable,
+    name: str,
+    values: Hashable,
+    levels: tuple[float, ...] | None,
+    units: str,
+) -> Part:
+    """The standard deviations of the errors of a variable, on its dimensions and in its units.
+
+    Args:
+        file: the open file.
+        key: of the errors in the file: on dimensions of the values, on some of them, or on none.
+        name: library name of the variable.
+        values: its name in the file.
+        levels: as for `part`.
+        units: as for `part`; errors without units are in those of the values.
+    """
+    of = file.dataset.variables[values]
+    error = file.dataset.variables[key]
+    if set(error.dims) != set(of.dims):
+        error = error.set_dims({**of.sizes})
+    file = file._replace(dataset=file.dataset.assign({key: error}))
+    result = part(file, name, key, levels, units_of(of) or units)
+    # A difference takes no offset.
+    return result._replace(piece=result.piece._replace(offset=0.0))
 
 
 def _library_dim(file: SourceFile, dim: Hashable, dated: TimeAxis | None) -> str:
@@ -298,7 +326,7 @@ def _error_attribute(piece: Piece) -> dict[str, np.ndarray]:
     if ERROR not in piece.variable.attrs:
         return {}
     # A difference takes no offset.
-    error = np.asarray(piece.variable.attrs[ERROR], np.float64) * piece.scale
+    error = np.asarray(np.float64(piece.variable.attrs[ERROR]) * piece.scale)
     if not np.all(error > 0):
         raise InputError(f"{piece.source}: its attribute error is {error}: give errors > 0")
     return {ERROR: error}

@@ -18,6 +18,7 @@ from slams_jax.readers.units import canonical_name, conversion, hectopascals, to
 from slams_jax.schema import (
     ALTITUDE,
     COORDINATE_ALIASES,
+    ERROR,
     LATITUDE,
     LEVEL,
     LONGITUDE,
@@ -26,7 +27,6 @@ from slams_jax.schema import (
     VARIABLES,
 )
 
-ERROR = "error"  # standard deviation of the observation error
 _STANDARD_NAMES = {
     LATITUDE: ("latitude",),
     LONGITUDE: ("longitude",),

@@ -26,11 +26,11 @@ import xarray as xr
 from slams_jax.errors import InputError, first_line
 from slams_jax.readers.files import PathLike
 from slams_jax.readers.periods import check_times
-from slams_jax.readers.station_files import ERROR
 from slams_jax.readers.units import canonical_name, conversion
 from slams_jax.schema import (
     ALTITUDE,
     COORDINATE_ALIASES,
+    ERROR,
     LATITUDE,
     LEVEL,
     LONGITUDE,

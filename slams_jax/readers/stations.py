@@ -19,10 +19,10 @@ from slams_jax.readers.gridded import COORDINATE_ATTRIBUTES
 from slams_jax.readers.metar import metar_records
 from slams_jax.readers.periods import select_period
 from slams_jax.readers.soundings import is_sounding, sounding_records
-from slams_jax.readers.station_files import ERROR, station_records
+from slams_jax.readers.station_files import station_records
 from slams_jax.readers.station_tables import read_table, to_series
 from slams_jax.readers.units import canonical_name, check_plausible, conversion, to_float32
-from slams_jax.schema import ALTITUDE, LATITUDE, LEVEL, LONGITUDE, STATION, TIME, VARIABLES
+from slams_jax.schema import ALTITUDE, ERROR, LATITUDE, LEVEL, LONGITUDE, STATION, TIME, VARIABLES
 
 # K at the surface: -99 degrees Celsius, which stands for missing values, is none of them.
 _SURFACE_TEMPERATURE = VARIABLES["2m_temperature"].plausible

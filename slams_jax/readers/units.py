@@ -158,6 +158,18 @@ def check_plausible(
         )
 
 
+def check_errors(errors: np.ndarray, *, source: str) -> None:
+    """Refuse standard deviations that are not positive; NaN is ignored.
+
+    Raises:
+        InputError: an error that is negative, zero or infinite.
+    """
+    if np.any((errors <= 0) | np.isinf(errors)):
+        raise InputError(
+            f"{source}: an error is negative, zero or infinite: give standard deviations > 0"
+        )
+
+
 def to_float32(values: np.ndarray, scale: float, offset: float) -> np.ndarray:
     """float32(scale * values + offset), with NaN for infinities and undeclared fill values."""
     values = np.asarray(values)

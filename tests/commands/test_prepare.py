@@ -185,7 +185,7 @@ def test_training_starts_from_what_is_prepared(prepared):
 
 BAD = {
     "negative": ("data.modalities.cpc.path", "bad/negative.nc", "log1p needs values from 0 up"),
-    "calendar": ("data.modalities.cpc.path", "bad/calendar.nc", "360_day.*Gregorian calendar"),
+    "calendar": ("data.modalities.cpc.path", "bad/calendar.nc", "360_day.*months of 30 days"),
     "times": ("data.modalities.cpc.path", "bad/late.nc", "'cpc' shares no time with the state"),
     "no mean": ("data.modalities.olr.path", "bad/olr_late.nc", "olr .*no value at any time"),
     "region": ("data.state", "bad/region.nc", "'state' is on a different grid|does not cover"),

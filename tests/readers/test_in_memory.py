@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from slams_jax.errors import InputError
 from slams_jax.readers import from_dataset, open_dataset
@@ -100,3 +101,46 @@ def test_what_a_file_is_refused_for_a_dataset_is_refused_for(change, message):
     with pytest.raises(InputError, match=message) as caught:
         from_dataset(change(gridded()), name="obs").load()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dims", "values"),
+    [
+        ((), 0.9),
+        (("level",), [0.9, 1.8, 2.7]),
+        (("time",), np.arange(1, 6) * 0.9),
+        (("latitude", "longitude"), 0.9 * np.arange(1, 25).reshape(4, 6)),
+    ],
+)
+def test_errors_go_the_way_of_their_values(dims, values, tmp_path):
+    """An error in degrees Fahrenheit is a difference; north comes first, as for the values."""
+    values = np.asarray(values)
+    expected = xr.DataArray(values / 1.8, dims=dims).broadcast_like(gridded().temperature)
+    expected = expected.transpose("time", "level", "latitude", "longitude")
+    given = FORMS["degF"](gridded()).assign(error=(dims, values))
+    given = given.isel(latitude=slice(None, None, -1), level=slice(None, None, -1))
+    path = write(given, tmp_path / "a.nc")
+    both = ["temperature", "error"]
+    for read in (from_dataset(given, variables=both), open_dataset(path, variables=both)):
+        assert read.error.dims == read.temperature.dims
+        np.testing.assert_allclose(read.temperature, gridded().temperature, rtol=1e-6)
+        np.testing.assert_allclose(read.error, expected, rtol=1e-6)
+        read.close()
+    for wrong in (-given.error, given.error * 0):
+        with pytest.raises(InputError, match="dataset: error: an error is negative, zero"):
+            from_dataset(given.assign(error=wrong), variables=both).load()
+    marked = gridded()
+    marked.temperature.attrs["error"] = -1.0
+    with pytest.raises(InputError, match=r"its attribute error is -1\.0: give errors > 0"):
+        from_dataset(marked)
+    several = given.assign(q=given.temperature)
+    with pytest.raises(InputError, match="error may be that of temperature or specific_humidity"):
+        from_dataset(several, variables=["temperature", "q", "error"])
+
+
+@pytest.mark.parametrize("error", [0.5, [0.5, 1.0, 2.0]])
+def test_an_error_that_is_an_attribute_stays(error):
+    given = FORMS["degF"](gridded())
+    given.temperature.attrs["error"] = error
+    read = from_dataset(given)
+    np.testing.assert_allclose(read.temperature.attrs["error"], np.asarray(error) / 1.8)

@@ -125,7 +125,7 @@ ASSIMILATE = {
     ),
     "error zero in the file": (
         f"{OUTPUT} {LONGWAVE}.path=exact.nc",
-        "stream 'olr' has error 0.0: standard deviations",
+        "outgoing_longwave_radiation: its attribute error is 0.0",
     ),
     "no error anywhere": (
         f"{OUTPUT} {LONGWAVE}.path=unknown.nc",

@@ -617,6 +617,11 @@ def _low(value: float):
 
 add(
     VALUES,
+    (
+        "negative errors",
+        lambda f: opening(state().assign(error=-1.0), f, variables=["temperature", "error"]),
+        "negative",
+    ),
     ("dry days declared as missing", _dry_days_missing, "declares as missing"),
     ("a geopotential of -9999", _low(-9999.0), "outside"),
     ("a geopotential of -999", _low(-999.0), "write for missing values"),
@@ -651,6 +656,11 @@ add(
         "a field with an ensemble of unknown meaning",
         _archive(lambda d: d, olr=lambda: state().rename(level="realization")),
         "unknown dimension 'realization'",
+    ),
+    (
+        "members in the place of channels",
+        _archive(lambda d: d, olr=lambda: state().isel(level=0, drop=True).expand_dims(member=2)),
+        "unknown dimension 'member'",
     ),
     (
         "a single level left by a selection",
