@@ -16,12 +16,12 @@ from pathlib import Path
 import jax
 import pytest
 
-# What one test compiled serves the others, and the next run.
+# What one test compiled serves the others and the next run, small programs too.
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update(
         "jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
     )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

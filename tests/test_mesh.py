@@ -147,6 +147,7 @@ def analyse(model, mesh):
     )["temperature"].values
 
 
+@pytest.mark.slow
 def test_a_draw_does_not_depend_on_its_devices(latent_model):
     alone = analyse(latent_model, mesh_of(member=1))
     np.testing.assert_array_equal(analyse(latent_model, mesh_of(member=3)), alone)
@@ -155,6 +156,7 @@ def test_a_draw_does_not_depend_on_its_devices(latent_model):
     np.testing.assert_allclose(shared, alone, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_analysis_does_not_depend_on_its_devices(state_model):
     alone, shared = (
         analyse(state_model, mesh_of(**axes))

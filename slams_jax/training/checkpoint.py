@@ -118,8 +118,8 @@ class Checkpoints:
     def roll_back(self) -> Restored | None:
         """The newest good checkpoint of a step on the interval, None when there is none.
 
-        Not an extra one saved on SIGTERM: where a run resumes must not depend on when it was
-        stopped.
+        Not one that was saved out of turn: where a run goes on must not depend on when it was
+        asked to end.
 
         Raises:
             RunError: every one of them is damaged.

@@ -122,6 +122,7 @@ def misfit(stream, members):
 # --- what comes out ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent", [False, True])
 def test_without_input_it_is_a_draw_from_the_prior(latent, latent_model, state_model):
     model = latent_model if latent else state_model
@@ -166,6 +167,7 @@ def test_output_is_a_cf_dataset(guided):
 # --- right, where the answer is known ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_prior_of_white_noise_is_climate(exact_model):
     analysis = assimilate(
         exact_model,
@@ -182,6 +184,7 @@ def test_the_prior_of_white_noise_is_climate(exact_model):
     np.testing.assert_allclose(z.std(axis=(0, 1, 2, 3)), 1.0, atol=4 / np.sqrt(2 * n) + 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["gaussian", "mmps"])
 def test_the_posterior_of_white_noise_is_exact(rule, exact_model):
     """Independent points: mean and variance by hand, K² and all."""
@@ -212,6 +215,7 @@ def test_the_posterior_of_white_noise_is_exact(rule, exact_model):
     assert np.abs(z.mean(axis=0)).max() < 5.5 / np.sqrt(40)
 
 
+@pytest.mark.slow
 def test_the_background_counts_by_its_error_and_without_its_bias(exact_model):
     truth = some_truth(exact_model)
     analysis = assimilate(
@@ -232,6 +236,7 @@ def test_the_background_counts_by_its_error_and_without_its_bias(exact_model):
 # --- the network, guided -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_kind_of_stream_at_once(latent_model):
     truth = some_truth(latent_model)
     observations = every_kind(truth)
@@ -256,6 +261,7 @@ def test_every_kind_of_stream_at_once(latent_model):
     assert error(members) < 0.7 * error(prior)
 
 
+@pytest.mark.slow
 def test_a_latent_observation_alone_moves_the_analysis(latent_model):
     truth = some_truth(latent_model)
     z = (truth - climate_of(latent_model)) / STD
@@ -269,6 +275,7 @@ def test_a_latent_observation_alone_moves_the_analysis(latent_model):
     assert distance(posterior) < 0.6 * distance(prior)
 
 
+@pytest.mark.slow
 def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
     background = as_dataset(some_truth(state_model) + BIAS)
     three, key = members_of(guided), jax.random.key(3)
@@ -281,6 +288,7 @@ def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
         assert np.abs(different - three[0]).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_chunks_of_windows_change_nothing(latent_model):
     background = as_dataset(some_truth(latent_model) + BIAS)
     options = dict(members=1, key=jax.random.key(3), sampler=FEW)
@@ -292,6 +300,7 @@ def test_chunks_of_windows_change_nothing(latent_model):
     np.testing.assert_allclose(members_of(chunked), whole, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_second_call_compiles_nothing(latent_model):
     truth = some_truth(latent_model)
     observations = every_kind(truth)[:2]

@@ -80,6 +80,7 @@ def apart(found, expected):
     return np.max(np.abs(found.mean(axis=0) - expected) / error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_it_is_the_kalman_smoother(values, exact, share):
     """At the last time the filter, at all others the smoother: the same ensemble."""

@@ -19,6 +19,8 @@ from slams_jax.models.model import encode
 from slams_jax.verify import metrics
 from support.small_world import small_config
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("pixel", "latent + both")
 SETTINGS = ("coarsening 2", "noise 1")  # of the same shapes, which compile once
 

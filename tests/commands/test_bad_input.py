@@ -160,6 +160,7 @@ def test_a_disk_that_is_full(place, capsys, monkeypatch):
     (place / "out").rmdir()
 
 
+@pytest.mark.slow
 def test_from_a_shell(place):
     """The whole way once for each command: status, output, and no traceback."""
     cases = [

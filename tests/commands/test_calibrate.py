@@ -25,6 +25,7 @@ def test_every_combination_is_one_of_the_library():
                 assert str(c.rule)
 
 
+@pytest.mark.slow
 def test_the_command(monkeypatch, tmp_path):
     """Two rows of one case, one of them of draws that are not finite."""
     steps = (8, 4)
@@ -74,6 +75,7 @@ def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
         calibrate.calibrate(["c"], tmp_path)
 
 
+@pytest.mark.slow
 def test_cases_that_are_unknown(tmp_path):
     command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,x", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -81,6 +83,7 @@ def test_cases_that_are_unknown(tmp_path):
     assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e\n"
 
 
+@pytest.mark.slow
 def test_the_command_without_a_model(tmp_path):
     command = [sys.executable, "-m", "experiments.calibrate", "--cases=d", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -100,6 +100,7 @@ def test_a_configuration_is_valid_and_plain(name):
         assert dates[-1] < length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo", "latent"])
 def test_latent_configurations_take_a_step(name, world, tmp_path):
     config = on_the_small_world(one_step(name, tmp_path), world)
@@ -114,6 +115,7 @@ def test_latent_configurations_take_a_step(name, world, tmp_path):
     assert model.background_error is not None
 
 
+@pytest.mark.slow
 def test_the_pixel_configuration_takes_a_step(world, tmp_path):
     config = on_the_small_world(one_step("pixel", tmp_path), world)
     train.train(read(config))
@@ -124,6 +126,7 @@ def test_the_pixel_configuration_takes_a_step(world, tmp_path):
     assert not (Path(config.workdir) / "autoencoder").exists()
 
 
+@pytest.mark.slow
 def test_the_lorenz_configuration_runs_from_end_to_end(tmp_path):
     """On a short run of its own system; without space, levels and background."""
     config = one_step("lorenz63", tmp_path)
@@ -151,6 +154,7 @@ def test_the_lorenz_configuration_runs_from_end_to_end(tmp_path):
     assert run.parent == tmp_path / "nature"
 
 
+@pytest.mark.slow
 def test_the_iberia_configuration_takes_a_step(real_data, tmp_path):
     config = one_step("iberia", tmp_path)
     config.data.root = str(real_data / "iberia")
@@ -216,6 +220,7 @@ def kernels(params):
     return [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 4]
 
 
+@pytest.mark.slow
 def test_slams_as_published_takes_a_step_of_both_stages(published):
     settings, data = published
     networks = network_settings(settings, data)

@@ -1,4 +1,3 @@
-import concurrent.futures
 import importlib
 import json
 import subprocess
@@ -17,6 +16,7 @@ from slams_jax.grid import Grid
 from slams_jax.observe import Points, standard_pressure
 from slams_jax.readers import open_dataset, read_stations
 from slams_jax.schema import channels_of
+from support.small_world import run_command
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {
@@ -159,6 +159,7 @@ def command(*arguments, cwd=REPOSITORY):
     )
 
 
+@pytest.mark.slow
 def test_command(tmp_path):
     config = "--config=configs/nature_lorenz63.py"
     more = ("--config.nature.days=20", f"--config.nature.cache={tmp_path}")
@@ -167,24 +168,26 @@ def test_command(tmp_path):
     assert (Path(done.stdout.strip()) / "state.nc").is_file()
 
 
-def test_bad_commands_say_one_line():
-    held_suarez = "--config=configs/held_suarez.py"
-    cases = [
+HELD_SUAREZ = f"--config={REPOSITORY / 'configs' / 'held_suarez.py'}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
         ((), "--config"),
         (("--config=configs/absent.py",), "configs/absent.py"),
-        ((held_suarez, "--config.nature.dayz=3"), "days"),
-        ((held_suarez, "--config.nature.days=many"), "many"),
-        ((held_suarez, "--config.nature.days", "3", "stray"), "stray"),
-        ((held_suarez, "--confog=3"), "confog"),
-        ((held_suarez, "--config.nature.days=-1"), "days"),
-        ((held_suarez, "--config.nature.cache=/proc/no"), "/proc/no"),
-    ]
-    # Each spends its time on imports: two at a time.
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda case: command(*case[0]), cases))
-    for done, (arguments, named) in zip(results, cases, strict=True):
-        assert done.returncode == 2, (arguments, done.stderr)
-        assert "Traceback" not in done.stderr, (arguments, done.stderr)
-        line = done.stderr.strip().splitlines()[-1]
-        assert line.startswith("error: "), (arguments, done.stderr)
-        assert named in line, (arguments, line)
+        ((HELD_SUAREZ, "--config.nature.dayz=3"), "days"),
+        ((HELD_SUAREZ, "--config.nature.days=many"), "many"),
+        ((HELD_SUAREZ, "--config.nature.days", "3", "stray"), "stray"),
+        ((HELD_SUAREZ, "--confog=3"), "confog"),
+        ((HELD_SUAREZ, "--config.nature.days=-1"), "days"),
+        ((HELD_SUAREZ, "--config.nature.cache=/proc/no"), "/proc/no"),
+    ],
+)
+def test_bad_commands_say_one_line(arguments, named, capsys):
+    assert run_command(generate.main, *arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    line = error.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert named in line

@@ -171,6 +171,7 @@ def test_the_summary_and_the_picture_say_what_is_there(prepared):
     assert (about / "overview.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_training_starts_from_what_is_prepared(prepared):
     folder, config = prepared
     (archive,) = (folder / "cache").iterdir()

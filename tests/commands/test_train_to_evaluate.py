@@ -34,6 +34,8 @@ from support.small_world import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 SYSTEMS = ("background", "climatology", "oi", "analysis")
 

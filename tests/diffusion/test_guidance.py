@@ -277,6 +277,7 @@ def test_streams_guide_as_their_dense_operator_does():
         )
 
 
+@pytest.mark.slow
 def test_mmps_draws_from_the_exact_posterior():
     count, steps = 4000, 96
     guided = guide(DENOISER, innovations, SCHEDULE, rule="mmps", iterations=5)

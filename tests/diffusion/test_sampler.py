@@ -62,6 +62,7 @@ def test_the_default_draws_from_the_prior():
     assert np.abs(scores.T @ scores / count - expected).max() < 5 * np.sqrt(2 / count) + 0.02
 
 
+@pytest.mark.slow
 def test_member_does_not_depend_on_members_or_batch():
     config, key = SamplerConfig(steps=8), jax.random.key(1)
     draw = lambda k: sample(k, DENOISER, (DIM,), SCHEDULE, config)
@@ -92,6 +93,7 @@ def test_keys_repeat_and_differ_and_calls_compile_once():
     assert draws._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_members_do_not_depend_on_devices():
     """16 members over 8 devices, against all of them on one."""
     config, key = SamplerConfig(steps=8), jax.random.key(1)
@@ -126,6 +128,7 @@ COUNTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_evaluations_are_those_that_are_made(name):
     config, expected = COUNTED[name]

@@ -114,6 +114,7 @@ def test_untrained_loss_is_the_variance_of_the_target():
     assert float(value) == pytest.approx(float(sum(info.values())) / 3, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prediction", "times"), [("eps", (0.1, 0.4)), ("v", (0.1, 0.4, 0.7))])
 def test_training_finds_the_denoiser_of_a_gaussian(prediction, times):
     # x_0 = (a, a / 2) with a ~ N(0, 1): E[x_0 | x_t] is linear and known.

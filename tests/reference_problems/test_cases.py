@@ -74,21 +74,25 @@ def meets_the_target(case, rule, members, config=ODE):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coarse", "strided", "scattered", "masked"])
 def test_gaussian_fields(fields, name):
     assert meets_the_target(fields[f"field {name}"], GAUSSIAN, 192)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["three modes", "ridge", "sixteen dimensions"])
 def test_mixtures(mixtures, name):
     assert meets_the_target(mixtures[name], Oracle(), 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trajectory k=3", "trajectory exact"])
 def test_trajectories(trajectories, name):
     assert meets_the_target(trajectories[name], GAUSSIAN, 512)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.8, -1.0])
 @pytest.mark.parametrize(
     ("case", "rule", "members"),
@@ -104,6 +108,7 @@ def test_broken_guidance_is_found_out(fields, mixtures, trajectories, case, rule
     assert not meets_the_target(problem, Scaled(rule, factor), members)
 
 
+@pytest.mark.slow
 def test_composition_from_short_windows_costs_spread(trajectories):
     """The exact denoiser of the whole trajectory is right, windows of three frames are not."""
     ratios = [

@@ -98,6 +98,7 @@ def test_independent_references_agree(case):
     assert case.score(case.others + 1.0).w1 > 2 * found.w1
 
 
+@pytest.mark.slow
 def test_rows_and_ranks(case):
     sampler = SamplerConfig("dpmpp_2m_ode", 3)
     row = run_lorenz(case, RULE, sampler, 32, jax.random.key(0)).as_dict()
@@ -108,6 +109,7 @@ def test_rows_and_ranks(case):
     np.testing.assert_array_equal(found.counts.sum(axis=1), [4, 4, 4])
 
 
+@pytest.mark.slow
 def test_a_draw_is_that_of_its_own_observations(case):
     """Several truths at a time or one by one: the same numbers."""
     one = draws_given(case, case.values)
@@ -121,6 +123,7 @@ def draws_given(case, values):
     return lorenz_draws._draw_all(case.problem, values, RULE, config, 8, key, None)[0]
 
 
+@pytest.mark.slow
 def test_pictures_and_file_of_the_ranks(case, tmp_path):
     rows = calibrate_lorenz.ranks([case], [(RULE, SamplerConfig(steps=2))], tmp_path, pairs=8)
     assert json.loads((tmp_path / "ranks.json").read_text()) == rows

@@ -62,6 +62,7 @@ def run(straight, tmp_path):
     return shutil.copytree(straight[0], tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_resume_is_exact_to_the_bit(straight, tmp_path):
     directory, state = straight
     with pytest.raises(Killed):
@@ -76,6 +77,7 @@ def test_resume_is_exact_to_the_bit(straight, tmp_path):
         assert same_tree(restore_model(tmp_path, which)[:3], restore_model(directory, which)[:3])
 
 
+@pytest.mark.slow
 def test_resume_on_fewer_devices(straight, tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, checkpoint_every=10, validate=killed_at(12))
@@ -86,6 +88,7 @@ def test_resume_on_fewer_devices(straight, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_run_killed_before_its_first_checkpoint_starts_anew(straight, tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, checkpoint_every=10, validate=killed_at(8))
@@ -110,6 +113,7 @@ def test_restored_model_is_what_was_trained(straight):
     }
 
 
+@pytest.mark.slow
 def test_best_is_of_the_least_validation_loss(tmp_path):
     losses = {4: 3.0, 8: 1.0, 12: float("nan"), 16: 2.0, 20: 1.0}
 
@@ -130,6 +134,7 @@ class Moments(NamedTuple):
     std: np.ndarray
 
 
+@pytest.mark.slow
 def test_empty_and_odd_trees(tmp_path, caplog):
     def stateless(params, model_state, key, batch):
         loss, (_, info) = loss_fn(params, {"count": 0.0}, key, batch)
@@ -193,6 +198,7 @@ def test_checkpoint_of_another_model(run):
         train(run, checkpoint_every=10, init_fn=more)
 
 
+@pytest.mark.slow
 def test_start_over(run):
     state = train(run, optimiser=optimiser(steps=5, b1=0.5), resume=False)
     assert int(state.step) == 5
@@ -218,6 +224,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @late_reads
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_no_damage_restores_silently_wrong(run, damage, caplog):
@@ -297,6 +304,7 @@ def test_all_damaged_or_none(run, tmp_path, monkeypatch):
         train(run, checkpoint_every=10)
 
 
+@pytest.mark.slow
 def test_bad_values_are_never_saved(tmp_path):
     def silent(params, model_state, key, batch):
         loss, (model_state, info) = loss_fn(params, model_state, key, batch)
@@ -345,6 +353,7 @@ def test_digest_sees_a_bit_a_shape_and_a_dtype():
             arrays.verify({**tree, **change}, described, where="x")
 
 
+@pytest.mark.slow
 def test_loader_position_is_restored(tmp_path):
     seen = []
 

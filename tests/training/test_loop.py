@@ -105,6 +105,7 @@ def steps_on(devices, count=6, ema_decay=0.9):
     return history, infos
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_parameters_of_one():
     one, infos_one = steps_on(1)
     for devices in (2, 8):
@@ -152,6 +153,7 @@ def test_step_compiles_once_and_donates_its_state():
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
 
 
+@pytest.mark.slow
 def test_each_step_draws_from_its_own_key():
     def noisy(params, model_state, key, batch):
         loss, (model_state, _) = loss_fn(params, model_state, key, batch)
@@ -168,6 +170,7 @@ def test_each_step_draws_from_its_own_key():
         np.testing.assert_allclose(info["draw"], expected[n], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiler_options_reach_the_compiler(tmp_path):
     options = {"xla_no_such_option": True}
     with pytest.raises(Exception, match="xla_no_such_option"):
@@ -200,6 +203,7 @@ def test_run_learns_and_writes_its_metrics(tmp_path, caplog):
     assert not any("orbax" in r.pathname for r in caplog.records)
 
 
+@pytest.mark.slow
 def test_records_hold_the_means_of_their_interval(tmp_path):
     def counting(params, model_state, key, batch):
         loss, (model_state, _) = loss_fn(params, model_state, key, batch)
@@ -210,6 +214,7 @@ def test_records_hold_the_means_of_their_interval(tmp_path):
     assert [(r["step"], r["count"]) for r in records] == [(4, 2.5), (8, 6.5), (10, 9.5)]
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     # The sample is drawn once in the 8 batches of an epoch: in which one is found here.
     x, _ = data()
@@ -233,6 +238,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert all(r["step"] < step for r in read_metrics(tmp_path / "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_finished_run_is_returned_at_once(tmp_path):
     state = train(tmp_path, optimiser=optimiser(steps=4))
 

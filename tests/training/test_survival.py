@@ -71,6 +71,7 @@ def assert_as_if_nothing_had_happened(run, straight):
 # --- being asked to end ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_saves_out_of_turn_and_the_run_goes_on(straight, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted, match="at step 8 of 20, which is saved"):
@@ -191,6 +192,7 @@ class Full:
         return getattr(self.file, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["records", "board", "checkpoint"])
 def test_a_full_disk_stops_the_run_and_it_goes_on_later(straight, tmp_path, monkeypatch, place):
     def fill():
@@ -258,6 +260,7 @@ def spoiled(batch_number, value):
     return loss
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_rolls_back_and_goes_on_with_other_data(tmp_path, caplog):
     options = {"loss_fn": spoiled(7, np.nan), "rollbacks": 4, "validate_every": 2}
     straight = (tmp_path / "a", train(tmp_path / "a", **options))
@@ -282,6 +285,7 @@ def test_a_run_that_diverges_rolls_back_and_goes_on_with_other_data(tmp_path, ca
     assert_as_if_nothing_had_happened((tmp_path / "c", train(tmp_path / "c", **options)), straight)
 
 
+@pytest.mark.slow
 def test_rollbacks_and_the_loss_have_their_limits(tmp_path):
     options = {"loss_fn": spoiled(2, 1e6), "validate": None, "optimiser": optimiser(steps=4)}
     state = train(tmp_path / "finite", **options)
