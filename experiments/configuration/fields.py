@@ -12,7 +12,7 @@ from absl import logging
 from experiments.configuration.settings import DataSettings, FieldSettings
 from slams_jax.data import grid_points
 from slams_jax.data.regrid import default_method, global_grid, inside, regrid, same_grid
-from slams_jax.data.resample import match_times, shifted
+from slams_jax.data.resample import match_times, persistence, shifted
 from slams_jax.data.transforms import transform
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
@@ -46,9 +46,7 @@ def open_fields(
     times = np.asarray(state[TIME])
     fields, described = {STATE: state}, {STATE: about}
     if data.background is not None and data.background.path == PREVIOUS:
-        # Persistence: what was the state one time earlier; the first time has none.
-        earlier = state.isel({TIME: slice(0, -1)})
-        fields[BACKGROUND] = earlier.assign_coords({TIME: times[1:]})
+        fields[BACKGROUND] = persistence(state)
         described[BACKGROUND] = about | {"source": "the state one time earlier"}
     elif data.background is not None:
         opened = _open(root, data.background, data.variables, data.levels)

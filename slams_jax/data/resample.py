@@ -67,11 +67,11 @@ def match_times(
     own = check_times(dataset[TIME].values, name=f"{name} times")
     times = check_times(times)
     if how == "nearest":
-        reach = _hours(hours) if hours else _step(times, _HOUR * 24) // 2
+        reach = _hours(hours) if hours else usual_step(times) // 2
         first, last, full = *_nearest(own, times, reach), 1
     else:
-        length = _hours(hours) if hours else _step(times, _HOUR * 24)
-        step = _step(own, length)
+        length = _hours(hours) if hours else usual_step(times)
+        step = usual_step(own, length)
         if step > length:
             raise InputError(
                 f"{name}: a {how} over {length / _HOUR:g} h of data every {step / _HOUR:g} h: "
@@ -93,6 +93,25 @@ def match_times(
         f"{how} {hours} {known}",
         {TIME: times},
     )
+
+
+def persistence(state: xr.Dataset) -> xr.Dataset:
+    """The state one time step earlier, as a background; a gap has no background at its end.
+
+    Args:
+        state: variables (time, ...), at ascending times.
+
+    Returns:
+        The Dataset at the times that follow another time by the most frequent step.
+
+    Raises:
+        InputError: times out of order, or a single time.
+    """
+    times = check_times(state[TIME].values, name="state times")
+    if times.size < 2:
+        raise InputError("a state at a single time has no previous one: add times")
+    earlier = np.flatnonzero(np.diff(times) == usual_step(times))
+    return state.isel({TIME: earlier}).assign_coords({TIME: times[earlier + 1]})
 
 
 class _Matched(LazyArray):
@@ -146,8 +165,8 @@ def _nearest(own: np.ndarray, times: np.ndarray, reach: np.timedelta64):
     return row, row + (np.abs(own[row] - times) <= reach)
 
 
-def _step(times: np.ndarray, single: np.timedelta64) -> np.timedelta64:
-    """The most frequent step; `single` if there is only one time."""
+def usual_step(times: np.ndarray, single: np.timedelta64 = _HOUR * 24) -> np.timedelta64:
+    """The most frequent step between times, the shorter of two; `single` if there is one time."""
     if times.size < 2:
         return single
     values, counts = np.unique(np.diff(times), return_counts=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slams_jax.data.resample import usual_step
 from slams_jax.errors import InputError, RunError
 from slams_jax.readers.periods import check_times
 
@@ -83,10 +84,8 @@ def window_starts(
         times = check_times(times)
         if times.size != size:
             raise InputError(f"{times.size} times do not match arrays of {size}")
-        steps = np.diff(times)
-        values, counts = np.unique(steps, return_counts=True)
-        broken = np.concatenate([[0], np.cumsum(steps != values[counts.argmax()])])
-        starts = starts[broken[starts + length - 1] == broken[starts]]
+        gaps = np.concatenate([[0], np.cumsum(np.diff(times) != usual_step(times))])
+        starts = starts[gaps[starts + length - 1] == gaps[starts]]
     if starts.size == 0:
         raise InputError(
             f"no {length} consecutive times among the {max(0, last - first)} of the period: "

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from slams_jax.data import resample
-from slams_jax.data.resample import match_times, shifted
+from slams_jax.data.resample import match_times, persistence, shifted
 from slams_jax.data.transforms import transform
 from slams_jax.errors import InputError
 from support.data_samples import gridded, times
@@ -119,3 +119,14 @@ def test_log1p_of_a_scale():
         transform(given, "sqrt")
     with pytest.raises(InputError, match="scale of log1p must be a positive number"):
         transform(given, "log1p", 0.0)
+
+
+def test_persistence_stops_at_gaps():
+    given = gridded(6).isel(time=[0, 1, 2, 4, 5])
+    background = persistence(given)
+    np.testing.assert_array_equal(background.time, given.time[[1, 2, 4]])
+    np.testing.assert_array_equal(
+        background.temperature.values, given.temperature.values[[0, 1, 3]]
+    )
+    with pytest.raises(InputError, match="a single time has no previous one"):
+        persistence(given.isel(time=[0]))

@@ -779,58 +779,34 @@ def _station_file(change: Callable[[xr.Dataset], xr.Dataset]):
     return make
 
 
-CORPUS += [
-    Bad(
-        STATIONS,
-        "units of a row that are no temperature",
-        _tidy(TIDY.replace("value\n", "value,units\n").replace(".0\n", ".0,mm\n")),
-        "has units 'mm'",
-    ),
-    Bad(
-        STATIONS,
-        "a row without units",
-        _tidy(TIDY.replace("value\n", "value,units\n").replace(".0\n", ".0,\n")),
-        "is empty in line 2",
-    ),
-    Bad(STATIONS, "a station without a name", _wide(places=PLACES.replace("b,", ",")), "line 3"),
-    Bad(STATIONS, "the word now for a date", _wide(WIDE.replace("20010102", "now")), "no date"),
-    Bad(
-        STATIONS, "a year and a half for a date", _tidy(TIDY.replace("2001-01-02", "2001.5")), "no"
-    ),
-    Bad(STATIONS, "missing values written as -99", _wide(WIDE.replace("10.5", "-99")), "outside"),
-    Bad(
-        STATIONS,
-        "a variable without a plausible range",
-        _tidy(TIDY.replace("temperature", "ozone"), variable="ozone"),
-        "plausible=",
-    ),
-    Bad(
-        STATIONS,
-        "an altitude in an unknown unit",
-        _station_file(lambda d: d.assign_coords(altitude=d.altitude.assign_attrs(units="mile"))),
-        "not m, km or ft",
-    ),
-    Bad(
-        STATIONS,
-        "latitudes in radians",
-        _station_file(
-            lambda d: d.assign_coords(latitude=np.deg2rad(d.latitude).assign_attrs(units="radian"))
-        ),
-        "not degrees",
-    ),
-    Bad(
-        STATIONS,
+def _with_units(units: str):
+    return _tidy(TIDY.replace("value\n", "value,units\n").replace(".0\n", f".0,{units}\n"))
+
+
+def _in_units(name: str, units: str, scale: float = 1.0):
+    coordinate = lambda d: (d[name] * scale).assign_attrs(units=units)
+    return _station_file(lambda d: d.assign_coords({name: coordinate(d)}))
+
+
+OZONE = TIDY.replace("temperature", "ozone")
+add(
+    STATIONS,
+    ("units of a row that are no temperature", _with_units("mm"), "has units 'mm'"),
+    ("a row without units", _with_units(""), "is empty in line 2"),
+    ("a station without a name", _wide(places=PLACES.replace("b,", ",")), "line 3"),
+    ("the word now for a date", _wide(WIDE.replace("20010102", "now")), "no date"),
+    ("a year and a half for a date", _tidy(TIDY.replace("2001-01-02", "2001.5")), "no"),
+    ("missing values written as -99", _wide(WIDE.replace("10.5", "-99")), "outside"),
+    ("a variable without a plausible range", _tidy(OZONE, variable="ozone"), "plausible="),
+    ("an altitude in an unknown unit", _in_units("altitude", "mile"), "not m, km or ft"),
+    ("latitudes in radians", _in_units("latitude", "radian", np.pi / 180), "not degrees"),
+    (
         "a negative error for all stations",
         _station_file(lambda d: d.assign(error=-1.0)),
         "needs one > 0",
     ),
-    Bad(
-        STATIONS,
-        "a sensor too many",
-        _station_file(lambda d: d.expand_dims(sensor=2)),
-        "expected .time, station",
-    ),
-]
+    ("a sensor too many", _station_file(lambda d: d.expand_dims(sensor=2)), "expected .time, stat"),
+)
 
 
 def _with_errors(value: str):
