@@ -130,8 +130,8 @@ def write_dataset(dataset: xr.Dataset, path: Path, scratch: Path | None = None) 
                 dataset.to_netcdf(temporary, engine="h5netcdf")
 
 
-def write_text(text: str, path: Path, *, parents: bool = False) -> None:
-    """Write a text file, complete or not at all; with `parents`, create its folder first.
+def write_bytes(content: bytes, path: Path, *, parents: bool = False) -> None:
+    """Write a file, complete or not at all; with `parents`, create its folder first.
 
     Raises:
         InputError: a path that cannot be written.
@@ -140,7 +140,16 @@ def write_text(text: str, path: Path, *, parents: bool = False) -> None:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
+
+
+def write_text(text: str, path: Path, *, parents: bool = False) -> None:
+    """Write a text file as `write_bytes` does, in UTF-8.
+
+    Raises:
+        InputError: a path that cannot be written.
+    """
+    write_bytes(text.encode("utf-8"), path, parents=parents)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,10 @@
 import pytest
 
 from slams_jax.errors import InputError
-from support import error_table
+from support import bad_data, bad_models, error_table
 from support.bad_commands import COMMANDS
-from support.bad_data import CORPUS
+
+CORPUS = [*bad_data.CORPUS, *bad_models.CORPUS]
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda c: f"{c.group}: {c.what}")

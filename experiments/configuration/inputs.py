@@ -8,48 +8,26 @@ import numpy as np
 import xarray as xr
 
 from experiments.configuration.fields import BACKGROUND, STATE, Described, located, open_fields
-from experiments.configuration.settings import DataSettings, Settings
+from experiments.configuration.settings import Settings
 from experiments.generate import nature_run
 from experiments.process.distributed import writer_first
-from slams_jax.data import Archive, Statistics, build_archive, fit_statistics, standardise
+from slams_jax.data import TrainingSet, build_archive, split_archive
 from slams_jax.data.channels import unstack_channels
 from slams_jax.errors import InputError
-from slams_jax.readers import split_periods
 from slams_jax.readers.remote import is_url
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
+class Inputs(TrainingSet):
     """The data of a run.
 
     Attributes:
         root: folder that relative paths of the configuration start from.
-        archive: state, background and modalities on one grid and one time axis, memory-mapped.
-        spans: the slice of the time axis of each period.
-        statistics: climatology and standard deviation of each field, from the training period;
-            the background has those of the state.
         described: of each field, where it is from and how it came onto the grid and times.
     """
 
-    root: Path | str
-    archive: Archive
-    spans: dict[str, slice]
-    statistics: dict[str, Statistics]
+    root: Path | str = ""
     described: dict[str, Described] = dataclasses.field(default_factory=dict)
-
-    def frames(self, period: str) -> np.ndarray:
-        """Indices of the times of a period."""
-        span = self.spans[period]
-        return np.arange(span.start, span.stop)
-
-    def standardised(self, name: str, index: np.ndarray | slice) -> np.ndarray:
-        """One field at some times, standardised (time, lat, lon, channel)."""
-        values = np.asarray(self.archive.fields[name].array[index])
-        return standardise(values, self.statistics[name], self.archive.times[index])
-
-    def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """All fields at some times, standardised."""
-        return {name: self.standardised(name, index) for name in self.archive.fields}
 
     def background(self, index: np.ndarray) -> xr.Dataset:
         """The background at some times, physical units.
@@ -69,14 +47,6 @@ class Inputs:
             grid.latitude,
             grid.longitude,
         ).isel(member=0)
-
-    def standardise_window(self, window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A window of fields with their `times`, as the loader gives it, standardised."""
-        return {
-            name: standardise(values, self.statistics[name], window["times"])
-            for name, values in window.items()
-            if name != "times"
-        }
 
 
 def data_root(settings: Settings) -> Path | str:
@@ -114,16 +84,8 @@ def _load(settings: Settings) -> Inputs:
     fields, described = open_fields(root, data)
     _check_latent_inputs(settings, fields)
     archive = build_archive(data.cache, _key(settings), fields)
-    spans = split_periods(archive.times, data.periods)
-    train = spans["train"]
-    statistics = {
-        name: _statistics(name, archive, train, data)
-        for name in archive.fields
-        if name != BACKGROUND
-    }
-    if BACKGROUND in archive.fields:
-        statistics[BACKGROUND] = statistics[STATE]
-    return Inputs(root, archive, spans, statistics, described)
+    split = split_archive(archive, data.periods, harmonics=data.harmonics, per_point=data.per_point)
+    return Inputs(split.archive, split.spans, split.statistics, root, described)
 
 
 def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> None:
@@ -137,20 +99,6 @@ def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> N
             f"assimilation.latent_inputs names {unknown[0]!r}, which is no background or modality "
             f"of the data: choose from {known}"
         )
-
-
-def _statistics(name: str, archive: Archive, train: slice, data: DataSettings) -> Statistics:
-    """Of one field, from the training period; what is wrong with it names the field."""
-    try:
-        return fit_statistics(
-            archive.fields[name].array[train],
-            archive.times[train],
-            weights=archive.grid.area_weights(),
-            harmonics=data.harmonics,
-            per_point=data.per_point,
-        )
-    except InputError as error:
-        raise InputError(f"field {name!r}: {error}") from None
 
 
 def _key(settings: Settings) -> dict[str, Any]:

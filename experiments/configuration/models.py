@@ -4,12 +4,11 @@ import dataclasses
 from typing import Any
 
 from experiments.configuration.inputs import STATE, Inputs
-from experiments.configuration.settings import Settings, build
+from experiments.configuration.settings import Settings
 from slams_jax.errors import InputError
-from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.model import Model, Networks
 from slams_jax.models.saved import load_model
-from slams_jax.models.score import ScoreConfig
+from slams_jax.models.train import networks_for
 
 
 def network_settings(settings: Settings, data: Inputs) -> Networks:
@@ -18,24 +17,12 @@ def network_settings(settings: Settings, data: Inputs) -> Networks:
     Raises:
         InputError: an unknown field, or a value out of range.
     """
-    grid, fields = data.archive.grid, data.archive.fields
-    channels = len(fields[STATE].channels)
-    encoder = None
-    if settings.autoencoder is not None:
-        encoder = build(
-            AutoencoderConfig,
-            {"padding": grid.padding, **settings.autoencoder},
-            "autoencoder",
-            state_channels=channels,
-            inputs=tuple((name, len(field.channels)) for name, field in fields.items()),
-        )
-    denoiser = build(
-        ScoreConfig,
-        {"padding": grid.padding, **settings.score},
-        "score",
-        channels=channels if encoder is None else encoder.latent_channels,
+    return networks_for(
+        data,
+        score=settings.score,
+        autoencoder=settings.autoencoder,
+        schedule=settings.schedule,
     )
-    return Networks(settings.schedule, denoiser, encoder, grid.shape)
 
 
 def open_model(settings: Settings, data: Inputs) -> Model:

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict, config_flags
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError
-from slams_jax.networks import compiler_options
-from slams_jax.training import DeviceConfig, DivergenceConfig, IntervalConfig, OptimiserConfig
+from slams_jax.models import StageConfig
+from slams_jax.training import OptimiserConfig
 
 T = TypeVar("T")
 
@@ -208,57 +208,6 @@ class AssimilationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """One stage of training: what is optimised how, and how often it is looked at.
-
-    Attributes:
-        optimiser: how long and with what.
-        batch_size: samples of a step, on all devices together.
-        log_every: steps between records.
-        checkpoint_every: steps between checkpoints, which is the most that a kill costs.
-        accumulate: parts that each batch is taken in, one after the other, to save memory.
-        shard_state: whether devices share parameters, their average and the optimiser's state.
-        rollbacks: how often a loss that diverges takes the run back to its last good checkpoint,
-            to go on with other data; with 0 it stops.
-        loss_limit: a loss above it has diverged; None for one that is not finite alone.
-    """
-
-    optimiser: OptimiserConfig
-    batch_size: int
-    log_every: int = 50
-    checkpoint_every: int = 500
-    accumulate: int = 1
-    shard_state: bool = False
-    rollbacks: int = 0
-    loss_limit: float | None = None
-
-    def __post_init__(self):
-        if self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
-        # The groups own the checks; making them now tells before anything has been computed.
-        _ = self.intervals, self.divergence, self.devices
-
-    @property
-    def intervals(self) -> IntervalConfig:
-        """How often the run records and saves."""
-        return IntervalConfig(self.log_every, self.checkpoint_every)
-
-    @property
-    def divergence(self) -> DivergenceConfig:
-        """What becomes of a run that diverges."""
-        return DivergenceConfig(self.rollbacks, self.loss_limit)
-
-    @property
-    def devices(self) -> DeviceConfig:
-        """How its steps are computed."""
-        return DeviceConfig(
-            accumulate=self.accumulate,
-            sharded=self.shard_state,
-            compiler_options=compiler_options() or None,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class Settings:
     """A whole configuration.
 
@@ -272,9 +221,9 @@ class Settings:
     nature: Mapping[str, Any] | None
     schedule: CosineSchedule
     autoencoder: Mapping[str, Any] | None
-    autoencoder_training: Training | None
+    autoencoder_training: StageConfig | None
     score: Mapping[str, Any]
-    score_training: Training
+    score_training: StageConfig
     sampler: SamplerConfig
     guidance: GuidanceConfig
     assimilation: AssimilationSettings
@@ -362,11 +311,11 @@ def _field(value: Any, where: str) -> FieldSettings | None:
     return None if value == "" and where == "data.background" else FieldSettings(value)
 
 
-def _training(values: Mapping[str, Any], where: str) -> Training:
-    mine = {f.name for f in dataclasses.fields(Training)} - {"optimiser"}
+def _training(values: Mapping[str, Any], where: str) -> StageConfig:
+    mine = {f.name for f in dataclasses.fields(StageConfig)} - {"optimiser"}
     optimiser = {k: v for k, v in _group(values, where).items() if k not in mine}
     rest = {k: v for k, v in values.items() if k in mine}
-    return build(Training, rest, where, optimiser=build(OptimiserConfig, optimiser, where))
+    return build(StageConfig, rest, where, optimiser=build(OptimiserConfig, optimiser, where))
 
 
 def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:

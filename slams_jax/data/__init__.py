@@ -11,20 +11,24 @@ from slams_jax.data.statistics import (
     unstandardise,
 )
 from slams_jax.data.store import Archive, Field, open_archive
+from slams_jax.data.training_data import TrainingSet, split_archive, training_set
 from slams_jax.data.windows import window_loader, window_starts
 
 __all__ = [
     "Archive",
     "Field",
     "Statistics",
+    "TrainingSet",
     "build_archive",
     "channels_in",
     "climatology",
     "fit_statistics",
     "grid_points",
     "open_archive",
+    "split_archive",
     "stack_channels",
     "standardise",
+    "training_set",
     "unstack_channels",
     "unstandardise",
     "window_loader",

@@ -10,8 +10,9 @@ from slams_jax.models.model import (
     residual,
     trajectory_prior,
 )
-from slams_jax.models.saved import load_model
+from slams_jax.models.saved import load_model, save_model
 from slams_jax.models.score import ScoreConfig
+from slams_jax.models.train import StageConfig, networks_for, train_model
 
 __all__ = [
     "AutoencoderConfig",
@@ -19,9 +20,13 @@ __all__ = [
     "ModelArrays",
     "Networks",
     "ScoreConfig",
+    "StageConfig",
     "decode",
     "encode",
     "load_model",
+    "networks_for",
     "residual",
+    "save_model",
+    "train_model",
     "trajectory_prior",
 ]

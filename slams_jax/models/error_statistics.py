@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from slams_jax.data.training_data import BACKGROUND, TRAIN, VALIDATION, TrainingSet
 from slams_jax.errors import RunError
 from slams_jax.models import autoencoder
 from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
+from slams_jax.observe import Separable, fit_prior, fit_separable
 
 # Indices into the time axis -> standardised fields at these times, by name.
 Frames = Float[np.ndarray, "time lat lon channel"]
 Reader = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 BATCH = 64  # frames at a time
+SAMPLE = 4000  # frames that covariances are estimated from, at most
 
 
 def raw_latents(
@@ -123,6 +126,72 @@ def latent_errors(
         return seen - encode(networks, arrays, {STATE: inputs[STATE]})
 
     return np.concatenate([part for _, part in _batches(error, read, frames)])
+
+
+def error_covariances(
+    data: TrainingSet,
+    networks: Networks,
+    arrays: ModelArrays,
+    latent_inputs: tuple[str, ...],
+    *,
+    rank: int,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Covariances and biases of the errors that were estimated, by name, as they are saved.
+
+    Args:
+        data: with a "background" where its error is wanted: background minus truth, from the
+            training period.
+        networks: with an autoencoder where there are `latent_inputs`.
+        arrays: parameters and statistics.
+        latent_inputs: of the latent observation z_y, whose error z_y - z is that of the validation
+            period; none for none.
+        rank: horizontal patterns of each covariance.
+
+    Returns:
+        "background_error" and "latent_error" -> the fields of `Separable`, and "bias".
+    """
+    errors = {}
+    if BACKGROUND in data.archive.fields:
+        frames = data.frames(TRAIN)
+        frames = frames[:: -(-len(frames) // SAMPLE)]
+        background, truth = (data.archive.fields[n].array[frames] for n in (BACKGROUND, STATE))
+        errors["background_error"] = background - truth
+    if latent_inputs:
+        errors["latent_error"] = latent_errors(
+            networks, arrays, data.read, data.frames(VALIDATION), latent_inputs
+        )
+    result = {}
+    for name, sample in errors.items():
+        covariance, bias = fit_separable(sample, rank=rank)
+        result[name] = {**_fields(covariance), "bias": bias}
+    return result
+
+
+def prior(
+    data: TrainingSet, latents: Frames | None, scales: Mapping[str, np.ndarray], *, rank: int
+) -> dict[str, Any]:
+    """The Gaussian approximation of what is diffused, from the end of the training period.
+
+    Args:
+        data: the state.
+        latents: its codes, not standardised; None where the state itself is diffused.
+        scales: "latent_mean" and "latent_std" of the codes.
+        rank: horizontal patterns.
+
+    Returns:
+        The fields of `PriorCovariance`, as they are saved.
+    """
+    frames = data.frames(TRAIN)[-SAMPLE:]
+    if latents is None:
+        sample = data.standardised(STATE, frames)
+    else:
+        sample = (latents[frames] - scales["latent_mean"]) / scales["latent_std"]
+    fitted = fit_prior(sample, rank=rank)
+    return {"frame": _fields(fitted.frame), "lags": np.asarray(fitted.lags)}
+
+
+def _fields(covariance: Separable) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in vars(covariance).items()}
 
 
 def _batches(function: Callable[[Any], jax.Array], read: Reader, frames: np.ndarray):

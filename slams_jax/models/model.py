@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -75,6 +75,10 @@ class Model:
         latent_error: likewise of the latent observation z_y - z, from `latent_inputs`, on the
             validation period.
         latent_inputs: names of the fields of which z_y = E(...) is made.
+        time_step: between successive frames of a window; None where it was not recorded.
+        calendar: of the times that it was trained on, in CF's words; None likewise.
+        units: variable -> units of the state; empty likewise.
+        provenance: data, periods and training, in JSON, for the model card; empty likewise.
     """
 
     networks: Networks
@@ -91,6 +95,10 @@ class Model:
     background_error: tuple[Separable, np.ndarray] | None = None
     latent_error: tuple[Separable, np.ndarray] | None = None
     latent_inputs: tuple[str, ...] = ()
+    time_step: np.timedelta64 | None = None
+    calendar: str | None = None
+    units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def encode(networks: Networks, arrays: ModelArrays, inputs: Mapping[str, Array]) -> Array:

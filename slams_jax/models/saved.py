@@ -1,69 +1,341 @@
-"""Trained models on disk."""
+"""Trained models on disk: one portable file, or the directory of a run.
+
+The file is a safetensors file (plain arrays, no pickle): tensors named by what they are
+("score/...", "prior/lags", "statistics/state/std"), and in its metadata one JSON header,
+
+    format, version          "slams_jax model", 1
+    library                  version of slams_jax that wrote it
+    networks, grid, channels, latent_inputs, statistics
+                             the static half of the model, and the names of its fields' statistics
+    structures               what the statistics are, each with its own version (`_STRUCTURES`)
+    time_step_seconds, calendar, units
+                             of the data that it was trained on; null or {} where unknown
+    provenance               data, periods and training, as the model card tells them
+    digest                   SHA-256 of the tensors and of the rest of the header
+
+A later version may add fields that have a default and are named here; a reader that does not know
+a field, a network's option or a tensor refuses the file, since what it means might matter.
+"""
 
 import dataclasses
+import hashlib
+import importlib.metadata
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, first_line
 from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
+from slams_jax.models.card import model_card
 from slams_jax.models.model import Model, ModelArrays, Networks
 from slams_jax.models.score import ScoreConfig
 from slams_jax.observe import PriorCovariance, Separable
-from slams_jax.schema import Channel
+from slams_jax.readers.remote import fetch, is_url
+from slams_jax.schema import VARIABLES, Channel
+from slams_jax.storage import write_bytes, write_text
 from slams_jax.training import restore_model
+from slams_jax.training.arrays import Nested, nested
 
 SCORE, AUTOENCODER = "score", "autoencoder"  # the folders of the two stages in a work directory
+SUFFIX = ".safetensors"
+CALENDAR = "proleptic_gregorian"  # of datetime64, the only times that the library computes with
+Precision = Literal["float32", "float16"]
+
+_FORMAT, _VERSION = "slams_jax model", 1
+# The climatology of `Statistics`; error covariances and the frames of the prior as `Separable`.
+_STRUCTURES = {"climatology": "harmonics/1", "errors": "separable/1", "prior": "separable/1"}
+_KEY = "slams_jax"  # of the header in the metadata of the file
+_FIELDS = {
+    "format",
+    "version",
+    "library",
+    "networks",
+    "grid",
+    "channels",
+    "latent_inputs",
+    "statistics",
+    "structures",
+    "time_step_seconds",
+    "calendar",
+    "units",
+    "provenance",
+    "digest",
+}
+_NETWORKS = ("score", "autoencoder")  # what may be stored in half precision
 
 
 def describe(
-    networks: Networks, grid: Grid, channels: Sequence[Channel], latent_inputs: Sequence[str]
+    networks: Networks,
+    grid: Grid,
+    channels: Sequence[Channel],
+    latent_inputs: Sequence[str],
+    *,
+    time_step: np.timedelta64 | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The static half of a model as JSON, from which `load_model` makes it again."""
+    """The static half of a model as JSON, which a run keeps with its checkpoints."""
     return {
-        "schedule": dataclasses.asdict(networks.schedule),
-        "score": dataclasses.asdict(networks.score),
-        "autoencoder": networks.autoencoder and dataclasses.asdict(networks.autoencoder),
+        **_static(networks),
         "grid": dataclasses.asdict(grid),
         "channels": [[c.variable, c.level] for c in channels],
         "latent_inputs": list(latent_inputs),
+        "time_step_seconds": _seconds(time_step),
+        "calendar": CALENDAR,
+        "units": {c.variable: VARIABLES[c.variable].units for c in channels if _known(c)},
+        "provenance": dict(provenance or {}),
     }
 
 
-def load_model(directory: str | Path) -> Model:
-    """Read what `experiments.train` left in `directory`.
+def save_model(
+    model: Model,
+    path: str | Path,
+    *,
+    dtype: Precision = "float32",
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+    licence: str = "",
+    description: str = "",
+) -> Path:
+    """Write a model as one portable file, and its model card (Markdown) beside it.
+
+    Both are written under temporary names and renamed: they are complete or absent.
+
+    Args:
+        model: what to save.
+        path: of the file, ending in `.safetensors`; the card has the same name with `.md`.
+        dtype: of the networks' parameters in the file; "float16" halves them. Statistics and
+            covariances stay float32, and everything is float32 once loaded.
+        scores: for the card: system -> score -> value.
+        licence: of the model, for the card; not that of the library.
+        description: a sentence or two for the card.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        InputError: no trained model there.
+        InputError: another suffix, an unknown dtype, parameters that are too large for it, or a
+            path that cannot be written.
     """
-    directory = Path(directory)
-    if not (directory / "score").is_dir():
+    path = Path(path).expanduser()
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: a saved model is named *{SUFFIX}: give such a path")
+    if dtype not in get_args(Precision):
+        raise InputError(f"dtype {dtype!r} is unknown: choose from {get_args(Precision)}")
+    tensors = _stored(_tensors(model), np.dtype(dtype))
+    header = _header(model)
+    header["digest"] = _digest(header, tensors)
+    content = safetensors.numpy.save(tensors, {_KEY: json.dumps(header, sort_keys=True)})
+    card = model_card(header, tensors, path.name, scores, licence, description)
+    write_bytes(content, path, parents=True)
+    write_text(card, path.with_suffix(".md"))
+    return path
+
+
+def load_model(source: str | Path) -> Model:
+    """Read a trained model.
+
+    Args:
+        source: the directory of a run (`train_model`), a file of `save_model`, or the URL of one
+            (`https`, `s3`, `gs`, `hf` where `huggingface_hub` is installed, and whatever else
+            fsspec knows), which is fetched once into the user's cache folder.
+
+    Returns:
+        The model, its arrays on the device. `time_step`, `calendar` and `units` are unknown (None
+        or empty) where the run is older than they are.
+
+    Raises:
+        InputError: no model there, or a file that is damaged, of another format or too new.
+        RunError: a server that does not answer, or only damaged checkpoints.
+    """
+    if is_url(source):
+        path = fetch(str(source))
+        try:
+            return _read_file(path, str(source))
+        except InputError:
+            path.unlink(missing_ok=True)  # so that a repaired file is fetched again
+            raise
+    path = Path(source).expanduser()
+    return _read_file(path, str(path)) if path.is_file() else _read_run(path)
+
+
+# --- the directory of a run --------------------------------------------------------------------
+
+
+def _read_run(directory: Path) -> Model:
+    if not (directory / SCORE).is_dir():
         raise InputError(
             f"no trained model in {directory}: train one (python -m experiments.train "
             "--config=...), or check the path"
         )
-    params, _, statistics, metadata = restore_model(directory / "score")
-    about = metadata["model"]
-    arrays = ModelArrays(
-        std=statistics["fields"]["state"]["std"], score=params, prior=_prior(statistics["prior"])
-    )
+    params, _, statistics, metadata = restore_model(directory / SCORE)
+    tree = {name: statistics[name] for name in ("latent_mean", "latent_std") if name in statistics}
+    if metadata["model"]["autoencoder"] is not None:
+        tree[AUTOENCODER], tree["model_state"], _, _ = restore_model(directory / AUTOENCODER)
+    tree |= {
+        "score": params,
+        "prior": statistics["prior"],
+        "statistics": statistics["fields"],
+        "state_error": statistics["state_error"],
+        "increment_error": statistics.get("increment_error", statistics["state_error"]),
+        "background_error": statistics.get("background_error"),
+        "latent_error": statistics.get("latent_error"),
+    }
+    return _model(metadata["model"], tree)
+
+
+# --- the portable file -------------------------------------------------------------------------
+
+
+def _read_file(path: Path, source: str) -> Model:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror or error})") from None
+    except (safetensors.SafetensorError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{source}: no saved model, or a damaged one ({first_line(error)}): save or fetch it "
+            "again"
+        ) from None
+    if text is None:
+        raise InputError(
+            f"{source}: a safetensors file, but not a model of slams_jax: give one that save_model "
+            "wrote"
+        )
+    try:
+        header = json.loads(text)
+        version = int(header["version"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{source}: its header is damaged: save or fetch it again") from None
+    unknown = [f"the field {name!r}" for name in sorted(set(header) - _FIELDS)]
+    unknown += [
+        f"a {name} of the kind {kind!r}"
+        for name, kind in header.get("structures", {}).items()
+        if _STRUCTURES.get(name) != kind
+    ]
+    if version > _VERSION or unknown:
+        what = f"version {version}" if version > _VERSION else unknown[0]
+        raise InputError(
+            f"{source}: written by slams_jax {header.get('library', '?')} with {what} of the "
+            f"format, which this version does not know (it reads {_VERSION}): update slams_jax"
+        )
+    if header.get("digest") != _digest(header, tensors):
+        raise InputError(f"{source}: damaged, it does not match its digest: save or fetch it again")
+    try:
+        tree = _nested(tensors)
+        return _model({**header, **header["networks"]}, tree)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{source}: holds what this version of slams_jax does not know, or lacks what it needs "
+            f"({first_line(error)}): update slams_jax, or save it again"
+        ) from None
+
+
+def _header(model: Model) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "library": importlib.metadata.version("slams-jax"),
+        "networks": _static(model.networks),
+        "grid": dataclasses.asdict(model.grid),
+        "channels": [[c.variable, c.level] for c in model.channels],
+        "latent_inputs": list(model.latent_inputs),
+        "statistics": list(model.statistics),
+        "structures": _STRUCTURES,
+        "time_step_seconds": _seconds(model.time_step),
+        "calendar": model.calendar,
+        "units": dict(model.units),
+        "provenance": dict(model.provenance),
+    }
+
+
+def _tensors(model: Model) -> dict[str, np.ndarray]:
+    """Every array of a model, by name."""
+    error = lambda pair: None if pair is None else {**vars(pair[0]), "bias": pair[1]}
+    tree = {
+        **model.arrays._asdict(),
+        "std": None,  # that of the state's statistics
+        "prior": model.arrays.prior and {**vars(model.arrays.prior)},
+        "statistics": {name: s._asdict() for name, s in model.statistics.items()},
+        "state_error": model.state_error,
+        "increment_error": model.increment_error,
+        "background_error": error(model.background_error),
+        "latent_error": error(model.latent_error),
+    }
+    return dict(_flat(nested(tree)))
+
+
+def _flat(tree: Nested, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", np.ascontiguousarray(value)
+
+
+def _nested(tensors: Mapping[str, np.ndarray]) -> Nested:
+    tree: Nested = {}
+    for path, value in tensors.items():
+        *parents, last = path.split("/")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        wide = np.issubdtype(value.dtype, np.float16)
+        node[last] = value.astype(np.float32) if wide else value
+    return tree
+
+
+def _stored(tensors: dict[str, np.ndarray], dtype: np.dtype) -> dict[str, np.ndarray]:
+    """The tensors as they are written: the networks' parameters in `dtype`."""
+    limit = np.finfo(dtype).max
+    stored = dict(tensors)
+    for name, value in tensors.items():
+        if name.partition("/")[0] not in _NETWORKS or value.dtype != np.float32:
+            continue
+        if np.abs(value).max(initial=0.0) > limit:
+            raise InputError(f"{name} does not fit into {dtype}: save the model in float32")
+        stored[name] = value.astype(dtype)
+    return stored
+
+
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a header, without its digest, and of all tensors."""
+    rest = {name: value for name, value in header.items() if name != "digest"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+# --- both --------------------------------------------------------------------------------------
+
+
+def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
+    """The model of its static half (as `describe` gives it) and its arrays, nested by name.
+
+    Raises:
+        KeyError, TypeError: something is missing, or unknown.
+    """
+    known = {f.name for f in dataclasses.fields(Model)} | set(ModelArrays._fields)
+    unknown = sorted(set(tree) - known)
+    if unknown:
+        raise TypeError(f"unknown tensors {unknown[0]!r}")
     encoder = None
     if about["autoencoder"] is not None:
         encoder = AutoencoderConfig(**_tuples(about["autoencoder"]))
-        weights, model_state, _, _ = restore_model(directory / AUTOENCODER)
-        arrays = arrays._replace(
-            autoencoder=weights,
-            model_state=model_state,
-            latent_mean=statistics["latent_mean"],
-            latent_std=statistics["latent_std"],
-        )
     grid = Grid.of(about["grid"]["latitude"], about["grid"]["longitude"])
     networks = Networks(
         CosineSchedule(**about["schedule"]),
@@ -71,32 +343,63 @@ def load_model(directory: str | Path) -> Model:
         encoder,
         grid.shape,
     )
+    statistics = tree["statistics"]
+    arrays = ModelArrays(
+        std=statistics["state"]["std"],
+        score=tree["score"],
+        prior=PriorCovariance(_separable(tree["prior"]["frame"]), tree["prior"]["lags"]),
+    )
+    if encoder is not None:
+        arrays = arrays._replace(
+            autoencoder=tree["autoencoder"],
+            model_state=tree.get("model_state", {}),
+            latent_mean=tree["latent_mean"],
+            latent_std=tree["latent_std"],
+        )
+    seconds = about.get("time_step_seconds")
     return Model(
         networks,
         grid,
         tuple(Channel(v, p) for v, p in about["channels"]),
         jax.tree.map(jnp.asarray, arrays),
-        {n: Statistics(**s) for n, s in statistics["fields"].items()},
-        np.asarray(statistics["state_error"]),
-        np.asarray(statistics.get("increment_error", statistics["state_error"])),
-        _error(statistics.get("background_error")),
-        _error(statistics.get("latent_error")),
+        {n: Statistics(**s) for n, s in statistics.items()},
+        np.asarray(tree["state_error"]),
+        np.asarray(tree["increment_error"]),
+        _error(tree.get("background_error")),
+        _error(tree.get("latent_error")),
         tuple(about["latent_inputs"]),
+        None if seconds is None else np.timedelta64(round(seconds * 1e9), "ns"),
+        about.get("calendar"),
+        about.get("units", {}),
+        about.get("provenance", {}),
     )
+
+
+def _static(networks: Networks) -> dict[str, Any]:
+    return {
+        "schedule": dataclasses.asdict(networks.schedule),
+        "score": dataclasses.asdict(networks.score),
+        "autoencoder": networks.autoencoder and dataclasses.asdict(networks.autoencoder),
+    }
 
 
 def _error(saved: Mapping[str, Any] | None) -> tuple[Separable, np.ndarray] | None:
     if not saved:
         return None
-    return _separable(saved), np.asarray(saved["bias"])
-
-
-def _prior(saved: Mapping[str, Any]) -> PriorCovariance:
-    return PriorCovariance(_separable(saved["frame"]), jnp.asarray(saved["lags"]))
+    fields = {name: value for name, value in saved.items() if name != "bias"}
+    return _separable(fields), np.asarray(saved["bias"])
 
 
 def _separable(saved: Mapping[str, Any]) -> Separable:
-    return Separable(**{f.name: jnp.asarray(saved[f.name]) for f in dataclasses.fields(Separable)})
+    return Separable(**{name: jnp.asarray(value) for name, value in saved.items()})
+
+
+def _seconds(step: np.timedelta64 | None) -> float | None:
+    return None if step is None else step / np.timedelta64(1, "s")
+
+
+def _known(channel: Channel) -> bool:
+    return channel.variable in VARIABLES
 
 
 def _tuples(values: Any) -> Any:

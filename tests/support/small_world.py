@@ -18,6 +18,7 @@ from configs import demo
 from experiments import train
 from experiments.configuration.settings import plain, read
 from experiments.process import cli
+from slams_jax.models import train as models_train
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from slams_jax.schema import channels_of
 from slams_jax.training.checkpoint import Checkpoints
@@ -172,7 +173,7 @@ def untrained(config: ConfigDict, *, steps: int = 1) -> None:
         checkpoints.save({}, {"ema": params, "model_state": model_state}, {}, step=steps)
         checkpoints.close()
 
-    with mock.patch.object(train, "fit", fit):
+    with mock.patch.object(models_train, "fit", fit):
         train.train(read(config))
 
 

@@ -1,0 +1,165 @@
+"""What a model is trained on: an archive, its periods, statistics of the training period."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from slams_jax.data.archive import STATE, build_archive
+from slams_jax.data.gridding import grid_points
+from slams_jax.data.statistics import Statistics, fit_statistics, standardise
+from slams_jax.data.store import Archive
+from slams_jax.errors import InputError
+from slams_jax.grid import Grid
+from slams_jax.readers import from_dataset, split_periods
+from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
+
+BACKGROUND = "background"
+TRAIN, VALIDATION = "train", "validation"  # the periods that a training needs
+_ROWS = 256  # times digested at once
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """Fields on one grid and one time axis, split into periods.
+
+    Attributes:
+        archive: state, background and modalities, memory-mapped.
+        spans: the slice of the time axis of each period; "train" and "validation" among them.
+        statistics: climatology and standard deviation of each field, from the training period;
+            the background has those of the state.
+    """
+
+    archive: Archive
+    spans: Mapping[str, slice]
+    statistics: Mapping[str, Statistics]
+
+    def frames(self, period: str) -> np.ndarray:
+        """Indices of the times of a period."""
+        span = self.spans[period]
+        return np.arange(span.start, span.stop)
+
+    def standardised(
+        self, name: str, index: np.ndarray | slice
+    ) -> Float[np.ndarray, "time lat lon channel"]:
+        """One field at some times, standardised."""
+        values = np.asarray(self.archive.fields[name].array[index])
+        return standardise(values, self.statistics[name], self.archive.times[index])
+
+    def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """All fields at some times, standardised."""
+        return {name: self.standardised(name, index) for name in self.archive.fields}
+
+    def standardise_window(self, window: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A window of fields with their `times`, as the loader gives it, standardised."""
+        return {
+            name: standardise(values, self.statistics[name], window["times"])
+            for name, values in window.items()
+            if name != "times"
+        }
+
+    @property
+    def time_step(self) -> np.timedelta64:
+        """The most frequent interval between successive times of the training period."""
+        steps, counts = np.unique(
+            np.diff(self.archive.times[self.spans[TRAIN]]), return_counts=True
+        )
+        return steps[counts.argmax()]
+
+
+def training_set(
+    fields: Mapping[str, xr.Dataset],
+    periods: Mapping[str, Sequence[Any]],
+    cache: str | os.PathLike[str],
+    *,
+    harmonics: int = 0,
+    per_point: bool = True,
+) -> TrainingSet:
+    """The training set of Datasets in the library's schema.
+
+    Args:
+        fields: "state", optionally "background" with the same variables, and modalities under
+            names of your own. Gridded fields are on the grid of the state, with names, units and
+            order as `from_dataset` reads them; station data of one variable, as `read_stations`
+            gives them, are put onto its cells. All follow the times of the state: what they lack
+            there is missing.
+        periods: "train" and "validation", and others such as "test" -> (first, last) date, both
+            inclusive.
+        cache: folder of the memory-mapped arrays, made if need be. All values are read to tell
+            whether it holds them already; `build_archive` and `split_archive` go by the files.
+        harmonics: waves of the year in the climatology, as in `fit_statistics`.
+        per_point: a climatology for each grid point, or one for each channel.
+
+    Returns:
+        The training set.
+
+    Raises:
+        InputError: no state, fields that do not fit it, or periods that are missing, empty or
+            overlap.
+    """
+    if STATE not in fields:
+        raise InputError(f"a training set needs the field {STATE!r}, got {sorted(fields)}")
+    for period in (TRAIN, VALIDATION):
+        if period not in periods:
+            raise InputError(
+                f"periods lack {period!r}, got {sorted(periods)}: give its (first, last) date"
+            )
+    gridded = {name: _on_grid(name, field, fields[STATE]) for name, field in fields.items()}
+    values = {name: _digest(field) for name, field in gridded.items()}
+    archive = build_archive(cache, {"values": values}, gridded)
+    return split_archive(archive, periods, harmonics=harmonics, per_point=per_point)
+
+
+def split_archive(
+    archive: Archive,
+    periods: Mapping[str, Sequence[Any]],
+    *,
+    harmonics: int = 0,
+    per_point: bool = True,
+) -> TrainingSet:
+    """The training set of an archive; arguments and errors as those of `training_set`."""
+    spans = split_periods(archive.times, periods)
+    statistics = {}
+    for name, field in archive.fields.items():
+        if name == BACKGROUND:
+            continue
+        try:
+            statistics[name] = fit_statistics(
+                field.array[spans[TRAIN]],
+                archive.times[spans[TRAIN]],
+                weights=archive.grid.area_weights(),
+                harmonics=harmonics,
+                per_point=per_point,
+            )
+        except InputError as error:
+            raise InputError(f"field {name!r}: {error}") from None
+    if BACKGROUND in archive.fields:
+        statistics[BACKGROUND] = statistics[STATE]
+    return TrainingSet(archive, spans, statistics)
+
+
+def _on_grid(name: str, field: xr.Dataset, state: xr.Dataset) -> xr.Dataset:
+    if STATION not in field.dims:
+        return from_dataset(field, name=f"field {name!r}")
+    variables = [str(v) for v in field.data_vars if STATION in field[v].dims and v != "error"]
+    if len(variables) != 1:
+        raise InputError(
+            f"field {name!r} has the station variables {variables}: keep one in each field"
+        )
+    grid = Grid.of(state[LATITUDE].values, state[LONGITUDE].values)
+    return grid_points(field, grid, np.asarray(state[TIME]), variables[0])
+
+
+def _digest(field: xr.Dataset) -> str:
+    """SHA-256 of the values of a Dataset, read in blocks of times."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, field.data_vars)):
+        for start in range(0, field.sizes[TIME], _ROWS):
+            block = field[name].isel({TIME: slice(start, start + _ROWS)})
+            digest.update(np.ascontiguousarray(block.values).tobytes())
+    return digest.hexdigest()

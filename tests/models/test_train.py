@@ -1,0 +1,130 @@
+"""Training from Python: Datasets in, a model out, repeatable."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from slams_jax.data import training_set
+from slams_jax.errors import InputError
+from slams_jax.models import StageConfig, load_model, networks_for, save_model, train_model
+from slams_jax.training import OptimiserConfig, read_metrics
+from support import small_world
+from support.small_world import gridded, world_arrays
+
+PERIODS = {"train": ("2001-01-01", "2001-01-20"), "validation": ("2001-01-21", "2001-01-30")}
+STAGE = StageConfig(
+    OptimiserConfig(steps=2, learning_rate=1e-3, warmup_steps=1), batch_size=8, checkpoint_every=2
+)
+NETWORKS = {
+    "autoencoder": {"latent_channels": 4, "compression": 2, "width": 8, "blocks": 1},
+    "score": {"window": 3, "widths": (8,), "blocks": 1, "embedding": 8},
+}
+
+
+def fields(**changed):
+    truth, background = world_arrays(days=30)
+    return {
+        "state": gridded(truth),
+        "background": gridded(background),
+        "stations": small_world.station_data(truth),
+        "olr": small_world.satellite_data(truth)["olr"],
+        **changed,
+    }
+
+
+def options(**changed):
+    return {
+        "autoencoder_training": STAGE,
+        "score_training": STAGE,
+        "latent_inputs": ("background", "stations"),
+        "rank": 10,
+        **changed,
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return training_set(fields(), PERIODS, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """The directory of a finished run, and what the call returned."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train_model(folder, data, networks_for(data, **NETWORKS), **options())
+
+
+def test_the_model_knows_its_data(run, data):
+    _, model = run
+    assert model.time_step == np.timedelta64(1, "D")
+    assert model.calendar == "proleptic_gregorian"
+    assert model.units == {"temperature": "K"}
+    assert model.grid == data.archive.grid
+    assert model.latent_inputs == ("background", "stations")
+    assert model.background_error is not None
+    assert model.latent_error is not None
+    assert model.provenance["periods"]["validation"] == ["2001-01-21T00:00", "2001-01-30T00:00", 10]
+    assert model.provenance["training"]["score"]["optimiser"]["steps"] == 2
+    assert set(model.statistics) == {"state", "stations", "olr"}
+
+
+def test_a_saved_run_is_the_model(run, tmp_path):
+    folder, model = run
+    path = save_model(model, tmp_path / "mine.safetensors")
+    for loaded in (load_model(folder), load_model(path)):
+        for field in dataclasses.fields(model):
+            ours, theirs = (getattr(m, field.name) for m in (model, loaded))
+            np.testing.assert_equal(theirs, ours, err_msg=field.name)
+    assert "| score.steps | 2 |" in path.with_suffix(".md").read_text()
+
+
+def test_repeating_the_call_trains_nothing_again(run, data):
+    folder, model = run
+    before = read_metrics(folder / "score")
+    again = train_model(folder, data, networks_for(data, **NETWORKS), **options())
+    assert read_metrics(folder / "score") == before
+    np.testing.assert_equal(again.arrays, model.arrays)
+
+
+def test_another_configuration_does_not_resume(run, data):
+    folder, _ = run
+    wider = {**NETWORKS, "score": {**NETWORKS["score"], "widths": (12,)}}
+    with pytest.raises(InputError, match=r"score\.widths"):
+        train_model(folder, data, networks_for(data, **wider), **options())
+
+
+def test_stations_lie_on_the_cells_of_the_grid(data):
+    truth = world_arrays(days=30)[0]
+    stations = small_world.station_data(truth)
+    on_grid = data.archive.fields["stations"].array[..., 0]
+    rows = np.searchsorted(small_world.LATITUDE, stations.latitude)
+    columns = np.searchsorted(small_world.LONGITUDE, stations.longitude)
+    np.testing.assert_allclose(on_grid[:, rows, columns], stations.temperature, rtol=1e-6)
+    assert np.isnan(on_grid).mean() > 0.7
+
+
+def test_other_values_are_other_data(data):
+    """Datasets in memory have no files to be told apart by."""
+    cache = data.archive.path.parent
+    again = training_set(fields(), PERIODS, cache)
+    assert again.archive.path == data.archive.path
+    warmer = gridded(world_arrays(days=30)[0] + 1.0)
+    changed = training_set(fields(state=warmer), PERIODS, cache)
+    assert changed.archive.path != data.archive.path
+    np.testing.assert_allclose(
+        changed.archive.fields["state"].array, data.archive.fields["state"].array + 1.0, rtol=1e-6
+    )
+
+
+def test_units_are_converted(data, tmp_path):
+    state = fields()["state"]
+    celsius = (state - 273.15).assign(
+        temperature=lambda d: d.temperature.assign_attrs(units="degC")
+    )
+    assert isinstance(celsius, xr.Dataset)
+    other = training_set(fields(state=celsius), PERIODS, tmp_path)
+    np.testing.assert_allclose(
+        other.archive.fields["state"].array, data.archive.fields["state"].array, atol=1e-3
+    )
