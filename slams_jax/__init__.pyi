@@ -17,6 +17,7 @@ from slams_jax.assimilation import ComputeConfig as ComputeConfig
 from slams_jax.assimilation import Observations as Observations
 from slams_jax.assimilation import assimilate as assimilate
 from slams_jax.assimilation import fit_inflation as fit_inflation
+from slams_jax.data import training_set as training_set
 from slams_jax.diffusion import CosineSchedule as CosineSchedule
 from slams_jax.diffusion import GuidanceConfig as GuidanceConfig
 from slams_jax.diffusion import SamplerConfig as SamplerConfig
@@ -24,9 +25,17 @@ from slams_jax.diffusion import preset as preset
 from slams_jax.errors import InputError as InputError
 from slams_jax.errors import RunError as RunError
 from slams_jax.grid import Grid as Grid
+from slams_jax.models import AutoencoderConfig as AutoencoderConfig
 from slams_jax.models import Model as Model
+from slams_jax.models import ScoreConfig as ScoreConfig
+from slams_jax.models import StageConfig as StageConfig
+from slams_jax.models import demo_model as demo_model
 from slams_jax.models import load_model as load_model
+from slams_jax.models import networks_for as networks_for
+from slams_jax.models import save_model as save_model
+from slams_jax.models import train_model as train_model
 from slams_jax.readers import open_dataset as open_dataset
 from slams_jax.readers import read_stations as read_stations
+from slams_jax.training import OptimiserConfig as OptimiserConfig
 
 __version__: str

@@ -27,6 +27,7 @@ OWNERS = {
     "optax": {"training"},
     "orbax": {"training"},
     "tensorboardX": {"training"},
+    "safetensors": {"models"},
     "flax": {"networks"},
     "dinosaur": {"dynamics"},
     "matplotlib": {"verify"},

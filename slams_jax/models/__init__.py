@@ -10,7 +10,7 @@ from slams_jax.models.model import (
     residual,
     trajectory_prior,
 )
-from slams_jax.models.saved import load_model, save_model
+from slams_jax.models.saved import demo_model, load_model, save_model
 from slams_jax.models.score import ScoreConfig
 from slams_jax.models.train import StageConfig, networks_for, train_model
 
@@ -22,6 +22,7 @@ __all__ = [
     "ScoreConfig",
     "StageConfig",
     "decode",
+    "demo_model",
     "encode",
     "load_model",
     "networks_for",

@@ -167,6 +167,16 @@ def load_model(source: str | Path) -> Model:
     return _read_file(path, str(path)) if path.is_file() else _read_run(path)
 
 
+def demo_model() -> Model:
+    """The trained model of `configs/demo.py`, which is part of the library.
+
+    Temperature on 10 levels and 32 x 64 points of a simulated, dry atmosphere (Held-Suarez), one
+    frame a day; `demo.md` beside it is its card. To try things out: it knows nothing of the real
+    atmosphere.
+    """
+    return load_model(Path(__file__).with_name(f"demo{SUFFIX}"))
+
+
 # --- the directory of a run --------------------------------------------------------------------
 
 
@@ -281,7 +291,7 @@ def _flat(tree: Nested, prefix: str = ""):
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}/")
         else:
-            yield f"{prefix}{name}", np.ascontiguousarray(value)
+            yield f"{prefix}{name}", np.array(value, order="C")
 
 
 def _nested(tensors: Mapping[str, np.ndarray]) -> Nested:
@@ -316,7 +326,7 @@ def _digest(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 
@@ -347,7 +357,9 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
     arrays = ModelArrays(
         std=statistics["state"]["std"],
         score=tree["score"],
-        prior=PriorCovariance(_separable(tree["prior"]["frame"]), tree["prior"]["lags"]),
+        prior=PriorCovariance(
+            _separable(tree["prior"]["frame"]), jnp.asarray(tree["prior"]["lags"])
+        ),
     )
     if encoder is not None:
         arrays = arrays._replace(

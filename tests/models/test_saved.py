@@ -11,7 +11,7 @@ import safetensors.numpy
 from slams_jax.errors import InputError
 from slams_jax.models import decode, encode, load_model, save_model, trajectory_prior
 from support import web_server
-from support.small_model import CHANNELS, GRID, tiny_model
+from support.small_model import CHANNELS, GRID, assert_same_model, everything, tiny_model
 
 STEP = np.timedelta64(6, "h")
 
@@ -39,36 +39,16 @@ def file(model, tmp_path_factory):
     return save_model(model, tmp_path_factory.mktemp("saved") / "ours.safetensors")
 
 
-def everything(model):
-    return (
-        model.arrays,
-        dict(model.statistics),
-        model.state_error,
-        model.increment_error,
-        model.background_error,
-        model.latent_error,
-    )
-
-
-def assert_same(a, b):
-    for field in dataclasses.fields(a):
-        if not field.name.endswith("_error") and field.name not in ("arrays", "statistics"):
-            assert getattr(a, field.name) == getattr(b, field.name), field.name
-    assert jax.tree.structure(everything(a)) == jax.tree.structure(everything(b))
-    for x, y in zip(*(jax.tree.leaves(everything(m)) for m in (a, b)), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
 def test_a_model_is_read_as_it_was_written(model, file):
-    assert_same(load_model(file), model)
-    assert_same(load_model(str(file)), model)
+    assert_same_model(load_model(file), model)
+    assert_same_model(load_model(str(file)), model)
     assert sorted(p.name for p in file.parent.iterdir()) == ["ours.md", "ours.safetensors"]
 
 
 def test_a_model_of_the_state_itself_that_says_nothing_of_its_origin(tmp_path):
     model = tiny_model(latent=False)
     path = save_model(model, tmp_path / "new" / "plain.safetensors")
-    assert_same(load_model(path), model)
+    assert_same_model(load_model(path), model)
     assert load_model(path).time_step is None
     assert "not recorded" in path.with_suffix(".md").read_text()
 
@@ -76,7 +56,7 @@ def test_a_model_of_the_state_itself_that_says_nothing_of_its_origin(tmp_path):
 def test_a_path_may_begin_at_home(model, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     save_model(model, "~/ours.safetensors")
-    assert_same(load_model("~/ours.safetensors"), model)
+    assert_same_model(load_model("~/ours.safetensors"), model)
 
 
 def test_half_precision_halves_the_networks_and_nothing_else(model, file, tmp_path):
@@ -161,16 +141,16 @@ def downloads(server):
 def test_a_model_behind_a_url_is_fetched_once(web, model):
     server, published = web
     url = f"{server.url}/{published.name}"
-    assert_same(load_model(url), model)
+    assert_same_model(load_model(url), model)
     count = len(downloads(server))
-    assert_same(load_model(url), model)
+    assert_same_model(load_model(url), model)
     assert len(downloads(server)) == count
 
 
 def test_a_connection_that_breaks_is_tried_again(web, model):
     server, published = web
     server.faults.append(web_server.dropped(published.name, 1))
-    assert_same(load_model(f"{server.url}/{published.name}"), model)
+    assert_same_model(load_model(f"{server.url}/{published.name}"), model)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
@@ -187,7 +167,7 @@ def test_a_damaged_download_is_told_and_a_repaired_one_is_read(damage, web, mode
     with pytest.raises(InputError, match=f"^{url}: .*damaged.*fetch it again"):
         load_model(url)
     published.write_bytes(good)
-    assert_same(load_model(url), model)
+    assert_same_model(load_model(url), model)
 
 
 def test_a_url_without_a_model(web):

@@ -1,5 +1,7 @@
 """A tiny model, built by hand: exact where its score network is zero, a true network where not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,3 +114,25 @@ def _perturbed(params, key, size: float):
 
 def times(count: int = 5, start: str = "2001-07-01") -> np.ndarray:
     return np.datetime64(start, "ns") + np.arange(count) * np.timedelta64(1, "D")
+
+
+def everything(model):
+    """All that a model holds in arrays."""
+    return (
+        model.arrays,
+        dict(model.statistics),
+        model.state_error,
+        model.increment_error,
+        model.background_error,
+        model.latent_error,
+    )
+
+
+def assert_same_model(a, b):
+    """Two models equal to the bit, in arrays and in all else."""
+    for field in dataclasses.fields(a):
+        if not field.name.endswith("_error") and field.name not in ("arrays", "statistics"):
+            assert getattr(a, field.name) == getattr(b, field.name), field.name
+    assert jax.tree.structure(everything(a)) == jax.tree.structure(everything(b))
+    for x, y in zip(*(jax.tree.leaves(everything(m)) for m in (a, b)), strict=True):
+        np.testing.assert_array_equal(x, y)
