@@ -16,7 +16,7 @@ from slams_jax.data.statistics import Statistics, fit_statistics, standardise
 from slams_jax.data.store import Archive
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.readers import from_dataset, split_periods
+from slams_jax.readers import from_dataset, from_stations, split_periods
 from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
 
 BACKGROUND = "background"
@@ -85,8 +85,8 @@ def training_set(
     Args:
         fields: "state", optionally "background" with the same variables, and modalities under
             names of your own. Gridded fields are on the grid of the state, with names, units and
-            order as `from_dataset` reads them; station data of one variable, as `read_stations`
-            gives them, are put onto its cells. All follow the times of the state: what they lack
+            order as `from_dataset` reads them; station data of one variable, as `from_stations`
+            reads them, are put onto its cells. All follow the times of the state: what they lack
             there is missing.
         periods: "train" and "validation", and others such as "test" -> (first, last) date, both
             inclusive.
@@ -151,8 +151,10 @@ def _on_grid(name: str, field: xr.Dataset, state: xr.Dataset) -> xr.Dataset:
         raise InputError(
             f"field {name!r} has the station variables {variables}: keep one in each field"
         )
+    records = from_stations(field, variable=variables[0], name=f"field {name!r}")
+    variable = next(str(v) for v in records.data_vars if v != "error")
     grid = Grid.of(state[LATITUDE].values, state[LONGITUDE].values)
-    return grid_points(field, grid, np.asarray(state[TIME]), variables[0])
+    return grid_points(records, grid, np.asarray(state[TIME]), variable)
 
 
 def _digest(field: xr.Dataset) -> str:

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from slams_jax.errors import InputError
-from slams_jax.models import decode, encode, load_model, save_model, trajectory_prior
+from slams_jax.models import decode, demo_model, encode, load_model, save_model, trajectory_prior
 from support import web_server
 from support.small_model import CHANNELS, GRID, assert_same_model, everything, tiny_model
 
@@ -117,6 +117,14 @@ def test_a_write_that_fails_leaves_what_was_there(model, tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         save_model(model, tmp_path / "file" / "ours.safetensors")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "ours.md", "ours.safetensors"]
+
+
+def test_the_library_has_a_model_of_its_own():
+    model = demo_model()
+    assert model.grid.shape == (32, 64)
+    assert len(model.channels) == 10
+    assert model.time_step == np.timedelta64(1, "D")
+    assert model.background_error is not None
 
 
 # --- over HTTP -----------------------------------------------------------------------------------
