@@ -23,7 +23,7 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ from slams_jax.training.arrays import Nested, nested
 SCORE, AUTOENCODER = "score", "autoencoder"  # the folders of the two stages in a work directory
 SUFFIX = ".safetensors"
 CALENDAR = "proleptic_gregorian"  # of datetime64, the only times that the library computes with
-Precision = Literal["float32", "float16"]
+PRECISIONS = ("float32", "float16")  # of the parameters in a file
 
 _FORMAT, _VERSION = "slams_jax model", 1
 # The climatology of `Statistics`; error covariances and the frames of the prior as `Separable`.
@@ -100,7 +100,7 @@ def save_model(
     model: Model,
     path: str | Path,
     *,
-    dtype: Precision = "float32",
+    dtype: str = "float32",
     scores: Mapping[str, Mapping[str, float]] | None = None,
     licence: str = "",
     description: str = "",
@@ -128,8 +128,8 @@ def save_model(
     path = Path(path).expanduser()
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: a saved model is named *{SUFFIX}: give such a path")
-    if dtype not in get_args(Precision):
-        raise InputError(f"dtype {dtype!r} is unknown: choose from {get_args(Precision)}")
+    if dtype not in PRECISIONS:
+        raise InputError(f"dtype {dtype!r} is unknown: choose from {PRECISIONS}")
     tensors = _stored(_tensors(model), np.dtype(dtype))
     header = _header(model)
     header["digest"] = _digest(header, tensors)
