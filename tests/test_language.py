@@ -12,6 +12,7 @@ AVOID = {
     "a hair of": "a small",
     "can be had": "is available",
     "fmt: skip": "a name or a shorter expression",
+    "for ever": "forever",
     "has no meaning for": "has no effect with",
     "is said of": "the message",
     "is to be had": "is available",
@@ -21,6 +22,7 @@ AVOID = {
     "tell much": "are informative",
     "tells much": "is informative",
     "whole or absent": "complete or absent",
+    "written anew": "overwritten",
 }
 
 

@@ -1,4 +1,4 @@
-"""What an analysis is held against: the background, the climate, optimal interpolation."""
+"""References for an analysis: background, climatology, optimal interpolation."""
 
 import jax
 import jax.numpy as jnp

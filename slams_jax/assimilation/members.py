@@ -39,10 +39,10 @@ class MemberStore:
     """
 
     def __init__(self, folder: Path, shape: Sequence[int], identity: str):
-        """Open the store of a folder, or begin it anew.
+        """Open the store in a folder, or start a new one.
 
         Args:
-            folder: made if need be; used by one process at a time (`slams_jax.storage.locked`).
+            folder: created if necessary; for one process at a time (`slams_jax.storage.locked`).
             shape: of all members, the member first.
             identity: a digest of everything that the members follow from. Members of another
                 identity are removed from the folder.
@@ -107,9 +107,9 @@ class MemberStore:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, EOFError) as error:
-            LOG.warning("%s: damaged, begun anew (%s)", self._folder, error)
+            LOG.warning("%s: damaged, starting over (%s)", self._folder, error)
             return None
-        LOG.info("%s: left by another analysis, begun anew", self._folder)
+        LOG.info("%s: left by another analysis, starting over", self._folder)
         return None
 
     def _begin(self) -> None:

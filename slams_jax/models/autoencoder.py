@@ -3,7 +3,7 @@
     z = E({"state": x})                       the clean code, with x ~= D(z)
     z_y = E({"background": x_b, "stations": y_1, ...})    a latent observation of z
 
-One encoder takes any subset of its inputs (each with a mask). Training draws the subset anew for
+One encoder takes any subset of its inputs (each with a mask). Training draws a new subset for
 each sample, with the state in about half of them; the target is always the true state.
 """
 

@@ -35,7 +35,7 @@ def raw_latents(
         arrays: with its parameters.
         read: gives at least the state.
         count: length of the time axis.
-        path: an .npy file, written anew.
+        path: an .npy file, overwritten.
 
     Raises:
         RunError: the file cannot be written.
@@ -47,7 +47,7 @@ def raw_latents(
     clean = lambda index: {STATE: read(index)[STATE]}
     shape = (count, *networks.frame_shape)
     try:
-        # Not through the map: on a full disk, that ends the process without a word (SIGBUS).
+        # Not through the map: on a full disk, that would kill the process without a message.
         with path.open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)

@@ -18,7 +18,7 @@ class Board:
     """Scalars for TensorBoard, which forgets what it knows of the steps after `start`.
 
     Written at once. The writer of tensorboardX leaves it to a thread, which a full disk ends
-    silently, after which the run waits for it for ever.
+    silently, after which the run would wait for it forever.
     """
 
     def __init__(self, directory: Path, start: int):

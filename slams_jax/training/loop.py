@@ -92,7 +92,7 @@ def fit(
     there: `checkpoint/` (see `checkpoint.py`), `metrics.jsonl`, `tensorboard/`.
 
     Args:
-        directory: of the run; made if need be. It takes one run at a time
+        directory: of the run; created if necessary. It takes one run at a time
             (`slams_jax.storage.locked`).
         loss_fn: (params, model_state, key, batch) -> (loss, (model_state, info)): a mean over the
             batch, info a dictionary of scalars.
