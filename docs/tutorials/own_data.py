@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -19,19 +18,19 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from slams_jax import (
-    CosineSchedule,
-    Grid,
-    Model,
     Observations,
+    OptimiserConfig,
+    StageConfig,
     assimilate,
+    load_model,
+    networks_for,
     open_dataset,
     read_stations,
+    save_model,
+    train_model,
+    training_set,
 )
-from slams_jax.data import channels_in, fit_statistics, stack_channels, standardise, window_loader
-from slams_jax.models import ModelArrays, Networks, score
-from slams_jax.networks import compiler_options
-from slams_jax.observe import fit_prior, fit_separable
-from slams_jax.training import DeviceConfig, OptimiserConfig, fit
+from slams_jax.data import stack_channels
 from slams_jax.verify import metrics
 
 folder = Path(tempfile.mkdtemp())
@@ -118,68 +117,50 @@ past = open_dataset(folder / "analyses.nc", variables=names, period=PAST)
 past
 
 # %% [markdown]
-# Networks train on arrays (time, lat, lon, channel), standardised with a climatology that includes
-# the annual cycle and is fitted to the training period only.
-
-# %%
-grid = Grid.of(past.latitude.values, past.longitude.values)
-channels = channels_in(past)
-array = stack_channels(past, channels)
-statistics = fit_statistics(array, past.time.values, weights=grid.area_weights(), harmonics=1)
-states = standardise(array, statistics, past.time.values)
-print(grid.shape, [str(c) for c in channels], states.std().round(2))
-
-# %% [markdown]
-# ## Train a few steps
+# ## Make a training set
 #
-# Fields this small need no autoencoder: the diffusion runs in state space. The edges of a region
-# are neither poles nor periodic; `grid.padding` takes this into account.
-
-# %%
-networks = Networks(
-    CosineSchedule(),
-    score.ScoreConfig(
-        window=3, channels=len(channels), widths=(24,), blocks=1, padding=grid.padding
-    ),
-    autoencoder=None,
-    shape=grid.shape,
-)
-
-
-def loss_fn(params, model_state, key, batch):
-    loss, info = score.loss(networks.score, networks.schedule, params, key, batch["state"])
-    return loss, (model_state, info)
-
-
-trained = fit(
-    folder / "score",
-    loss_fn,
-    lambda key: (score.init(networks.score, key, grid.shape), {}),
-    window_loader({"state": states}, length=3, batch_size=16, seed=0, times=past.time.values),
-    optimiser=OptimiserConfig(steps=600, learning_rate=2e-3, warmup_steps=20),
-    seed=0,
-    devices=DeviceConfig(compiler_options=compiler_options()),  # fast convolutions here
-)
-
-# %% [markdown]
-# A `Model` is the network with everything that belongs to it. The background error covariance is
-# estimated from past errors. They are spatially correlated; a covariance that ignored this would
-# count one error many times.
+# `training_set` puts the fields on one time axis in a memory-mapped cache, splits them into periods
+# and fits a climatology with the annual cycle to the training period. The background is there to
+# estimate its error covariance; modalities such as satellite fields or stations would be further
+# entries.
 
 # %%
 earlier = open_dataset(folder / "forecasts.nc", variables=names, period=PAST)
-model = Model(
-    networks,
-    grid,
-    channels,
-    ModelArrays(
-        std=jnp.asarray(statistics.std),
-        score=jax.device_get(trained.ema),
-        prior=fit_prior(states),
-    ),
-    statistics={"state": statistics},
-    background_error=fit_separable(stack_channels(earlier, channels) - array, rank=30),
+data = training_set(
+    {"state": past, "background": earlier},
+    {"train": ("2019-01-01", "2021-06-30"), "validation": ("2021-07-01", "2021-11-30")},
+    folder / "cache",
+    harmonics=1,
 )
+states = data.standardised("state", data.frames("train"))
+print(states.shape, states.std().round(2))
+
+# %% [markdown]
+# ## Train
+#
+# Fields this small need no autoencoder: the diffusion runs in state space. `networks_for` takes the
+# channels from the data, and the padding too: the edges of a region are neither poles nor periodic.
+# If training is interrupted, the same call resumes it.
+
+# %%
+networks = networks_for(data, score={"window": 3, "widths": (24,), "blocks": 1})
+optimiser = OptimiserConfig(steps=600, learning_rate=2e-3, warmup_steps=20)
+model = train_model(
+    folder / "run", data, networks, score_training=StageConfig(optimiser, batch_size=16), rank=30
+)
+
+# %% [markdown]
+# ## Save and load
+#
+# The model is the network with everything that belongs to it: grid, channels, climatology, error
+# covariances. `save_model` writes it as one file, with a model card beside it. `load_model` reads
+# the file, here or anywhere else, from a path or a URL.
+
+# %%
+save_model(model, folder / "mine.safetensors", description="Temperature of a small region.")
+model = load_model(folder / "mine.safetensors")
+grid, channels = model.grid, model.channels
+print(grid.shape, [str(c) for c in channels])
 
 # %% [markdown]
 # ## Assimilate
