@@ -12,6 +12,7 @@ docs/verification.md explains every score.
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ from experiments.evaluation import pictures, report
 from experiments.evaluation.references import climate_of, references
 from experiments.evaluation.scores import score, tables
 from experiments.process import cli
+from slams_jax.assimilation.intake import model_fields
 from slams_jax.data.channels import stack_members
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.schema import Channel
 from slams_jax.storage import write_text
 from slams_jax.verify.report import markdown
 from slams_jax.verify.summary import without_nan
@@ -68,7 +71,13 @@ def evaluate(
     data = inputs.load(settings)
     model = open_model(settings, data)
     frames = frames_of(settings, data)
-    analysis = open_analysis(path, data.archive.times[frames], data.archive.grid)
+    analysis = open_analysis(
+        path,
+        data.archive.times[frames],
+        data.archive.grid,
+        model.channels,
+        settings.assimilation.members,
+    )
     observations, withheld = open_streams(settings, data, frames)
     climate = climate_of(model, data, frames)
     systems = references(settings, model, data, frames, observations, climate)
@@ -113,11 +122,14 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def open_analysis(path: Path, times: np.ndarray, grid: Grid) -> xr.Dataset:
-    """An analysis file.
+def open_analysis(
+    path: Path, times: np.ndarray, grid: Grid, channels: Sequence[Channel], members: int
+) -> xr.Dataset:
+    """An analysis file, read as any data are: in whatever order and units it states.
 
     Raises:
-        InputError: no such file, or one of other times or another grid than the configuration's.
+        InputError: no such file, or one of other times, levels, members or another grid than the
+            configuration's.
     """
     try:
         analysis = (
@@ -141,11 +153,13 @@ def open_analysis(path: Path, times: np.ndarray, grid: Grid) -> xr.Dataset:
             f"{path} has {np.size(analysis['member'])} members, the scores of an ensemble need 2 "
             "at least: assimilate again with --config.assimilation.members=2 or more"
         )
-    if Grid.of(analysis["latitude"].values, analysis["longitude"].values) != grid:
+    if np.size(analysis["member"]) != members:
         raise InputError(
-            f"{path} is an analysis on another grid than the configuration's data: assimilate again"
+            f"{path} has {np.size(analysis['member'])} members, the configuration asks for "
+            f"{members}: give --config.assimilation.members={np.size(analysis['member'])}"
         )
-    have = np.asarray(analysis["time"], "datetime64[ns]")
+    analysis = model_fields(analysis, channels, grid, name=str(path)).assign_attrs(analysis.attrs)
+    have = analysis["time"].values
     if not np.array_equal(have, times.astype("datetime64[ns]")):
         raise InputError(
             f"{path} is an analysis of {len(have)} times from {str(have[0])[:10]}, the "

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict, config_flags
@@ -254,7 +256,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         name: build(StreamSettings, values, f"assimilation.streams.{name}")
         for name, values in _group(assimilation.pop("streams", {}), "assimilation.streams").items()
     }
-    return Settings(
+    settings = Settings(
         seed=raw["seed"],
         workdir=raw["workdir"],
         data=build(DataSettings, data, "data", modalities=modalities, **derived),
@@ -273,6 +275,8 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
         raw=raw,
     )
+    _check_counted_once(settings.data, settings.assimilation)
+    return settings
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str, **derived: Any) -> T:
@@ -295,6 +299,48 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, **derived: Any) -
         raise InputError(f"{where}: {error}") from None
     except TypeError as error:
         raise InputError(f"{where}: a value of the wrong type ({error})") from None
+
+
+def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> None:
+    """Refuse an analysis that would count an observation, or the background, twice.
+
+    Raises:
+        InputError: the background or the file of a stream is also a latent input, with whatever
+            stations are withheld for verification; or two streams have one variable of one file.
+    """
+    where = "assimilation.latent_inputs"
+    if options.background and "background" in options.latent_inputs:
+        raise InputError(
+            f"{where} names 'background', which assimilation.background uses too: that would count "
+            "it double, leave one out"
+        )
+    used: dict[tuple[str, str], str] = {}
+    for name, stream in options.streams.items():
+        for latent in options.latent_inputs:
+            modality = data.modalities.get(latent)
+            if name == latent or (modality and _overlap(stream.path, modality.path)):
+                raise InputError(
+                    f"{where} names {latent!r}, which assimilation.streams.{name} observes too: "
+                    "that would count it double, stations withheld for verification included, "
+                    "leave one out"
+                )
+        for (path, variable), other in used.items():
+            if variable == stream.variable and _overlap(path, stream.path):
+                raise InputError(
+                    f"assimilation.streams.{name} and assimilation.streams.{other} are both of "
+                    f"{variable!r} in {stream.path}: that would count it double, leave one out"
+                )
+        used[stream.path, stream.variable] = name
+
+
+def _overlap(one: str | Sequence[str], other: str | Sequence[str]) -> bool:
+    """Whether two lists of paths or patterns name a file in common, as far as they tell."""
+    normal = lambda paths: [
+        os.path.normpath(p) for p in ([paths] if isinstance(paths, str) else paths) if p
+    ]
+    return any(
+        fnmatch.fnmatch(a, b) or fnmatch.fnmatch(b, a) for a in normal(one) for b in normal(other)
+    )
 
 
 def plain(config: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,19 +18,21 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.assimilation.diagnostics import diagnose, warn_of
+from slams_jax.assimilation.diagnostics import StreamDiagnostics, diagnose, warn_of
+from slams_jax.assimilation.intake import background_fields
 from slams_jax.assimilation.members import MemberStore, draw_members, identity
 from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.assimilation.posterior import Recipe, compiled_analysis, placed_arguments
 from slams_jax.assimilation.streams import background_stream, latent_stream, unresolved
 from slams_jax.data import climatology
-from slams_jax.data.channels import stack_channels, unstack_channels
+from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import SamplerConfig, equal_parts, evaluations
 from slams_jax.diffusion.presets import GuidanceConfig
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, first_line
 from slams_jax.mesh import MEMBER, analysis_mesh
 from slams_jax.models.model import Model
-from slams_jax.observe import Diagonal, Stream, without_gross_errors
+from slams_jax.observe import Diagonal, Stream, pad_times, without_gross_errors
+from slams_jax.readers import check_times
 
 LOG = logging.getLogger(__name__)
 
@@ -71,11 +74,11 @@ class ComputeConfig:
 
 def assimilate(
     model: Model,
-    background: xr.Dataset | None,
+    background: Any,
     observations: Sequence[Observations | Stream],
     *,
     members: int,
-    key: PRNGKey,
+    key: Any,
     times: np.ndarray | None = None,
     latent_inputs: Mapping[str, np.ndarray] | None = None,
     inflation: float = 1.0,
@@ -90,14 +93,18 @@ def assimilate(
 
     Args:
         model: trained.
-        background: the model state to be calibrated, with the variables and levels of `model`, on
-            its grid; its times are those of the analysis. None: no background.
+        background: the model state to be calibrated, a Dataset with the variables and levels of
+            `model`, on its grid and with its time step; read as a file is
+            (`slams_jax.readers.from_dataset`). Its times are those of the analysis. None: no
+            background.
         observations: streams in physical units, or ready-made `Stream`s.
         members: number of draws.
-        key: of the draws; member i depends on it and on i alone.
-        times: of the analysis where there is no background, datetime64.
+        key: of the draws, `jax.random.key(seed)`; member i depends on it and on i alone.
+        times: of the analysis, datetime64, one step apart; needed where there is no background,
+            and those of the background where there is one. One time suffices.
         latent_inputs: standardised fields (time, lat, lon, channel) by name, to enter through the
             encoder as one latent observation (SLAMS's way); must be those of `model.latent_inputs`.
+            None of them may be observed by a stream too.
         inflation: factor on the error variances of all streams, the background's too: above one
             it widens the ensemble (`fit_inflation` finds it).
         gross_error: reject observations that are further than so many standard deviations from
@@ -114,26 +121,35 @@ def assimilate(
         fitted (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.
 
     Raises:
-        InputError: input that does not fit the model (see `to_stream`).
+        InputError: input that does not fit the model (see `to_stream`), or that enters twice.
         RunError: members that are not finite, named with what to change; or no room in `keep`.
     """
     if members < 1:
         raise InputError(f"members must be at least 1, got {members}")
-    if not inflation > 0:
-        raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
+    if not 0 < inflation < math.inf:
+        raise InputError(
+            f"inflation must be positive and finite, got {inflation}: 1 changes nothing"
+        )
+    key = _checked_key(key)
+    _check_counted_once(background, observations, latent_inputs)
+    before = None
+    if background is not None:
+        background_times, before = background_fields(background, model)
+        times = _same_times(times, background_times)
+    times = _checked_times(times, model)
     mesh = analysis_mesh(members) if compute.mesh is None else compute.mesh
-    times = _times(background, times, model)
-    problem = _pose(model, background, observations, latent_inputs, times, gross_error, mesh)
+    problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh)
     _, size = equal_parts(members, compute.member_batch, mesh.shape[MEMBER])
     recipe = Recipe(
         model.networks, sampler, guidance, size, compute.window_chunk, compute.remat, mesh
     )
-    states, count, seconds = _draw(model, problem, recipe, key, members, inflation, compute.keep)
+    # A window needs its frames: those after the last time are unobserved, and cut off again.
+    padded = _padded(problem, max(len(times), model.networks.score.window))
+    states, count, seconds = _draw(model, padded, recipe, key, members, inflation, compute.keep)
+    states = states[:, : len(times)]
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
-    diagnostics = diagnose(problem.streams, states, problem.background)
-    warn_of(diagnostics)
     count = evaluations(sampler) or count
     return dataset.assign_attrs(
         evaluations=count,
@@ -141,10 +157,117 @@ def assimilate(
         seconds=seconds,
         peak_memory_bytes=peak_memory_bytes(),
         streams=", ".join(s.name for s in problem.streams) or "none",
-        diagnostics=json.dumps([dataclasses.asdict(d) for d in diagnostics]),
+        diagnostics=json.dumps([dataclasses.asdict(d) for d in _diagnostics(problem, states)]),
         rule=guidance.rule,
         solver=sampler.solver,
     )
+
+
+def _checked_key(key: Any) -> PRNGKey:
+    """A key of `jax.random.key`, or one of `jax.random.PRNGKey` made into it.
+
+    Raises:
+        InputError: something else, such as a seed.
+    """
+    if isinstance(key, jax.Array) and key.shape == () and is_key(key):
+        return key
+    if isinstance(key, jax.Array) and key.shape == (2,) and key.dtype == jnp.uint32:
+        return jax.random.wrap_key_data(key)
+    raise InputError(f"key must be one random key, got {key!r}: give jax.random.key(0)")
+
+
+def is_key(key: jax.Array) -> bool:
+    """Whether an array is of random keys."""
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+def _check_counted_once(
+    background: Any,
+    observations: Sequence[Observations | Stream],
+    latent_inputs: Mapping[str, np.ndarray] | None,
+) -> None:
+    """Refuse what would enter the likelihood twice, by its name.
+
+    Raises:
+        InputError: a stream, the background and a latent input two of which have one name.
+    """
+    entered: dict[str, str] = {}
+    ways = [(o.name, "stream") for o in observations]
+    ways += [("background", "background")] if background is not None else []
+    ways += [(name, "latent input") for name in latent_inputs or ()]
+    for name, way in ways:
+        if name in entered:
+            raise InputError(
+                f"{name!r} enters twice, as {entered[name]} and as {way}, which would count it "
+                "double: leave one out, or rename it if they are different observations"
+            )
+        entered[name] = way
+
+
+def _same_times(times: Any, background: np.ndarray) -> np.ndarray:
+    """The times of the background, which are `times` where these are given.
+
+    Raises:
+        InputError: other ones.
+    """
+    if times is not None:
+        wanted = check_times(times, name="the times of the analysis")
+        if not np.array_equal(wanted, background):
+            raise InputError(
+                f"the times of the analysis ({_span(wanted)}) are not those of the background "
+                f"({_span(background)}): choose these from the background, or leave times out"
+            )
+    return background
+
+
+def _checked_times(times: Any, model: Model) -> np.ndarray:
+    """The times of an analysis, one step of the model apart.
+
+    Raises:
+        InputError: no times, times that `check_times` refuses, a gap, or another step.
+    """
+    if times is None:
+        raise InputError("give the times of the analysis, or a background that has them")
+    times = check_times(times, name="the times of the analysis")
+    steps = np.diff(times)
+    if not steps.size:
+        return times
+    step = model.time_step or steps.min()
+    if model.time_step is not None and steps.min() != model.time_step:
+        raise InputError(
+            f"the times of the analysis are {_hours(steps.min())} apart, the model was trained on "
+            f"steps of {_hours(model.time_step)}: choose every such time"
+        )
+    gap = np.flatnonzero(steps != step)
+    if gap.size:
+        before, after = times[gap[0]], times[gap[0] + 1]
+        raise InputError(
+            f"the times of the analysis have a gap between {str(before)[:16]} and "
+            f"{str(after)[:16]}, where the step is {_hours(step)}: fill it (missing values may be "
+            "NaN), or analyse the parts before and after it"
+        )
+    return times
+
+
+def _span(times: np.ndarray) -> str:
+    return f"{len(times)} from {str(times[0])[:16]} to {str(times[-1])[:16]}"
+
+
+def _hours(step: np.timedelta64) -> str:
+    return f"{step / np.timedelta64(1, 'h'):g} h"
+
+
+def _diagnostics(
+    problem: "_Problem", states: Float[np.ndarray, "member time lat lon channel"]
+) -> list[StreamDiagnostics]:
+    """The diagnostics of each stream; none where they fail: the ensemble is worth more."""
+    try:
+        diagnostics = diagnose(problem.streams, states, problem.background)
+        warn_of(diagnostics)
+    except Exception as error:
+        LOG.warning("the analysis is complete, but its diagnostics failed: %s", first_line(error))
+        return []
+    return diagnostics
 
 
 class _Problem(NamedTuple):
@@ -164,7 +287,7 @@ class _Problem(NamedTuple):
 
 def _pose(
     model: Model,
-    background: xr.Dataset | None,
+    background: Float[np.ndarray, "time lat lon channel"] | None,
     observations: Sequence[Observations | Stream],
     latent_inputs: Mapping[str, np.ndarray] | None,
     times: np.ndarray,
@@ -190,15 +313,25 @@ def _pose(
         for o in observations
     ]
     if gross_error is not None:
-        streams = _checked(streams, model, background, gross_error)
-    before = None
+        streams = _without_gross_errors(streams, model, background, gross_error)
     if background is not None:
-        before = stack_channels(background, model.channels)
         streams.append(background_stream(model, background))
         climate = climate + unresolved(model, background, climate, mesh)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs, mesh))
-    return _Problem(climate, tuple(streams), before)
+    return _Problem(climate, tuple(streams), background)
+
+
+def _padded(problem: _Problem, frames: int) -> _Problem:
+    """The problem with frames after its own, `frames` in all, at which nothing is observed."""
+    more = frames - len(problem.climate)
+    if not more:
+        return problem
+    after = np.repeat(problem.climate[-1:], more, axis=0)
+    return problem._replace(
+        climate=np.concatenate([problem.climate, after]),
+        streams=tuple(pad_times(s, frames) for s in problem.streams),
+    )
 
 
 def _draw(
@@ -229,30 +362,36 @@ def _draw(
         return draw_members(draw, members, recipe.members, store)
 
 
-def _checked(
-    streams: Sequence[Stream], model: Model, background: xr.Dataset | None, threshold: float
+def _without_gross_errors(
+    streams: Sequence[Stream],
+    model: Model,
+    background: Float[np.ndarray, "time lat lon channel"] | None,
+    threshold: float,
 ) -> list[Stream]:
-    """The streams without gross errors, those that can be checked."""
+    """The streams less the gross errors in those that can be checked, and less empty streams."""
     if background is None or model.background_error is None:
         raise InputError(
             "gross errors are found against a background: give one, or gross_error=None"
         )
     covariance, bias = model.background_error
-    state = jnp.asarray(stack_channels(background, model.channels) - bias)
+    state = jnp.asarray(background - bias)
     checked = []
     for stream in streams:
         if stream.space == "state" and isinstance(stream.covariance, Diagonal):
             kept = without_gross_errors(stream, state, covariance.std[None], threshold=threshold)
-            rejected = int(stream.mask.sum() - kept.mask.sum())
-            if rejected:
+            count, left = int(stream.mask.sum()), int(kept.mask.sum())
+            if left < count:
                 LOG.warning(
                     "stream %r: %d of %d values are more than %g standard deviations from the "
                     "background and were rejected",
                     stream.name,
-                    rejected,
-                    int(stream.mask.sum()),
+                    count - left,
+                    count,
                     threshold,
                 )
+            if not left:
+                LOG.warning("stream %r has no value left and is left out", stream.name)
+                continue
             stream = kept
         checked.append(stream)
     return checked
@@ -262,16 +401,3 @@ def peak_memory_bytes() -> int:
     """The largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _times(background: xr.Dataset | None, times: np.ndarray | None, model: Model) -> np.ndarray:
-    if background is not None:
-        times = np.asarray(background["time"])
-    if times is None:
-        raise InputError("give the times of the analysis, or a background that has them")
-    if len(times) < model.networks.score.window:
-        raise InputError(
-            f"an analysis of {len(times)} times is shorter than the model's window of "
-            f"{model.networks.score.window}: choose a longer period"
-        )
-    return np.asarray(times, "datetime64[ns]")

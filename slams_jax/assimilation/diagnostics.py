@@ -26,6 +26,7 @@ LOG = logging.getLogger(__name__)
 
 FIT, SPREAD = 1.5, 2.0  # how far from one the ratios may be before they are worth a warning
 ENOUGH = 50  # observations, below which the ratios are noise
+BIASED = 0.9  # share of the mean in the root mean square, above which it is the misfit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,9 @@ def diagnose(
     states: Float[np.ndarray, "member time lat lon channel"],
     background: Float[np.ndarray, "time lat lon channel"] | None = None,
 ) -> list[StreamDiagnostics]:
-    """Diagnostics of the streams in state space; of latent streams an analysis keeps no latent.
+    """Diagnostics of the streams in state space that observe anything.
+
+    Latent streams have none, since an analysis keeps no latent.
 
     Args:
         streams: as they were assimilated, less any inflation.
@@ -74,7 +77,8 @@ def diagnose(
     """
     mean = jnp.asarray(states.mean(axis=0))
     before = None if background is None else jnp.asarray(background)
-    return [_of_stream(s, states, mean, before) for s in streams if s.space == "state"]
+    observed = [s for s in streams if s.space == "state" and bool(s.mask.any())]
+    return [_of_stream(s, states, mean, before) for s in observed]
 
 
 def warn_of(found: Sequence[StreamDiagnostics]) -> None:
@@ -85,12 +89,12 @@ def warn_of(found: Sequence[StreamDiagnostics]) -> None:
         if d.fit > FIT:
             LOG.warning(
                 "stream %r: the analysis does not fit its %d observations within their errors "
-                "(chi-squared %.2f each, expected %.2f): its errors are too small, or take more "
-                "guidance iterations",
+                "(chi-squared %.2f each, expected %.2f): %s",
                 d.name,
                 d.count,
                 d.chi_squared,
                 d.chi_squared / d.fit,
+                _advice(d),
             )
         if d.spread is not None and not 1.0 / SPREAD < d.spread < SPREAD:
             LOG.warning(
@@ -99,6 +103,16 @@ def warn_of(found: Sequence[StreamDiagnostics]) -> None:
                 d.name,
                 d.spread,
             )
+
+
+def _advice(d: StreamDiagnostics) -> str:
+    """What to do about a stream that is not fitted, by what the misfit is made of."""
+    if abs(d.residual_mean) > BIASED * d.residual_rms:
+        return (
+            f"they differ from it by {d.residual_mean:.3g} on average: check the units and the "
+            "bias of the stream and of the background"
+        )
+    return "its errors are too small, or take more guidance iterations"
 
 
 def _of_stream(

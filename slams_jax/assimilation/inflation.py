@@ -56,7 +56,7 @@ def fit_inflation(
         tolerance: of the spread over skill.
 
     Raises:
-        InputError: bounds that do not hold one.
+        InputError: bounds that do not hold one; members without any spread, or without any error.
     """
     from scipy.optimize import brentq  # slow to import
 
@@ -83,4 +83,12 @@ def fit_inflation(
 
 def _ratio(members: Members, truth: np.ndarray, weights: np.ndarray | None) -> float:
     """The geometric mean over channels, which have units of their own."""
-    return float(np.exp(np.mean(np.log(np.asarray(spread_skill(members, truth, weights))))))
+    if len(members) < 2:
+        raise InputError(f"an inflation needs 2 members at least for a spread, got {len(members)}")
+    ratio = np.asarray(spread_skill(members, truth, weights))
+    if not np.all(np.isfinite(ratio) & (ratio > 0)):
+        raise InputError(
+            f"spread over skill is {np.round(ratio, 6).tolist()} (by channel): an inflation needs "
+            "members that differ from one another and from the truth in every channel"
+        )
+    return float(np.exp(np.mean(np.log(ratio))))

@@ -163,6 +163,7 @@ def draw_members(
             begun = time.perf_counter()
             used = slice(last - first)
             states, info = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
+            states = np.asarray(states, np.float32)  # float64 where the user computes in it
             _require_finite(states, info, first, members)
             cost = {
                 "evaluations": int(info.evaluations.max()),
@@ -215,8 +216,8 @@ def _require_finite(
 ) -> None:
     bad = [i for i in range(len(states)) if not np.isfinite(states[i]).all()]
     if bad:
-        failed = info.failed_at[bad]
-        when = f" from diffusion time t = {np.nanmax(failed):.3f}" if np.any(failed >= 0) else ""
+        failed = info.failed_at[bad].max()
+        when = f" from diffusion time t = {failed:.3f}" if failed >= 0 else ""
         raise RunError(
             f"members {[first + i for i in bad]} of {members} are not finite{when}: take more "
             "sampler steps or guidance rule 'gaussian', or check the errors of the observations"

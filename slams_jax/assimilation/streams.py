@@ -8,13 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from slams_jax.data.channels import stack_channels
 from slams_jax.errors import InputError
-from slams_jax.grid import Grid
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.model import Model, ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
@@ -23,33 +20,30 @@ from slams_jax.observe import Identity, Stream, make_stream
 COMPILED = 8  # programs kept, of the models lately used in this process
 
 
-def background_stream(model: Model, background: xr.Dataset) -> Stream:
+def background_stream(
+    model: Model, background: Float[np.ndarray, "time lat lon channel"]
+) -> Stream:
     """The background as an observation of the state with correlated errors.
 
+    Args:
+        model: with the error covariance of its background.
+        background: in the units of the channels of `model`, on its grid.
+
     Raises:
-        InputError: a model without background error covariance, or a background on another grid.
+        InputError: a model without background error covariance.
     """
     if model.background_error is None:
         raise InputError("this model was trained without a background: it has no error covariance")
     covariance, bias = model.background_error
-    grid = Grid.of(background["latitude"].values, background["longitude"].values)
-    if grid != model.grid:
-        raise InputError(
-            f"the background is on {grid.shape[0]} x {grid.shape[1]} points, latitude "
-            f"{grid.latitude[0]:g} to {grid.latitude[-1]:g}, longitude {grid.longitude[0]:g} to "
-            f"{grid.longitude[-1]:g}; the model is on {model.grid.shape[0]} x "
-            f"{model.grid.shape[1]} points: regrid it"
-        )
-    values = stack_channels(background, model.channels) - bias
     ratio = np.mean((model.increment_error / np.asarray(covariance.std)) ** 2)
     covariance = dataclasses.replace(covariance, nugget=jnp.asarray(ratio, jnp.float32))
     std = np.broadcast_to(np.asarray(model.arrays.std), covariance.std.shape)
-    return make_stream("background", values, Identity(), covariance, scale=std)
+    return make_stream("background", background - bias, Identity(), covariance, scale=std)
 
 
 def unresolved(
     model: Model,
-    background: xr.Dataset,
+    background: Float[np.ndarray, "time lat lon channel"],
     climate: Float[np.ndarray, "time lat lon channel"],
     mesh: Mesh,
 ) -> Float[np.ndarray, "time lat lon channel"]:
@@ -60,7 +54,7 @@ def unresolved(
     """
     if model.networks.autoencoder is None:
         return np.zeros_like(climate)
-    scaled = (stack_channels(background, model.channels) - climate) / np.asarray(model.arrays.std)
+    scaled = (background - climate) / np.asarray(model.arrays.std)
     missing = ~np.isfinite(scaled)
     rest = _on_frames(residual, model, np.where(missing, 0.0, scaled), mesh)
     return np.where(missing, 0.0, rest)

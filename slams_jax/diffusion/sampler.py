@@ -110,7 +110,7 @@ class DrawInfo(NamedTuple):
 
     Attributes:
         failed_at: time t in [0, 1] at which the draw first was not finite, or at which adaptive
-            steps ran out; NaN if the draw succeeded.
+            steps ran out; -1 if the draw succeeded (NaN would set off `jax_debug_nans`).
         evaluations: of the denoiser in the steps of this draw (with adaptive steps, members that
             are vectorised together wait for the slowest).
     """
@@ -198,12 +198,12 @@ def sample_with_info(
 
 
 def _failure(s, finite, done):
-    """Time t of the first state that is not finite, or of the last state if not `done`.
+    """Time t of the first state that is not finite, or of the last state if not `done`; else -1.
 
     `s` and `finite` have one entry per step; unused entries are infinite and True.
     """
     reached = jnp.max(jnp.where(jnp.isfinite(s), s, 0.0))
-    first = jnp.where(jnp.all(finite), jnp.where(done, jnp.nan, reached), s[jnp.argmin(finite)])
+    first = jnp.where(jnp.all(finite), jnp.where(done, 2.0, reached), s[jnp.argmin(finite)])
     return 1.0 - first
 
 

@@ -19,6 +19,7 @@ from slams_jax.observe.streams import (
     log_likelihood,
     make_stream,
     pad_points,
+    pad_times,
     whitened_innovations,
     without_gross_errors,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "log_likelihood",
     "make_stream",
     "pad_points",
+    "pad_times",
     "standard_pressure",
     "whitened_innovations",
     "without_gross_errors",

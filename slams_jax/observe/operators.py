@@ -93,7 +93,7 @@ class Stride:
 class Points:
     """Scattered points: bilinear in the horizontal, linear in log-pressure in the vertical.
 
-    Build it with `Points.at`.
+    Build it with `Points.at`. Where points move, all arrays have the axis of the times in front.
 
     Attributes:
         cell: flat index (lat * n_lon + lon) of the four corners around each point.
@@ -102,16 +102,21 @@ class Points:
         channel_weight: their weights, which sum to one.
     """
 
-    cell: Int[Array, "point 4"]
-    cell_weight: Float[Array, "point 4"]
-    channel: Int[Array, "point 2"]
-    channel_weight: Float[Array, "point 2"]
+    cell: Int[Array, "*time point 4"]
+    cell_weight: Float[Array, "*time point 4"]
+    channel: Int[Array, "*time point 2"]
+    channel_weight: Float[Array, "*time point 2"]
 
     def __call__(self, state: Trajectory) -> Float[Array, "time point"]:
         """Interpolate `state` to the points."""
         flat = state.reshape(state.shape[0], -1, state.shape[-1])
-        corners = flat[:, self.cell[:, :, None], self.channel[:, None, :]]
-        return jnp.einsum("tpcl,pc,pl->tp", corners, self.cell_weight, self.channel_weight)
+        if self.cell.ndim == 2:
+            corners = flat[:, self.cell[:, :, None], self.channel[:, None, :]]
+            return jnp.einsum("tpcl,pc,pl->tp", corners, self.cell_weight, self.channel_weight)
+        corners = jax.vmap(lambda frame, cell, channel: frame[cell[:, :, None], channel[:, None]])(
+            flat, self.cell, self.channel
+        )
+        return jnp.einsum("tpcl,tpc,tpl->tp", corners, self.cell_weight, self.channel_weight)
 
     @classmethod
     def at(

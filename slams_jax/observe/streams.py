@@ -19,7 +19,9 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import ObservationOperator, Trajectory
 from slams_jax.errors import InputError
+from slams_jax.observe.correlated import Dense, LowRank
 from slams_jax.observe.covariance import Covariance, Diagonal
+from slams_jax.observe.operators import Points
 from slams_jax.observe.robust import Robust
 
 Space = Literal["state", "latent"]
@@ -70,8 +72,7 @@ def make_stream(
     """
     values = np.asarray(values, dtype=np.float32)
     mask = np.isfinite(values)
-    if not mask.any():
-        raise InputError(f"stream {name!r} has no finite value: leave it out, or check its times")
+    require_observed(mask, name)
     return Stream(
         values=jnp.asarray(np.where(mask, values, 0.0), dtype=jnp.float32),
         mask=jnp.asarray(mask),
@@ -82,6 +83,12 @@ def make_stream(
         space=space,
         robust=robust,
     )
+
+
+def require_observed(mask: Bool[np.ndarray, "time ..."], name: str) -> None:
+    """Raise InputError where nothing of the stream `name` was observed."""
+    if not mask.any():
+        raise InputError(f"stream {name!r} has no finite value: leave it out, or check its times")
 
 
 def innovation(stream: Stream, x: Trajectory) -> Float[Array, "time ..."]:
@@ -189,7 +196,42 @@ def pad_points(stream: Stream, multiple: int) -> Stream:
         mask=wide(stream.mask),
         covariance=Diagonal(wide(full(covariance.variance), constant_values=1.0)),
         scale=wide(full(stream.scale), constant_values=1.0),
-        operator=jax.tree.map(lambda a: jnp.pad(a, [(0, added), (0, 0)]), stream.operator),
+        operator=jax.tree.map(
+            lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, added), (0, 0)]), stream.operator
+        ),
+    )
+
+
+def pad_times(stream: Stream, frames: int) -> Stream:
+    """The stream with times after its own, `frames` in all, at which nothing is observed.
+
+    An own operator with arrays of its own for each time cannot be padded: it must take any number.
+    """
+    count = stream.mask.shape[0]
+    more = frames - count
+
+    def repeated(a: Array) -> Array:
+        """The last frame again; what stands for all times as it is."""
+        return jnp.concatenate([a, jnp.repeat(a[-1:], more, axis=0)])
+
+    def of_each_time(a: Array) -> Array:
+        return repeated(a) if a.ndim == stream.mask.ndim and a.shape[0] == count else a
+
+    zeros = lambda a: jnp.pad(a, [(0, more)] + [(0, 0)] * (a.ndim - 1))
+    covariance, operator = stream.covariance, stream.operator
+    if isinstance(covariance, Diagonal):
+        covariance = Diagonal(of_each_time(covariance.variance))
+    elif isinstance(covariance, LowRank | Dense):
+        covariance = jax.tree.map(lambda a: repeated(a) if len(a) == count else a, covariance)
+    if isinstance(operator, Points) and operator.cell.ndim == 3:
+        operator = jax.tree.map(repeated, operator)
+    return dataclasses.replace(
+        stream,
+        values=zeros(stream.values),
+        mask=zeros(stream.mask),
+        covariance=covariance,
+        scale=of_each_time(stream.scale),
+        operator=operator,
     )
 
 

@@ -205,4 +205,4 @@ def hectopascals(values: np.ndarray, units: str | None) -> np.ndarray | None:
         return values * 0.01 if values.max() > 1100.0 else values
     factor = _PRESSURES.get(_reduced(units))
     # Rounded: 0.01 * 85000 must be 850, not a neighbour of it.
-    return None if factor is None else np.round(values * factor, 6)
+    return None if factor is None else np.asarray(np.round(values * factor, 6))

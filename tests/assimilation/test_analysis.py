@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from slams_jax.assimilation import analysis as analysis_module
+from slams_jax.assimilation import posterior
 from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.assimilation.posterior import compiled_analysis
@@ -240,19 +243,11 @@ def test_the_background_counts_by_its_error_and_without_its_bias(exact_model):
 def test_every_kind_of_stream_at_once(latent_model):
     truth = some_truth(latent_model)
     observations = every_kind(truth)
-    z = (truth - climate_of(latent_model)) / STD
-    background = as_dataset(truth + BIAS)
     options = dict(members=2, key=jax.random.key(2), sampler=FEW)
     prior = members_of(assimilate(latent_model, None, [], times=TIMES, **options))
-    analysis = assimilate(
-        latent_model,
-        background,
-        observations,
-        latent_inputs={"background": z},
-        **options,
-    )
-    members = members_of(analysis)
-    names = [*(o.name for o in observations), "background", "latent"]
+    background = as_dataset(truth + BIAS)
+    members = members_of(analysis := assimilate(latent_model, background, observations, **options))
+    names = [*(o.name for o in observations), "background"]
     assert analysis.attrs["streams"] == ", ".join(names)
     assert np.isfinite(members).all()
     for stream in streams_of(observations, latent_model):
@@ -312,11 +307,9 @@ def test_a_second_call_compiles_nothing(latent_model):
             compiled.append(seconds)
 
     def call(seed, shift):
-        background = as_dataset(truth + shift)
-        options = dict(members=2, key=jax.random.key(seed), sampler=FEW)
-        return assimilate(
-            latent_model, background, observations, latent_inputs={"background": z}, **options
-        )
+        options = dict(members=2, key=jax.random.key(seed), sampler=FEW, times=TIMES)
+        inputs = {"background": z + shift}
+        return assimilate(latent_model, None, observations, latent_inputs=inputs, **options)
 
     first = call(0, 0.0)
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -381,6 +374,149 @@ def test_evaluations_are_counted_right(rule, derivatives, at_most, state_model, 
     assert analysis.attrs["derivative_evaluations"] == at_most
 
 
+# --- the same analysis from other forms of its input -------------------------------------------
+
+
+def west(data):
+    return data.assign_coords(longitude=(data.longitude + 180.0) % 360.0 - 180.0).sortby(
+        "longitude"
+    )
+
+
+def celsius(data):
+    return data.assign(temperature=(data.temperature - 273.15).assign_attrs(units="degC"))
+
+
+FORMS = {
+    "north first, top last, -180 to 180": lambda d: west(
+        d.isel(latitude=slice(None, None, -1), level=slice(None, None, -1))
+    ),
+    "degC, latest first": lambda d: celsius(d).isel(time=slice(None, None, -1)),
+    "other names": lambda d: d.temperature.rename(
+        "ta", latitude="lat", longitude="lon", time="valid_time"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_background_in_another_form_is_the_same(form, guided, state_model):
+    background = FORMS[form](as_dataset(some_truth(state_model) + BIAS))
+    analysis = assimilate(
+        state_model, background, [], members=3, key=jax.random.PRNGKey(3), times=TIMES, sampler=FEW
+    )
+    np.testing.assert_allclose(members_of(analysis), members_of(guided), atol=0.02)
+    np.testing.assert_array_equal(analysis["time"], TIMES)
+
+
+def test_the_step_of_the_model_is_enforced(exact_model):
+    options = dict(members=1, key=jax.random.key(0), sampler=FEW)
+    daily = dataclasses.replace(exact_model, time_step=np.timedelta64(24, "h"))
+    assimilate(daily, None, [], times=TIMES, **options)
+    hourly = TIMES[0] + np.arange(5) * np.timedelta64(6, "h")
+    with pytest.raises(InputError, match="are 6 h apart, the model was trained on steps of 24 h"):
+        assimilate(daily, None, [], times=hourly, **options)
+
+
+def test_one_time_is_the_marginal_of_the_trajectory(exact_model, monkeypatch):
+    """Of a Gaussian prior that is correlated in time: mean and variance by hand."""
+    prior = dataclasses.replace(exact_model.arrays.prior, lags=jnp.asarray([1.0, 0.8, 0.64]))
+    model = dataclasses.replace(exact_model, arrays=exact_model.arrays._replace(prior=prior))
+
+    def gaussian(networks, *_, **__):
+        def denoiser(x, t):
+            assert x.shape[0] == 3  # the frames of a window
+            a, s = networks.schedule.alpha(t), networks.schedule.sigma(t)
+            return prior.posterior(x * a / s**2, s**2 / a**2)
+
+        return denoiser
+
+    monkeypatch.setattr(posterior, "trajectory_prior", gaussian)
+    posterior.compiled_analysis.cache_clear()
+    truth, error = some_truth(model)[:1], 3.0
+    # Those of the days after are not the analysis's, though they are where it is padded.
+    data = as_dataset(np.concatenate([truth, truth + 20.0]), TIMES[:2])
+    observed = Observations("field", data, "grid", error=error)
+    try:
+        analysis = assimilate(
+            model,
+            None,
+            [observed],
+            members=60,
+            key=jax.random.key(1),
+            times=TIMES[:1],
+            sampler=FINE,
+        )
+    finally:
+        posterior.compiled_analysis.cache_clear()
+    members, climate = members_of(analysis), climate_of(model)[:1]
+    assert members.shape[1] == 1
+    gain = STD**2 / (STD**2 + error**2)
+    z = (members - climate - gain * (truth - climate)) / (STD * np.sqrt(1.0 - gain))
+    n = z[..., 0].size
+    assert np.all(np.abs(z.mean(axis=(0, 1, 2, 3))) < 4 / np.sqrt(n))
+    np.testing.assert_allclose(z.std(axis=(0, 1, 2, 3)), 1.0, atol=4 / np.sqrt(2 * n) + 0.02)
+    (told,) = json.loads(analysis.attrs["diagnostics"])
+    assert told["count"] == truth.size
+
+
+def test_two_times_with_a_background_and_latent_inputs(latent_model):
+    """Fewer times than a window: every stream is padded."""
+    truth = some_truth(latent_model)[:2]
+    options = dict(members=2, key=jax.random.key(2), sampler=FEW)
+    background = as_dataset(truth + BIAS, TIMES[:2])
+    analysis = assimilate(latent_model, background, [], **options)
+    assert members_of(analysis).shape == (2, 2, *GRID.shape, 3)
+    off = lambda a: np.abs(members_of(a) - truth).mean()
+    z = {"background": (truth - climate_of(latent_model)[:2]) / STD}
+    prior = assimilate(latent_model, None, [], times=TIMES[:2], **options)
+    encoded = assimilate(latent_model, None, [], times=TIMES[:2], latent_inputs=z, **options)
+    assert off(analysis) < 0.5 * off(prior)
+    assert off(encoded) < off(prior)
+
+
+# --- nothing is lost, whatever the settings ----------------------------------------------------
+
+
+def test_a_stream_whose_values_are_all_rejected_is_left_out(exact_model, caplog):
+    truth = some_truth(exact_model)
+    observed = Observations("far", as_dataset(truth + 30.0), "grid", error=0.5)
+    options = dict(members=1, key=jax.random.key(1), sampler=FEW)
+    background = as_dataset(truth)
+    analysis = assimilate(exact_model, background, [observed], gross_error=3.0, **options)
+    alone = assimilate(exact_model, background, [], **options)
+    np.testing.assert_array_equal(members_of(analysis), members_of(alone))
+    assert analysis.attrs["streams"] == "background"
+    assert "stream 'far' has no value left and is left out" in caplog.text
+
+
+def test_diagnostics_that_fail_lose_nothing(exact_model, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("out of memory\nand more")
+
+    monkeypatch.setattr(analysis_module, "diagnose", broken)
+    background = as_dataset(some_truth(exact_model))
+    analysis = assimilate(
+        exact_model, background, [], members=1, key=jax.random.key(1), sampler=FEW
+    )
+    assert np.isfinite(members_of(analysis)).all()
+    assert json.loads(analysis.attrs["diagnostics"]) == []
+    assert "the analysis is complete, but its diagnostics failed: out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_enable_x64"])
+def test_flags_of_the_user_are_respected(flag, exact_model):
+    background = as_dataset(some_truth(exact_model))
+    jax.config.update(flag, True)
+    try:
+        analysis = assimilate(
+            exact_model, background, [], members=1, key=jax.random.key(1), sampler=FEW
+        )
+    finally:
+        jax.config.update(flag, False)
+    assert analysis["temperature"].dtype == np.float32
+    assert np.isfinite(members_of(analysis)).all()
+
+
 # --- what is refused ---------------------------------------------------------------------------
 
 
@@ -394,28 +530,75 @@ def test_members_that_diverge_are_named(state_model):
         assimilate(model, None, [], members=2, key=jax.random.key(0), times=TIMES, sampler=FEW)
 
 
+def stream(name, truth, at=TIMES):
+    return Observations(name, as_dataset(truth, at), "grid", error=1.0)
+
+
 BAD_CALLS = {  # of a truth, by what the message says
     "members must be at least 1, got 0": lambda truth: dict(members=0),
     "give the times of the analysis": lambda truth: dict(times=None),
-    "an analysis of 2 times is shorter than the model's window of 3": lambda truth: dict(
-        times=TIMES[:2]
+    "inflation must be positive and finite, got inf": lambda truth: dict(inflation=np.inf),
+    "inflation must be positive and finite, got nan": lambda truth: dict(inflation=np.nan),
+    r"key must be one random key, got 0: give jax.random.key\(0\)": lambda truth: dict(key=0),
+    "the times of the analysis must ascend without duplicates": lambda truth: dict(
+        times=TIMES[[0, 1, 1]]
     ),
-    "the background is on 6 x 8 points, .* longitude 5 to 320.*regrid": lambda truth: dict(
-        background=as_dataset(truth).assign_coords(longitude=np.asarray(GRID.longitude) + 5.0)
+    "the times of the analysis has missing entries": lambda truth: dict(
+        times=np.append(TIMES, np.datetime64("NaT"))
+    ),
+    "have a gap between 2001-07-02T00:00 and 2001-07-04T00:00, where the step is 24 h": (
+        lambda truth: dict(times=TIMES[[0, 1, 3]])
+    ),
+    "the background is on another grid .6 x 8, .* 5 to 320 E. than the model's": (
+        lambda truth: dict(
+            background=as_dataset(truth).assign_coords(longitude=np.asarray(GRID.longitude) + 5.0)
+        )
+    ),
+    "the background: temperature has .*a grid with latitude and": lambda truth: dict(
+        background=as_dataset(truth).isel(latitude=0)
+    ),
+    "the background has 2 members: give one of them": lambda truth: dict(
+        background=xr.concat([as_dataset(truth)] * 2, "member")
+    ),
+    "the background: temperature reaches .* K, outside": lambda truth: dict(
+        background=as_dataset(truth) - 273.15
+    ),
+    "the background: dimension time has no times": lambda truth: dict(
+        background=as_dataset(truth).drop_vars("time")
+    ),
+    "the background: time must ascend without duplicates": lambda truth: dict(
+        background=as_dataset(truth).isel(time=[0, 1, 1, 2])
+    ),
+    "the background is a ndarray: give an xarray Dataset": lambda truth: dict(background=truth),
+    "have a gap between 2001-07-02": lambda truth: dict(
+        background=as_dataset(truth).isel(time=[0, 1, 3, 4]), times=None
+    ),
+    "are not those of the background .5 from 2001-07-01": lambda truth: dict(
+        background=as_dataset(truth), times=times(start="2001-07-02")
+    ),
+    "'background' enters twice, as background and as latent input": lambda truth: dict(
+        background=as_dataset(truth), latent_inputs={"background": truth}
+    ),
+    "'background' enters twice, as stream and as background": lambda truth: dict(
+        background=as_dataset(truth), observations=[stream("background", truth)]
+    ),
+    "'background' enters twice, as stream and as latent input": lambda truth: dict(
+        observations=[stream("background", truth)], latent_inputs={"background": truth}
+    ),
+    "'field' enters twice, as stream and as stream": lambda truth: dict(
+        observations=[stream("field", truth)] * 2
     ),
     r"lacks the levels \[20.0\]": lambda truth: dict(
         background=as_dataset(truth).isel(level=[1, 2])
     ),
-    r"variable 'temperature' is missing": lambda truth: dict(
-        background=as_dataset(truth).rename(temperature="t")
+    "the background: no variable 'temperature'; it has wind": lambda truth: dict(
+        background=as_dataset(truth).rename(temperature="wind").drop_attrs()
     ),
     r"latent inputs are \['stations'\], but .* \['background'\]": lambda truth: dict(
         latent_inputs={"stations": truth}
     ),
     "stream 'late' has times 2003-07-01": lambda truth: dict(
-        observations=[
-            Observations("late", as_dataset(truth, times(start="2003-07-01")), "grid", error=1.0)
-        ]
+        observations=[stream("late", truth, times(start="2003-07-01"))]
     ),
 }
 
@@ -423,13 +606,12 @@ BAD_CALLS = {  # of a truth, by what the message says
 @pytest.mark.parametrize("message", BAD_CALLS)
 def test_bad_input(message, latent_model):
     options = {"background": None, "observations": [], "members": 1, "times": TIMES}
-    options |= BAD_CALLS[message](some_truth(latent_model))
+    options |= {"key": jax.random.key(0)} | BAD_CALLS[message](some_truth(latent_model))
     with pytest.raises(InputError, match=message) as caught:
         assimilate(
             latent_model,
             options.pop("background"),
             options.pop("observations"),
-            key=jax.random.key(0),
             sampler=FEW,
             **options,
         )

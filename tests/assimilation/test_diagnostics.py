@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -157,3 +159,34 @@ def test_presets_are_ordered_by_their_cost():
     assert costs == [16, 32, 128, 2048]
     with pytest.raises(InputError, match="unknown preset 'slow': choose from"):
         preset("slow")
+
+
+def test_advice_fits_the_cause(caplog):
+    """A misfit of one sign is a matter of units and biases, not of iterations."""
+    stream, members, background = problem()
+    (biased,) = diagnose([stream], members + 50.0, background + 50.0)
+    (loose,) = diagnose([stream], members + 5.0 * np.sign(members), background)
+    warn_of([biased, loose])
+    first, second = (r.getMessage() for r in caplog.records if "does not fit" in r.getMessage())
+    assert "they differ from it by -50" in first
+    assert "check the units and the bias" in first
+    assert "guidance iterations" in second
+
+
+def test_a_stream_without_values_has_no_diagnostics():
+    stream, members, background = problem()
+    empty = dataclasses.replace(stream, mask=jnp.zeros_like(stream.mask))
+    assert diagnose([empty], members, background) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (np.ones((4, 3, 1)), r"spread over skill is \[0.0\] .*members that differ"),
+        (np.zeros((4, 3, 1)), "members that differ from one another and from the truth"),
+        (np.ones((1, 3, 1)), "needs 2 members at least for a spread, got 1"),
+    ],
+)
+def test_an_inflation_needs_a_spread(members, message):
+    with pytest.raises(InputError, match=message):
+        fit_inflation(lambda _: members.astype(np.float32), np.zeros((3, 1), np.float32))

@@ -13,7 +13,7 @@ from slams_jax.assimilation.observations import (
 )
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.observe import Coarsen, Points, Stride
+from slams_jax.observe import Coarsen, Points, Stride, innovation, pad_times
 from slams_jax.observe.satellite import OutgoingLongwave
 from slams_jax.schema import channels_of
 
@@ -82,8 +82,9 @@ def test_levels_are_found_by_their_values():
     truth = states()
     data = field(truth[..., [2, 0]], levels=(1000.0, 300.0))
     stream = stream_of(Observations("field", data, "grid", error=1.0))
-    np.testing.assert_array_equal(stream.operator(jnp.asarray(truth)), truth[..., [2, 0]])
-    np.testing.assert_array_equal(stream.values, truth[..., [2, 0]])
+    # In the order of the schema, whatever that of the data.
+    np.testing.assert_array_equal(stream.operator(jnp.asarray(truth)), truth[..., [0, 2]])
+    np.testing.assert_array_equal(stream.values, truth[..., [0, 2]])
 
 
 def test_times_of_another_resolution_are_the_same_times():
@@ -146,7 +147,7 @@ def test_strides_are_recognised(factor, offset):
     ("kind", "lat", "lon", "message"),
     [
         ("coarse", LATITUDE[:4] + 2.5, LONGITUDE[:4] + 2.5, "stream 'y' of kind 'coarse' has a"),
-        ("coarse", LATITUDE[::2], LONGITUDE[::2], "3 x 4 points that are not the block means"),
+        ("coarse", LATITUDE[::2], LONGITUDE[::2], "than the block means of the model's .3 x 4"),
         ("coarse", np.arange(8.0), np.arange(8.0), "8 x 8 points that are not the block means"),
         ("stride", LATITUDE[::2] + 1.0, LONGITUDE[::2], "not every n-th of the model's grid"),
         ("stride", LATITUDE[::2], LONGITUDE[::3], "not every n-th of the model's grid"),
@@ -277,14 +278,14 @@ FIELD = field(states())
 POINTS = stations(np.full((4, 3), 280.0))
 LATE = TIMES + np.timedelta64(3650, "D")
 BAD = {
-    "kind 'points'.* needs dimensions .time, station., got .*latitude": (FIELD, "points", {}),
+    "stream 'y': temperature has dimensions .*latitude.*, expected": (FIELD, "points", {}),
     "stream 'y' has no variable 'wind'; its data holds .'temperature'": (
         FIELD,
         "grid",
         {"variable": "wind"},
     ),
     "stream 'y' has error 0.0: standard deviations must be > 0": (FIELD, "grid", {"error": 0.0}),
-    "stream 'y' has error .* -1.*: standard deviations": (
+    "stream 'y' has error -1.0: standard deviations": (
         FIELD,
         "grid",
         {"error": np.array([1.0, -1.0, 1.0])},
@@ -306,20 +307,94 @@ BAD = {
         "grid",
         {},
     ),
-    "stream 'y' has no time dimension": (FIELD.isel(time=0), "grid", {}),
-    "stream 'y' lacks the dimension 'latitude'": (FIELD.rename(latitude="lat"), "grid", {}),
+    "stream 'y' has error 1e.30: standard deviations": (FIELD, "grid", {"error": 1e30}),
+    "stream 'y': dimension time has no times": (FIELD.drop_vars("time"), "grid", {}),
+    "stream 'y': time must ascend without duplicates, got 2001-01-01T00:00 twice": (
+        FIELD.isel(time=[0, 1, 0]),
+        "grid",
+        {},
+    ),
+    "stream 'y': time must ascend without duplicates, got 2001-01-02T00:00 twice": (
+        POINTS.isel(time=[1, 1]),
+        "points",
+        {},
+    ),
+    "stream 'y': time has missing entries .NaT": (
+        POINTS.assign_coords(time=[*TIMES[:3], np.datetime64("NaT")]),
+        "points",
+        {},
+    ),
+    "stream 'y': (dimension time has no times|no coordinate 'time')": (
+        POINTS.drop_vars("time"),
+        "points",
+        {},
+    ),
+    "stream 'y' holds a ndarray: give an xarray Dataset": (np.zeros(3), "grid", {}),
+    "stream 'y' has align=False without an own operator": (FIELD, "grid", {"align": False}),
+    "stream 'y': temperature has .*a grid with latitude and longitude is expected": (
+        FIELD.isel(latitude=0),
+        "grid",
+        {},
+    ),
+    "stream 'y' is on another grid .6 x 8, 30 to 55 N, -7 to 28 E. than the model's": (
+        FIELD.assign_coords(longitude=LONGITUDE + 3.0),
+        "grid",
+        {},
+    ),
+    "stream 'y': temperature has units 'm'": (
+        FIELD.assign(temperature=FIELD.temperature.assign_attrs(units="m")),
+        "grid",
+        {},
+    ),
+    "stream 'y': temperature has units 'kg'": (
+        POINTS.assign(temperature=POINTS.temperature.assign_attrs(units="kg")),
+        "points",
+        {},
+    ),
+    "stream 'y': temperature reaches -60.2459 K": (FIELD - 273.15, "grid", {}),
+    "stream 'y': temperature (reaches|is) -9999 K": (POINTS * 0 - 9999.0, "points", {}),
+    "stream 'y': altitude has units 'furlong', not m, km or ft": (
+        POINTS.assign_coords(altitude=POINTS.altitude.assign_attrs(units="furlong")),
+        "points",
+        {},
+    ),
+    "stream 'y': station s1 has latitude 99": (
+        points_at(latitude=[31.0, 99.0, 50.0]),
+        "points",
+        {},
+    ),
+    "stream 'y': an error is negative, zero or missing: every": (
+        POINTS.assign(error=("station", [1.0, -2.0, 1.0])),
+        "points",
+        {"error": None},
+    ),
+    "stream 'y': an error is negative, zero or missing": (
+        POINTS.assign(error=("station", [1.0, np.nan, 1.0])),
+        "points",
+        {"error": None},
+    ),
+    "stream 'y': error has dimensions .'channel',., which 'temperature'": (
+        FIELD.assign(error=("channel", [1.0, 2.0])),
+        "grid",
+        {"error": None},
+    ),
+    "stream 'y' has error -2.0: standard deviations must": (
+        FIELD.assign(error=-2.0),
+        "grid",
+        {"error": None},
+    ),
     "stream 'y' observes temperature 700 hPa, which the state does not have: it has temp": (
         FIELD.assign_coords(level=[300.0, 500.0, 700.0]),
         "grid",
         {},
     ),
-    "stream 'y' has values of shape .4, 5, 8, 3. where its operator gives .4, 6, 8, 3.": (
+    "stream 'y' is on another grid .5 x 8": (
         FIELD.isel(latitude=slice(5)),
         "grid",
         {},
     ),
     "has no finite value": (FIELD * np.nan, "grid", {}),
-    "point observations need the coordinate 'latitude'": (
+    "stream 'y': no coordinate 'latitude' for its stations": (
         POINTS.drop_vars("latitude"),
         "points",
         {},
@@ -344,7 +419,7 @@ BAD = {
         "points",
         {},
     ),
-    "has an error that is not positive": (
+    "an error is negative, zero or missing: every value needs one > 0": (
         POINTS.assign(error=("station", [1.0, 0.0, 1.0])),
         "points",
         {"error": None},
@@ -372,3 +447,193 @@ def test_an_operator_of_ones_own_decides_the_shape():
     data = points_at()
     with pytest.raises(InputError, match=r"values of shape \(4, 3\) where its operator gives"):
         stream_of(Observations("y", data, "points", error=1.0, operator=own))
+
+
+# --- the same observations in other forms ------------------------------------------------------
+
+
+def west(data):
+    """The meridians in the other range of longitudes."""
+    turned = (data.longitude.values + 360.0) % 360.0
+    return data.assign_coords(longitude=("longitude", turned)).sortby("longitude")
+
+
+FORMS = {
+    "north first": lambda d: d.isel(latitude=slice(None, None, -1)),
+    "0 to 360": west,
+    "levels in another order": lambda d: d.isel(level=[2, 0, 1]),
+    "levels in Pa, downwards": lambda d: d.isel(level=[2, 1, 0]).assign_coords(
+        level=("level", np.array(LEVELS[::-1]) * 100.0, {"units": "Pa"})
+    ),
+    "latest first": lambda d: d.isel(time=slice(None, None, -1)),
+    "microseconds off": lambda d: d.assign_coords(time=d.time + np.timedelta64(3, "us")),
+    "degC": lambda d: d.assign(temperature=(d.temperature - 273.15).assign_attrs(units="degC")),
+    "other names": lambda d: d.rename(latitude="lat", longitude="lon", level="plev"),
+    "single precision": lambda d: d.assign_coords(longitude=d.longitude.astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", ["grid", "coarse", "stride"])
+@pytest.mark.parametrize("form", FORMS)
+def test_fields_are_matched_by_their_coordinates(form, kind):
+    """Whatever the order of the data, the stream is the same, errors of levels included."""
+    truth, lat, lon = states(), LATITUDE, LONGITUDE
+    if kind == "coarse":
+        truth = truth.reshape(4, 3, 2, 4, 2, 3).mean(axis=(2, 4))
+        lat, lon = LATITUDE.reshape(-1, 2).mean(axis=1), LONGITUDE.reshape(-1, 2).mean(axis=1)
+    elif kind == "stride":
+        truth, lat, lon = truth[:, 1::2, 1::2], LATITUDE[1::2], LONGITUDE[1::2]
+    # A dimension that stays the last, so that one number for each level has a meaning.
+    plain = field(truth, lat, lon).assign(error=("level", [0.5, 1.0, 2.0]))
+    expected = stream_of(Observations("y", plain, kind))
+    found = stream_of(Observations("y", FORMS[form](plain), kind))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-4)
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.covariance.variance, expected.covariance.variance)
+    np.testing.assert_allclose(found.values, truth, atol=1e-4)
+
+
+def test_numbers_for_each_level_follow_their_levels():
+    truth, each = states(), np.array([0.5, 1.0, 2.0])
+    turned = field(truth + each).isel(level=[2, 0, 1])
+    order = [2, 0, 1]
+    stream = stream_of(Observations("y", turned, "grid", error=2.0 * each[order], bias=each[order]))
+    np.testing.assert_allclose(stream.values, truth, atol=1e-4)
+    np.testing.assert_allclose(standard_deviation(stream)[0, 0, 0], 2.0 * each, rtol=1e-6)
+
+
+def test_errors_and_biases_are_in_the_units_of_the_data():
+    """0.5 degF is 0.2778 K."""
+    truth = states()
+    fahrenheit = field((truth - 273.15) * 1.8 + 32.0 + 0.9)
+    fahrenheit.temperature.attrs["units"] = "degF"
+    stream = stream_of(Observations("y", fahrenheit, "grid", error=0.5, bias=0.9))
+    np.testing.assert_allclose(stream.values, truth, atol=1e-3)
+    np.testing.assert_allclose(standard_deviation(stream), 0.5 / 1.8, rtol=1e-5)
+
+
+def test_what_sel_leaves_of_a_level_is_a_level():
+    truth = states()
+    one = stream_of(Observations("y", field(truth).sel(level=500.0), "grid", error=1.0))
+    np.testing.assert_array_equal(one.values, truth[..., 1:2])
+    np.testing.assert_allclose(one.operator(jnp.asarray(truth)), truth[..., 1:2])
+    places = stations(np.full((4, 3), 280.0)).drop_vars("altitude")
+    at_one = stream_of(Observations("y", places.assign_coords(level=500.0), "points", error=1.0))
+    expected = places.assign_coords(level=("station", [500.0] * 3))
+    at_each = stream_of(Observations("y", expected, "points", error=1.0))
+    np.testing.assert_array_equal(at_one.operator.channel, at_each.operator.channel)
+
+
+def test_an_array_in_place_of_a_dataset_is_taken():
+    data = field(states())
+    array = stream_of(Observations("y", data.temperature.rename(None), "grid", error=1.0))
+    np.testing.assert_array_equal(
+        array.values, stream_of(Observations("y", data, "grid", error=1.0)).values
+    )
+
+
+STATION_FORMS = {
+    "short names": lambda d: d.rename(latitude="lat", longitude="lon", altitude="elev"),
+    "variables": lambda d: d.reset_coords(["latitude", "longitude", "altitude"]),
+    "kilometres": lambda d: d.assign_coords(
+        altitude=(d.altitude / 1000.0).assign_attrs(units="km")
+    ),
+    "feet": lambda d: d.assign_coords(altitude=(d.altitude / 0.3048).assign_attrs(units="ft")),
+    "degC": lambda d: d.assign(temperature=(d.temperature - 273.15).assign_attrs(units="degC")),
+    "latest first": lambda d: d.isel(time=slice(None, None, -1)),
+    "station first": lambda d: d.transpose("station", "time"),
+    "scalar error": lambda d: d.assign(error=1.0),
+    "error of stations": lambda d: d.assign(error=("station", [1.0] * 3)),
+    "error of times": lambda d: d.assign(error=("time", [1.0] * 4)),
+    "moving": lambda d: d.assign_coords(
+        {
+            n: (("time", "station"), np.tile(d[n].values, (4, 1)))
+            for n in ("latitude", "longitude", "altitude")
+        }
+    ),
+    "moving in two": lambda d: d.assign_coords(
+        latitude=(("station", "time"), np.tile(d.latitude.values[:, None], (1, 4)))
+    ),
+}
+
+
+@pytest.mark.parametrize("form", STATION_FORMS)
+def test_stations_are_the_same_in_every_form(form):
+    truth = states()
+    plain = stations(280.0 + np.arange(12.0).reshape(4, 3))
+    expected = stream_of(Observations("y", plain, "points", error=1.0))
+    changed = STATION_FORMS[form](plain)
+    error = None if "error" in changed else 1.0
+    found = stream_of(Observations("y", changed, "points", error=error))
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-4)
+    at = lambda stream: np.where(stream.mask, stream.operator(jnp.asarray(truth)), 0.0)
+    np.testing.assert_allclose(at(found), at(expected), atol=1e-3)
+    wide = lambda stream: np.broadcast_to(standard_deviation(stream), (4, 32))[:, :3]
+    np.testing.assert_allclose(wide(found), wide(expected), rtol=1e-6)
+
+
+def test_a_moving_station_is_where_it_is_at_each_time():
+    """A sonde drifts over grid points; at the last time it reports nothing."""
+    truth = states()
+    rows, columns = np.array([0, 1, 2, 3]), np.array([4, 4, 5, 6])
+    values = truth[np.arange(4), rows, columns, 2][:, None]
+    latitude = LATITUDE[rows].astype(float)
+    latitude[3] = values[3] = np.nan
+    data = stations(values).drop_vars("altitude")
+    data = data.assign_coords(
+        latitude=(("time", "station"), latitude[:, None]),
+        longitude=(("time", "station"), LONGITUDE[columns][:, None]),
+        level=1000.0,
+    )
+    own = np.array([0.1, 0.2, 0.4], np.float32)
+    stream = stream_of(Observations("sonde", data, "points", error=1.0), state_error=own)
+    np.testing.assert_array_equal(np.asarray(stream.mask)[:, 0], [True, True, True, False])
+    seen = np.asarray(stream.operator(jnp.asarray(truth)))[:3, 0]
+    np.testing.assert_allclose(seen, values[:3, 0], rtol=1e-6)
+    np.testing.assert_allclose(standard_deviation(stream)[:3, 0], np.hypot(1.0, 0.4), rtol=1e-5)
+    lost = data.assign_coords(latitude=(("time", "station"), np.full((4, 1), np.nan)))
+    with pytest.raises(InputError, match="stream 'sonde': station s0 has latitude nan"):
+        stream_of(Observations("sonde", lost, "points", error=1.0))
+    with pytest.raises(InputError, match="stream 'sonde' has no finite value"):
+        stream_of(Observations("sonde", data * np.nan, "points", error=1.0))
+
+
+def test_an_own_operator_says_whether_its_grid_is_the_models():
+    """One that looks at the south only has a grid of its own."""
+    truth = states()
+    south = lambda state: state[:, :3, :, 0]
+    values = truth[:, :3, :, 0]
+    data = xr.Dataset(
+        {"tb": (("time", "latitude", "longitude"), values)},
+        {"time": TIMES, "latitude": LATITUDE[:3], "longitude": LONGITUDE},
+    )
+    options = dict(variable="tb", error=1.0, operator=south)
+    stream = stream_of(Observations("y", data, "grid", align=False, **options))
+    np.testing.assert_array_equal(stream.values, values)
+    with pytest.raises(InputError, match=r"on another grid \(3 x 8"):
+        stream_of(Observations("y", data, "grid", **options))
+    whole = lambda state: state[..., 0]
+    full = xr.Dataset(
+        {"tb": (("time", "latitude", "longitude"), truth[..., 0])},
+        {"time": TIMES, "latitude": LATITUDE, "longitude": LONGITUDE},
+    ).isel(latitude=slice(None, None, -1))
+    aligned = stream_of(Observations("y", west(full), "grid", "tb", 1.0, operator=whole))
+    np.testing.assert_array_equal(aligned.values, truth[..., 0])
+
+
+def test_padded_times_are_not_observed():
+    """Of every covariance, and of stations that move."""
+    truth, values = states(1), np.full((1, 3), 280.0)
+    moving = stations(values, TIMES[:1])
+    moving = moving.assign_coords(latitude=(("time", "station"), [[32.0, 40.0, 50.0]]))
+    each = Observations("a", field(truth, times=TIMES[:1]), "grid", error=1.0)
+    for observations in (each, Observations("b", moving, "points", error=1.0)):
+        stream = stream_of(observations, TIMES[:1])
+        wide = pad_times(stream, 3)
+        assert wide.mask.shape[0] == wide.values.shape[0] == 3
+        assert not wide.mask[1:].any()
+        x = jnp.asarray(states(3))
+        residual = np.asarray(wide.covariance.whiten(innovation(wide, x), jnp.zeros(())))
+        alone = stream.covariance.whiten(innovation(stream, x[:1]), jnp.zeros(()))
+        np.testing.assert_allclose(residual[:1], alone, atol=1e-3)
+        assert not residual[1:].any()

@@ -99,6 +99,52 @@ def test_bad_fields_are_named(path, value, message):
     assert "\n" not in str(caught.value)
 
 
+ONE_FILE = {"kind": "points", "path": "./stations.nc", "error": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent_inputs": ("background",)}, "'background', which assimilation.background uses"),
+        ({"latent_inputs": ("olr",)}, "names 'olr', which assimilation.streams.olr observes too"),
+        (
+            {"latent_inputs": ("stations",), "background": False},
+            "streams.stations observes too: .* stations withheld for verification included",
+        ),
+        (
+            {"latent_inputs": ("stations",), "streams": {"gauges": ONE_FILE}},
+            "names 'stations', which assimilation.streams.gauges observes too",
+        ),
+        (
+            {
+                "latent_inputs": ("stations",),
+                "streams": {"gauges": ONE_FILE | {"path": ("st*.nc", "more.nc")}},
+            },
+            "names 'stations', which assimilation.streams.gauges observes too",
+        ),
+        (
+            {"streams": {"a": ONE_FILE, "b": ONE_FILE | {"path": "stations.nc"}}},
+            "streams.b and assimilation.streams.a are both of 'temperature' in stations.nc",
+        ),
+    ],
+)
+def test_what_would_count_double_is_refused_by_name(changes, message):
+    config = plain(demo.get_config())
+    config["assimilation"] |= changes
+    with pytest.raises(InputError, match=message) as caught:
+        read(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_different_observations_enter_together():
+    config = plain(demo.get_config())
+    config["assimilation"] |= {"latent_inputs": ("olr",)}
+    del config["assimilation"]["streams"]["olr"]
+    other = ONE_FILE | {"variable": "specific_humidity"}
+    config["assimilation"]["streams"]["humidity"] = other
+    assert read(config).assimilation.latent_inputs == ("olr",)
+
+
 def test_a_simulated_stream_needs_an_error():
     with pytest.raises(InputError, match="stream error must be positive, got 0"):
         StreamSettings(kind="coarse", factor=2)

@@ -258,7 +258,8 @@ def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path, monkey
     assert [p.name for p in output.parent.iterdir()] == ["analysis.zarr"]
     data = inputs.load(read(config))
     at = data.archive.times[data.frames("test")[:5]]
-    other = evaluate.open_analysis(output, at, data.archive.grid)["temperature"].values
+    grid, channels = data.archive.grid, data.archive.fields[inputs.STATE].channels
+    other = evaluate.open_analysis(output, at, grid, channels, 3)["temperature"].values
     with xr.open_dataset(analysis, engine="h5netcdf") as first:
         assert other.shape == first["temperature"].shape
         assert np.abs(other - first["temperature"].values).mean() > 1e-3

@@ -109,7 +109,7 @@ def test_members_do_not_depend_on_devices():
     assert len(x.sharding.device_set) == 8
     np.testing.assert_allclose(x, reference, atol=1e-5)
     np.testing.assert_array_equal(info.evaluations, np.full(16, 8))
-    assert np.isnan(info.failed_at).all()
+    assert np.all(info.failed_at == -1)
 
 
 COUNTED = {
@@ -145,7 +145,7 @@ def test_evaluations_are_those_that_are_made(name):
     assert len(calls) == int(info.evaluations) == (expected or len(calls)) > 0
     assert 0.0 <= min(calls) < 1e-2
     assert max(calls) == 1.0
-    assert np.isnan(info.failed_at)
+    assert info.failed_at == -1
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "Heun", "pc", "adaptive"])
@@ -161,7 +161,7 @@ def test_a_draw_that_fails_says_when(name):
     keys = jax.random.split(jax.random.key(0), 4)
     x, info = jax.jit(jax.vmap(draw))((keys, jnp.asarray(fails)))
     np.testing.assert_array_equal(np.isfinite(x).all(axis=1), ~fails)
-    np.testing.assert_array_equal(np.isfinite(info.failed_at), fails)
+    np.testing.assert_array_equal(info.failed_at >= 0, fails)
     t = 1.0 - np.asarray(time_grid(SCHEDULE, config.grid, config.steps))
     found = np.asarray(info.failed_at)[fails]
     if name == "adaptive":

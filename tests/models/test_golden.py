@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from slams_jax import GuidanceConfig, Observations, SamplerConfig, assimilate, load_model
+from slams_jax.assimilation import analysis as analysis_module
 from slams_jax.data import unstack_channels
 from slams_jax.models import decode, encode, trajectory_prior
 
@@ -45,7 +46,7 @@ def test_the_networks_compute_what_they_did(model, outputs):
     np.testing.assert_allclose(denoised, outputs["denoised"], atol=1e-4)
 
 
-def test_the_analysis_is_what_it_was(model, outputs):
+def test_the_analysis_is_what_it_was(model, outputs, monkeypatch):
     """Every statistic enters: climatology, error covariances, biases, the prior, latent scales."""
     times = outputs["times"].astype("datetime64[ns]")
     background = unstack_channels(
@@ -60,6 +61,8 @@ def test_the_analysis_is_what_it_was(model, outputs):
         {"temperature": (("time", "station"), outputs["station_values"], {"units": "K"})},
         {"time": times, **position, "altitude": ("station", outputs["station_altitude"])},
     )
+    # The latent inputs of 0.1.0 could hold what the streams observe; that is refused today.
+    monkeypatch.setattr(analysis_module, "_check_counted_once", lambda *_: None)
     analysis = assimilate(
         model,
         background,

@@ -167,12 +167,29 @@ ASSIMILATE = {
     "unknown preset": (f"{OUTPUT} --preset=slow", "preset=slow: value should be one of <fast|"),
     "no inflation": (
         f"{OUTPUT} --config.assimilation.inflation=-1.0",
-        "inflation must be positive, got -1.0",
+        "inflation must be positive and finite, got -1.0",
     ),
     "no members": (f"{OUTPUT} --config.assimilation.members=0", "members must be at least 1"),
     "an encoder without these errors": (
-        f"{OUTPUT} --config.assimilation.latent_inputs=('olr',)",
+        f"{OUTPUT} --config.assimilation.latent_inputs=('background',) "
+        "--config.assimilation.background=False",
         "no latent observations",
+    ),
+    "a background that enters twice": (
+        f"{OUTPUT} --config.assimilation.latent_inputs=('background',)",
+        "names 'background', which assimilation.background uses too",
+    ),
+    "observations that enter twice": (
+        f"{OUTPUT} --config.assimilation.latent_inputs=('stations',)",
+        "names 'stations', which assimilation.streams.stations observes too",
+    ),
+    "one file as two streams": (
+        f"{OUTPUT} {LONGWAVE}.path=stations.nc {LONGWAVE}.variable=temperature",
+        "are both of 'temperature' in stations.nc",
+    ),
+    "inflation without bounds": (
+        f"{OUTPUT} --config.assimilation.inflation=inf",
+        "inflation must be positive and finite, got inf",
     ),
 }
 EVALUATE = {

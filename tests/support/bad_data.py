@@ -8,19 +8,21 @@ import functools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import xarray as xr
 
-from slams_jax.assimilation.observations import Observations, to_stream
-from slams_jax.data import build_archive, fit_statistics, grid_points
+from slams_jax.assimilation import Observations, assimilate, fit_inflation
+from slams_jax.assimilation.observations import to_stream
+from slams_jax.data import build_archive, fit_statistics, grid_points, unstack_channels
 from slams_jax.data.transforms import transform
 from slams_jax.grid import Grid
 from slams_jax.observe import Points
 from slams_jax.readers import open_dataset, read_stations, split_periods
 from slams_jax.schema import Channel, channels_of
-from support import data_samples
+from support import data_samples, small_model
 
 Attempt = Callable[[], object]
 
@@ -889,7 +891,7 @@ add(
     (
         "stations without longitudes",
         _stream(lambda: records().drop_vars("longitude")),
-        "need the coordinate 'longitude'",
+        "no coordinate 'longitude'",
     ),
     (
         "a grid on levels that the state lacks",
@@ -912,6 +914,189 @@ add(
         "stride|points|grid",
     ),
 )
+
+
+turned = lambda data: data.assign_coords(longitude=data["longitude"].values + 15.0)
+with_units = lambda data, units: data.assign(temperature=data.temperature.assign_attrs(units=units))
+CORPUS += [
+    Bad(
+        OBSERVATIONS,
+        "a grid of the same size elsewhere",
+        _stream(lambda: turned(state()), "grid"),
+        "is on another grid .* than the model's",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "means over other blocks",
+        _stream(lambda: turned(state().isel(latitude=[0, 2], longitude=[0, 2, 4])), "coarse"),
+        "than the block means of the model's",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "align=False without an own operator",
+        _stream(lambda: turned(state()), "grid", align=False),
+        "without an own operator",
+    ),
+    Bad(OBSERVATIONS, "an error that is too large", _stream(records, error=1e30), "below 1e"),
+    Bad(
+        OBSERVATIONS,
+        "a negative error in the data",
+        _stream(lambda: records().assign(error=-1.0), error=None),
+        "an error is negative",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "errors along another dimension",
+        _stream(lambda: records().assign(error=("channel", [1.0, 2.0])), error=None),
+        "error has dimensions",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "stations without times",
+        _stream(lambda: records().drop_vars("time")),
+        "has no times|no coordinate 'time'",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "a time that appears twice",
+        _stream(lambda: records().isel(time=[0, 1, 1])),
+        "without duplicates",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "a time that is missing",
+        _stream(
+            lambda: records().assign_coords(time=[np.datetime64("NaT"), *data_samples.times(3)])
+        ),
+        "missing entries",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "a field whose time appears twice",
+        _stream(lambda: state().isel(time=[0, 0, 1]), "grid"),
+        "without duplicates",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "Celsius without units",
+        _stream(lambda: state() - 273.15, "grid"),
+        "reaches .* K, outside",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "unknown units in memory",
+        _stream(lambda: with_units(records(), "furlong")),
+        "has units 'furlong'",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "altitudes in unknown units",
+        _stream(
+            lambda: records().assign_coords(
+                altitude=records()["altitude"].assign_attrs(units="fathom")
+            )
+        ),
+        "altitude has units 'fathom'",
+    ),
+    Bad(
+        OBSERVATIONS,
+        "a dimension too many",
+        _stream(lambda: state().expand_dims(run=[0, 1]), "grid"),
+        "dimension run",
+    ),
+]
+
+
+# --- analyses -----------------------------------------------------------------------------------
+ANALYSES = "Analyses"
+
+
+def _analysis(background: Callable[[xr.Dataset], Any] = lambda data: data, **options):
+    """An analysis of five days from a background on the small model's grid."""
+
+    def make(folder):
+        model = small_model.tiny_model(latent=False)
+        at = small_model.times()
+        states = np.full((1, len(at), *model.grid.shape, len(model.channels)), 270.0, np.float32)
+        grid = model.grid
+        data = unstack_channels(states, model.channels, at, grid.latitude, grid.longitude)
+        arguments = {"members": 1, "key": jax.random.key(0), "observations": []} | options
+        observations = arguments.pop("observations")
+        return lambda: assimilate(model, background(data.isel(member=0)), observations, **arguments)
+
+    return make
+
+
+BACKGROUND_AGAIN = Observations("background", data_samples.records(), "points", error=1.0)
+CORPUS += [
+    Bad(ANALYSES, "no times and no background", _analysis(lambda _: None), "give the times"),
+    Bad(
+        ANALYSES,
+        "a background on another grid of the same size",
+        _analysis(turned),
+        "the background is on another grid",
+    ),
+    Bad(
+        ANALYSES,
+        "a background in Celsius that does not say so",
+        _analysis(lambda data: data - 273.15),
+        "reaches .* K, outside",
+    ),
+    Bad(
+        ANALYSES,
+        "a background without times",
+        _analysis(lambda data: data.drop_vars("time")),
+        "has no times",
+    ),
+    Bad(
+        ANALYSES,
+        "a background with a gap",
+        _analysis(lambda data: data.isel(time=[0, 1, 3, 4])),
+        "have a gap between",
+    ),
+    Bad(
+        ANALYSES,
+        "a background with one time twice",
+        _analysis(lambda data: data.isel(time=[0, 1, 1, 2])),
+        "without duplicates",
+    ),
+    Bad(
+        ANALYSES,
+        "a background of several members",
+        _analysis(lambda data: data.expand_dims(member=[0, 1])),
+        "give one of them",
+    ),
+    Bad(
+        ANALYSES,
+        "an array of numbers as background",
+        _analysis(lambda data: data.temperature.values),
+        "give an xarray Dataset",
+    ),
+    Bad(
+        ANALYSES,
+        "other times than the background's",
+        _analysis(times=small_model.times(start="2001-07-02")),
+        "are not those of the background",
+    ),
+    Bad(
+        ANALYSES,
+        "the background as a stream too",
+        _analysis(observations=[BACKGROUND_AGAIN]),
+        "enters twice",
+    ),
+    Bad(ANALYSES, "a seed in place of a key", _analysis(key=0), "give jax.random.key"),
+    Bad(ANALYSES, "an infinite inflation", _analysis(inflation=np.inf), "positive and finite"),
+    Bad(
+        ANALYSES,
+        "an inflation of members without spread",
+        lambda folder: (
+            lambda: fit_inflation(
+                lambda _: np.zeros((3, 4, 1), np.float32), np.ones((4, 1), np.float32)
+            )
+        ),
+        "members that differ",
+    ),
+]
 
 
 @bad(OBSERVATIONS, "a station outside a regional domain", "outside the domain")
