@@ -506,11 +506,11 @@ def test_diagnostics_that_fail_lose_nothing(exact_model, monkeypatch, caplog):
 @pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_enable_x64"])
 def test_flags_of_the_user_are_respected(flag, exact_model):
     background = as_dataset(some_truth(exact_model))
+    options = dict(members=1, key=jax.random.key(1), sampler=FEW)
     jax.config.update(flag, True)
     try:
-        analysis = assimilate(
-            exact_model, background, [], members=1, key=jax.random.key(1), sampler=FEW
-        )
+        with jax.numpy_dtype_promotion("standard"):  # as users have it
+            analysis = assimilate(exact_model, background, [], **options)
     finally:
         jax.config.update(flag, False)
     assert analysis["temperature"].dtype == np.float32
