@@ -21,7 +21,9 @@ from slams_jax.readers.coordinates import role_of
 from slams_jax.readers.units import canonical_name, conversion, units_of
 from slams_jax.schema import (
     ALTITUDE,
+    CHANNEL,
     COORDINATE_ALIASES,
+    ERROR,
     LATITUDE,
     LEVEL,
     LONGITUDE,
@@ -32,8 +34,6 @@ from slams_jax.schema import (
 )
 
 SAME = 1e-3  # degrees within which two coordinates are the same: files store them as float32
-CHANNEL = "channel"
-ERROR = "error"  # the variable of a Dataset that holds standard deviations
 
 
 def model_fields(dataset: Any, channels: Sequence[Channel], grid: Grid, *, name: str) -> xr.Dataset:
@@ -155,18 +155,15 @@ def gridded(data: xr.Dataset, variable: str, *, name: str, own_operator: bool) -
         known = {alias for aliases in COORDINATE_ALIASES.values() for alias in aliases}
         extra |= {str(d) for d in data[variable].dims if str(d).lower() not in known}
     data = _with_channel(_in_order_of_time(data), extra)
-    array = data[variable]
-    read = from_dataset(data, variables={canonical: variable}, name=source).load()
+    wanted = {canonical: variable}
     if ERROR in data and variable != ERROR:
         _check_dimensions_of_error(data, variable, source)
-        error = data[ERROR]
-        scale, _ = conversion(canonical, units_of(error) or units_of(array), source=source)
-        full = data.assign({ERROR: error.broadcast_like(array).drop_attrs()})
-        errors = from_dataset(full, variables={ERROR: ERROR}, name=source).load()[ERROR]
+        wanted[ERROR] = ERROR
+    read = from_dataset(data, variables=wanted, name=source).load()
+    if ERROR in wanted:
+        timed = any(role_of(d, data.variables.get(d)) == TIME for d in data[ERROR].dims)
         # Errors that do not change with time stay one for all times.
-        timed = any(role_of(d, data.variables.get(d)) == TIME for d in error.dims)
-        errors = errors if timed else errors.isel({TIME: 0}, drop=True)
-        read[ERROR] = errors * np.float32(scale)
+        read[ERROR] = read[ERROR] if timed else read[ERROR].isel({TIME: 0}, drop=True)
     return read
 
 

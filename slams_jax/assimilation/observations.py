@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from slams_jax.aliases import ObservationOperator, PRNGKey
 from slams_jax.assimilation.intake import (
-    ERROR,
     gridded,
     level_order,
     on_grid,
@@ -38,7 +37,7 @@ from slams_jax.observe import (
 from slams_jax.observe.operators import Chain
 from slams_jax.observe.streams import require_observed
 from slams_jax.readers.units import canonical_name
-from slams_jax.schema import ALTITUDE, LATITUDE, LEVEL, LONGITUDE, STATION, TIME, Channel
+from slams_jax.schema import ALTITUDE, ERROR, LATITUDE, LEVEL, LONGITUDE, STATION, TIME, Channel
 
 LARGEST = 1e15  # a standard deviation whose square float32 still holds
 POINT, BLOCK = 0.01, 0.05  # degrees within which points, and the middles of blocks, are the same

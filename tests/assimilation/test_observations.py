@@ -378,7 +378,7 @@ BAD = {
         "grid",
         {"error": None},
     ),
-    "stream 'y' has error -2.0: standard deviations must": (
+    "stream 'y': .*an error is negative, zero or infinite": (
         FIELD.assign(error=-2.0),
         "grid",
         {"error": None},
