@@ -75,6 +75,7 @@ def assert_equal(a, b):
         assert a.attrs[name] == b.attrs[name]
 
 
+@pytest.mark.slow
 def test_members_that_are_there_are_not_drawn_again(analyse, straight, parts, tmp_path):
     put, written = parts
     put.kill_at = 4

@@ -148,6 +148,7 @@ def test_evaluations_are_those_that_are_made(name):
     assert info.failed_at == -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpmpp_2m", "Heun", "pc", "adaptive"])
 def test_a_draw_that_fails_says_when(name):
     config = COUNTED[name][0]

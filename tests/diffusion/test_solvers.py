@@ -50,6 +50,7 @@ def errors_of_the_flow(config, numbers):
     return [np.linalg.norm(end - expected) / np.linalg.norm(expected) for end in ends]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "order", "error"),
     [
@@ -340,6 +341,7 @@ def variance_errors(config, count=4000):
     return np.log((x**2).mean(axis=0) / VARIANCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACTNESS)
 def test_variances_of_a_gaussian_target(name):
     config, bias = EXACTNESS[name]
@@ -350,6 +352,7 @@ def test_variances_of_a_gaussian_target(name):
     assert np.mean(errors**2) < bias**2 + floor
 
 
+@pytest.mark.slow
 def test_the_corrector_of_the_reference_spreads_too_far():
     """With tau = 0.5 the smallest variance is about four times too large, whatever the steps."""
     for steps in (32, 128):
@@ -383,6 +386,7 @@ def mixture_denoiser(x, t):
     return jnp.sum(probability * (means[None] + a * SPREAD**2 / total * away), axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -152,6 +152,7 @@ def randomised(module, *args):
     return jax.tree.map(lambda x: x + noise(x), params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("padding", "shape"),
     [

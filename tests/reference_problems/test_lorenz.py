@@ -58,6 +58,7 @@ def exact_pairs():
     return truths, np.asarray(last, np.float64)[index]
 
 
+@pytest.mark.slow
 def test_the_references_are_calibrated(exact_pairs):
     """Truths have even ranks among the particles: simulation and likelihood belong together."""
     assert ranks_of(*exact_pairs).p_values.min() > 0.005
