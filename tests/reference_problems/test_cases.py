@@ -260,7 +260,7 @@ def test_errors(trajectories):
     case = trajectories["trajectory k=1"]
     with pytest.raises(InputError, match="at least 32 members, got 4"):
         inspect.unwrap(run_case)(case, GAUSSIAN, ODE, 4, jax.random.key(0))
-    with pytest.raises(InputError, match="posterior's denoiser is known"):
+    with pytest.raises(InputError, match="a known posterior denoiser"):
         Oracle()(case.problem)
     with pytest.raises(InputError, match="unknown network 'dense'"):
         inspect.unwrap(field_cases)(("dense",))

@@ -138,7 +138,7 @@ def test_errors(case):
     with pytest.raises(InputError, match="5 frames are shorter than the model's window of 9"):
         plain(prior, case.problem.covariance, MEAN, STD, frames=(5,))
     other = ScorePrior(prior.params, score.ScoreConfig(9, 4), prior.schedule)
-    with pytest.raises(InputError, match="those of the model 4"):
+    with pytest.raises(InputError, match="the model has states of 4 variables"):
         plain(other, case.problem.covariance, MEAN, STD)
     with pytest.raises(InputError, match="between 32 and 64 members, got 65"):
         inspect.unwrap(run_lorenz)(case, RULE, SamplerConfig(), 65, jax.random.key(0))
