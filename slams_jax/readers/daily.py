@@ -2,9 +2,9 @@
 
     era5_full_1.5deg_20000101.zarr, era5_full_1.5deg_20000102.zarr, ...
 
-Opening thousands of stores to look at each would take minutes and gigabytes: the first one tells
-what they hold, the others are opened when they are read, and compared with it then. The name gives
-the date; the first store may have a time of its own, whose hour holds for all.
+Opening thousands of stores at once would take minutes and gigabytes. Only the first is opened, and
+defines the layout; the others are opened, and compared with it, when they are read. The name gives
+the date; the hour of day is that of the time in the first store, if it has one.
 """
 
 import re
@@ -33,7 +33,7 @@ def date_in_name(path: Location) -> np.datetime64 | None:
 
 
 def dated(path: Location) -> np.datetime64:
-    """The date in the name of a store of a series, which has one."""
+    """The date in the name of a store of a series."""
     date = date_in_name(path)
     assert date is not None
     return date
@@ -42,9 +42,9 @@ def dated(path: Location) -> np.datetime64:
 def split_series(
     paths: Sequence[Location],
 ) -> tuple[list[Location], dict[Location, list[Location]]]:
-    """(what is to be opened, the others of a series by their first one).
+    """(the files to open, the other stores of each series by its first).
 
-    A series are several Zarr stores whose paths differ in the date alone.
+    Zarr stores whose paths differ only in the date form a series.
     """
     groups: dict[str, list[Location]] = {}
     for path in paths:
@@ -56,7 +56,7 @@ def split_series(
 
 
 class Template(NamedTuple):
-    """What the first store of a series says of one variable in all of them."""
+    """The layout of one variable, as in the first store of a series."""
 
     key: Hashable
     variable: xr.Variable  # as in the file
@@ -75,13 +75,13 @@ def template(dataset: xr.Dataset, key: Hashable, time: np.datetime64, path: Loca
         path: of the store.
 
     Raises:
-        InputError: the store is of another day than its name says.
+        InputError: the time in the store is not on the day in its name.
     """
     date = dated(path)
     hour = time - date
     if not np.timedelta64(0) <= hour < np.timedelta64(1, "D"):
         raise InputError(
-            f"{path}: is of {str(time)[:16]}, but its name says {str(date)[:10]}: rename it"
+            f"{path}: holds {str(time)[:16]}, but its name says {str(date)[:10]}: rename it"
         )
     variable = dataset.variables[key]
     coordinates = {d: dataset.variables[d].values for d in variable.dims if d in dataset.variables}
@@ -92,7 +92,7 @@ def template(dataset: xr.Dataset, key: Hashable, time: np.datetime64, path: Loca
 
 
 def deferred(path: Location, like: Template) -> xr.Variable:
-    """The variable of another store of a series, which is opened when values are asked for."""
+    """The variable of another store of a series, opened when its values are needed."""
     array = indexing.LazilyIndexedArray(_Deferred(path, like))
     return xr.Variable(like.variable.dims, array, dict(like.variable.attrs))
 
@@ -118,7 +118,7 @@ class _Deferred(BackendArray):
             return np.asarray(variable.values[key])
 
     def _compare(self, dataset: xr.Dataset, variable: xr.Variable) -> None:
-        """Refuse a store that is not like the first of its series."""
+        """Refuse a store that differs from the first of its series."""
         like = self._like
         same = variable.dims == like.variable.dims and variable.shape == like.variable.shape
         same &= variable.attrs.get("units") == like.variable.attrs.get("units")
@@ -136,7 +136,7 @@ class _Deferred(BackendArray):
         expected = dated(self._path) + like.hour
         if dated_inside is not None and dated_inside.times[0] != expected:
             raise InputError(
-                f"{self._path}: is of {str(dated_inside.times[0])[:16]}, but its name and the "
+                f"{self._path}: holds {str(dated_inside.times[0])[:16]}, but its name and the "
                 f"first store of the series say {str(expected)[:16]}: rename it"
             )
 

@@ -1,4 +1,4 @@
-"""Opening NetCDF and GRIB files and Zarr stores, with one clear line when that fails."""
+"""Opening NetCDF and GRIB files and Zarr stores; a failure is one clear line."""
 
 import gc
 import glob
@@ -17,7 +17,7 @@ from slams_jax.readers.grib import open_grib
 from slams_jax.readers.missing import without_default_fill
 
 PathLike = str | os.PathLike[str]
-Location = Path | str  # a file or store here, or the URL of a store
+Location = Path | str  # a local file or store, or the URL of a store
 
 # First bytes of a file -> (engine of xarray that reads it, or None; what it is)
 _SIGNATURES: tuple[tuple[bytes, str | None, str], ...] = (
@@ -35,7 +35,7 @@ _SIGNATURES: tuple[tuple[bytes, str | None, str], ...] = (
 def expand_paths(path: PathLike | Sequence[PathLike]) -> list[Location]:
     """Existing files and Zarr stores named by a path, a glob pattern, a URL, or a list of these.
 
-    Files behind a URL are fetched; stores stay where they are.
+    Files behind a URL are downloaded; stores are read in place.
 
     Raises:
         InputError: nothing given, a path that does not exist, a pattern that matches nothing.
@@ -82,7 +82,7 @@ def _engine(path: Location) -> str:
         return "zarr"
     path = Path(path)
     if path.is_dir():
-        raise InputError(f"{path}: a directory that is no Zarr store: name files or a store")
+        raise InputError(f"{path}: a directory, but not a Zarr store: name files or a store")
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -96,7 +96,7 @@ def _engine(path: Location) -> str:
     for signature, engine, what in _SIGNATURES:
         if head.startswith(signature):
             if engine is None:
-                raise InputError(f"{path}: is no NetCDF that can be read here but {what}")
+                raise InputError(f"{path}: not a NetCDF file that can be read here, but {what}")
             return engine
     raise InputError(f"{path}: neither NetCDF nor Zarr (first bytes {head!r}): check the file")
 
@@ -129,7 +129,7 @@ def open_file(
         except Exception as error:  # the backends raise a dozen types on damaged files
             dataset, reason = None, first_line(error)
         if dataset is None:
-            gc.collect()  # closes what the backend left open, while its warnings are not heard
+            gc.collect()  # closes what the backend left open, while its warnings are ignored
     if dataset is None:
         raise InputError(_unreadable(path, engine, reason))
     if not dataset.data_vars:
@@ -153,11 +153,11 @@ def _unreadable(path: Location, engine: str, reason: str) -> str:
     if isinstance(path, str):
         return (
             f"{path}: no Zarr store that can be read ({reason}): check the URL; a store on a web "
-            "server needs consolidated metadata, a file a suffix such as .nc or .grib"
+            "server needs consolidated metadata, a file needs a suffix such as .nc or .grib"
         )
     return (
         f"{path}: cannot be read as {engine} ({reason}): the file is damaged or incomplete, "
-        "fetch or write it again"
+        "download or write it again"
     )
 
 

@@ -13,7 +13,7 @@ from slams_jax.errors import InputError
 from slams_jax.readers.coordinates import is_height, role_of
 from slams_jax.schema import LEVEL
 
-# Forecast steps are dated by the time that they are valid at, so that accumulations line up.
+# Forecast steps are dated by their valid time, so that accumulations line up.
 _OPTIONS = {"indexpath": "", "errors": "raise", "time_dims": ("valid_time",), "squeeze": False}
 _KEPT = ("valid_time", "isobaricInhPa", "latitude", "longitude")  # dimensions, also of size one
 # What tells one field from another, apart from the start of its forecast.
@@ -35,8 +35,8 @@ _FIELD_KEYS = [
 def open_grib(path: Path, **options: Any) -> xr.Dataset:
     """All messages of a GRIB file as one Dataset, lazily.
 
-    Variables on different levels or times (several hypercubes) stand side by side; of an axis that
-    differs the name gets a number.
+    Variables on different levels or times (several hypercubes) are put side by side; the name of an
+    axis that differs gets a number.
 
     Args:
         path: the file.
@@ -63,7 +63,7 @@ def open_grib(path: Path, **options: Any) -> xr.Dataset:
     for cube in cubes:
         if twice := sorted({str(v) for v in cube.data_vars} & {str(v) for v in merged.data_vars}):
             raise InputError(
-                f"{path}: {twice[0]} is there on two kinds of levels or times: split the file, "
+                f"{path}: {twice[0]} is on two kinds of levels or times: split the file, "
                 "such as with `grib_copy in.grib 'out_[typeOfLevel].grib'`"
             )
         merged = _beside(merged, cube)

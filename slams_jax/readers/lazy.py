@@ -122,7 +122,7 @@ def _read_box(piece: Piece, box: Mapping[str, slice]) -> np.ndarray:
         raise
     except (OSError, RuntimeError, ValueError, IndexError, KeyError, EOFError) as error:
         raise InputError(
-            f"{piece.source}: cannot be read ({first_line(error)}): fetch or write it again"
+            f"{piece.source}: cannot be read ({first_line(error)}): download or write it again"
         ) from error
     if np.issubdtype(values.dtype, np.floating) and np.isinf(values).any():
         raise InputError(

@@ -1,9 +1,9 @@
 """Surface reports (METAR) in tables of NOAA's MADIS, as Parquet.
 
-Dated by the nominal time of the report, which is that of the analyses; of several reports for one
-hour the one nearest to it is taken, of those the one received last. Values count that passed at
-least one stage of MADIS's quality control (C coarse, S screened, V verified, G by hand); those that
-failed (X, B), are questioned (Q) or were not looked at (Z) do not.
+Reports are dated by their nominal hour, as analyses are; of several for one hour, the closest to
+it is taken, and of equally close ones the last received. Only values that passed at least one stage
+of MADIS's quality control are used (C coarse, S screened, V verified, G by hand), not those that
+failed (X, B), are questioned (Q) or were not checked (Z).
 """
 
 from pathlib import Path
@@ -31,8 +31,8 @@ def metar_records(path: Path, name: str) -> tuple[Any, str]:
         name: library name of the variable.
 
     Raises:
-        InputError: no pyarrow, an unreadable file, a variable that METARs are not read for, columns
-            that are missing, or no value that passed.
+        InputError: no pyarrow, an unreadable file, a variable that is not read from METARs, missing
+            columns, or no value that passed.
     """
     if name not in _COLUMNS:
         raise InputError(f"{path}: METARs are read for {', '.join(_COLUMNS)}, not for {name!r}")
@@ -69,5 +69,5 @@ def _read(path: Path, columns: list[str]) -> Any:
         reason = first_line(error)
         raise InputError(
             f"{path}: not a readable table of METARs with {', '.join(columns)} ({reason[:160]}): "
-            "fetch it again"
+            "download it again"
         ) from error

@@ -1,13 +1,13 @@
-"""Data behind a URL: Zarr stores read in place, files fetched once, both with patience.
+"""Data behind a URL: Zarr stores read in place, files downloaded once, both with retries.
 
-Any scheme that fsspec knows serves (`https`, `gs`, `s3`, `memory`, ...); credentials and other
+Any scheme that fsspec knows works (`https`, `gs`, `s3`, `memory`, ...); credentials and other
 options of a file system are fsspec's own (`~/.config/fsspec`, `FSSPEC_S3_ANON=true`). A request
-that fails or gives no answer for `TIMEOUT` seconds is repeated up to `ATTEMPTS` times, with pauses
-that double; then the run ends with one line.
+that fails or gets no answer for `TIMEOUT` seconds is tried up to `ATTEMPTS` times, with doubling
+pauses; then the run ends with one line.
 
-To Zarr a chunk that is not there is a chunk of fill values, so that a store that is taken away
-while it is read would turn into missing values without a word. Each time a chunk is absent, the
-store's own metadata are therefore asked for again.
+To Zarr an absent chunk is a chunk of fill values, so a store that disappears while it is read would
+silently become missing values. Whenever a chunk is absent, the metadata of the store are therefore
+requested again.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ ATTEMPTS = 5
 PAUSE = 1.0  # s before the second attempt
 STORE_FILES = ("zarr.json", ".zmetadata", ".zgroup")
 _FILES = (".nc", ".nc4", ".cdf", ".grib", ".grib1", ".grib2", ".grb", ".grb2", ".parquet", ".csv")
-# What file systems say of a file that changes with its contents.
+# What file systems report of a file that changes with its contents.
 _VERSION = ("size", "ETag", "etag", "mtime", "LastModified", "Last-Modified", "created", "updated")
-_FRESH = 5.0  # s for which a store that was seen counts as there
+_FRESH = 5.0  # s for which a store that answered counts as present
 
 T = TypeVar("T")
 
@@ -63,12 +63,12 @@ def expand_url(url: str) -> list[str]:
 
 
 def is_file(url: str) -> bool:
-    """Whether a URL names a file to fetch, by its suffix; else it is a Zarr store."""
+    """Whether a URL names a file to download, by its suffix; otherwise it is a Zarr store."""
     return url.rstrip("/").lower().endswith(_FILES)
 
 
 def open_store(url: str) -> Store:
-    """A Zarr store at a URL, for reading, that repeats what fails.
+    """A Zarr store at a URL, read-only, that retries what fails.
 
     Raises:
         InputError: an unknown scheme or a missing package.
@@ -99,7 +99,7 @@ def root_metadata(url: str) -> bytes:
 
 
 def fetch(url: str) -> Path:
-    """A copy of the file at a URL in the user's cache folder, whole or not there, fetched once.
+    """A copy of the file at a URL in the user's cache folder, downloaded once, whole or not at all.
 
     Raises:
         InputError: an unknown scheme, a missing package, no such file, or no room.
@@ -129,7 +129,7 @@ def fetch(url: str) -> Path:
 
 
 class PatientStore(WrapperStore[Store]):
-    """A store whose reads are repeated, and that notices when it is no longer there."""
+    """A store that retries reads and notices when it has disappeared."""
 
     def __init__(self, store: Store, url: str = ""):
         super().__init__(store)
@@ -140,14 +140,14 @@ class PatientStore(WrapperStore[Store]):
         return type(self)(store, self._url)
 
     async def get(self, key, prototype, byte_range=None):
-        """The bytes of a key, or None where there are none though the store is there."""
+        """The bytes of a key, or None if the store has no such key."""
         value = await self._ask(lambda: self._store.get(key, prototype, byte_range), key)
         if value is None and not key.endswith(("zarr.json", ".zarray", ".zattrs", *STORE_FILES)):
             await self._check(prototype)
         return value
 
     async def get_partial_values(self, prototype, key_ranges):
-        """Likewise of several keys."""
+        """The bytes of several keys."""
         return [await self.get(key, prototype, part) for key, part in key_ranges]
 
     async def exists(self, key):
@@ -161,14 +161,14 @@ class PatientStore(WrapperStore[Store]):
             if await self._ask(lambda n=name: self._store.get(n, prototype), name) is not None:
                 self._seen = time.monotonic()
                 return
-        raise RunError(f"{self._url}: the store is no longer there: bring it back, start again")
+        raise RunError(f"{self._url}: the store has disappeared: restore it and start again")
 
     async def _ask(self, request: Callable[[], Awaitable[T]], key: str) -> T:
         source = f"{self._url.rstrip('/')}/{key}"
         for attempt in range(ATTEMPTS):
             try:
                 return await asyncio.wait_for(request(), TIMEOUT)
-            except Exception as error:  # of as many types as there are file systems
+            except Exception as error:  # every file system has its own types
                 pause = _pause(error, attempt, source)
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -178,7 +178,7 @@ def _patiently(action: Callable[[], T], source: str) -> T:
     for attempt in range(ATTEMPTS):
         try:
             return action()
-        except Exception as error:  # likewise
+        except Exception as error:  # as above
             pause = _pause(error, attempt, source)
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
@@ -188,7 +188,7 @@ def _pause(error: Exception, attempt: int, source: str) -> float:
     """Seconds to wait before the next attempt; raises where there is none.
 
     Raises:
-        InputError: what no patience helps against.
+        InputError: an error that no retry can mend.
         RunError: the last attempt.
     """
     reason = first_line(error)
@@ -211,12 +211,12 @@ def _pause(error: Exception, attempt: int, source: str) -> float:
             "and start again"
         ) from None
     pause = PAUSE * 2.0**attempt
-    LOG.warning("%s: %s: once more in %g s", source, reason, pause)
+    LOG.warning("%s: %s: trying again in %g s", source, reason, pause)
     return pause
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """The file system of a URL, for calls that wait, and the path in it."""
+    """The synchronous file system of a URL, and the path in it."""
     options: dict[str, Any] = {}
     try:
         if _is_http(url):
@@ -243,7 +243,7 @@ def _missing(url: str, error: ImportError) -> InputError:
 
 
 def _download(system: Any, path: str, draft: str, size: int | None) -> None:
-    # Block size 0 reads a web server's answer as it comes, without asking for ranges of it.
+    # Block size 0 streams a web server's answer instead of requesting ranges of it.
     options = {"block_size": 0} if _is_http(path) else {}
     with system.open(path, "rb", **options) as source, open(draft, "wb") as target:
         while data := source.read(2**22):

@@ -1,9 +1,9 @@
 """Radiosondes in NOAA's MADIS files (rawin): mandatory levels as point observations.
 
-Each station and level is one series at the pressure of the level, dated by the synoptic time, which
-is that of the analyses. Left out are: the surface level, which comes first and whose pressure is
-another each time (stations report the surface); soundings that were released more than three hours
-from their synoptic time; records without a position; values outside the file's `valid_range`.
+Each station and level is one series at the pressure of the level, dated by the synoptic time, as
+analyses are. Dropped are the surface level, which comes first and whose pressure varies (stations
+report the surface); soundings launched more than three hours from their synoptic time; records
+without a position; and values outside the file's `valid_range`.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _LATE = np.timedelta64(3, "h")  # between release and synoptic time, either way
 
 
 def is_sounding(file: xr.Dataset) -> bool:
-    """Whether an open file is of radiosondes."""
+    """Whether an open file holds radiosondes."""
     return "prMan" in file.variables or "tpMan" in file.variables
 
 
@@ -37,7 +37,7 @@ def sounding_records(file: xr.Dataset, path: Path, name: str) -> tuple[Any, str]
         name: library name of the variable.
 
     Raises:
-        InputError: a variable that radiosondes are not read for, or parts that are missing.
+        InputError: a variable that is not read from radiosondes, or missing parts of the file.
     """
     if name not in _VARIABLES:
         raise InputError(
@@ -46,7 +46,7 @@ def sounding_records(file: xr.Dataset, path: Path, name: str) -> tuple[Any, str]
     key = _VARIABLES[name]
     for needed in (*_NEEDED, key):
         if needed not in file.variables:
-            raise InputError(f"{path}: a file of radiosondes without {needed}: fetch it again")
+            raise InputError(f"{path}: a radiosonde file without {needed}: download it again")
     times = _instants(file["synTime"], path)
     lat, lon = (_valid(file[v], ranged=False) for v in ("staLat", "staLon"))
     there = np.isfinite(lat) & np.isfinite(lon) & ~np.isnat(times)
@@ -70,13 +70,13 @@ def sounding_records(file: xr.Dataset, path: Path, name: str) -> tuple[Any, str]
             "value": values[row, level],
         }
     )
-    # A sounding that was sent again corrects what was sent before.
+    # A sounding that is sent again corrects the earlier one.
     again = [TIME, STATION, LATITUDE, LONGITUDE, LEVEL]
     return records.drop_duplicates(again, keep="last"), str(file[key].attrs.get("units", ""))
 
 
 def _valid(variable: xr.DataArray, *, ranged: bool = True) -> np.ndarray:
-    """float64 values, NaN where missing or outside the range that the file calls valid."""
+    """float64 values, NaN where missing or outside the file's valid range."""
     values = np.asarray(variable.values, dtype=np.float64)
     bounds = np.ravel(variable.attrs.get("valid_range", ()))
     with np.errstate(invalid="ignore"):
@@ -106,7 +106,7 @@ def _known_units(variable: xr.DataArray) -> str | None:
 
 
 def _stations(file: xr.Dataset) -> list[str]:
-    """WMO numbers; names where there are none; the number of the record where neither is known."""
+    """WMO numbers; else names; else the number of the record."""
     size = file["staLat"].size
     names = file["staName"].values if "staName" in file.variables else [b""] * size
     numbers = file["wmoStaNum"].values if "wmoStaNum" in file.variables else [np.nan] * size

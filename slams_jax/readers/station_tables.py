@@ -88,7 +88,7 @@ def _numbers(column: Any, path: Path) -> np.ndarray:
         return np.asarray(pd.to_numeric(column), dtype=np.float64)
     except ValueError as error:
         raise InputError(
-            f"{path}: column {column.name!r} holds a cell that is no number ({error}): "
+            f"{path}: column {column.name!r} holds a cell that is not a number ({error}): "
             "leave missing values empty"
         ) from error
 
@@ -99,15 +99,15 @@ def _dates(column: Any, path: Path) -> np.ndarray:
     # pandas takes "now" and decimal years for dates.
     if odd := [t for t in text.unique() if not re.match(r"\d{4}([-/\d]|$)", t)]:
         raise InputError(
-            f"{path}: column {column.name!r} holds {odd[0]!r}, which is no date: write 19790131 or "
-            "1979-01-31T12:00"
+            f"{path}: column {column.name!r} holds {odd[0]!r}, which is not a date: "
+            "write 19790131 or 1979-01-31T12:00"
         )
     form = "%Y%m%d" if text.str.fullmatch(r"\d{8}").all() else "ISO8601"
     try:
         dates = pd.to_datetime(text, format=form, utc=True).dt.tz_localize(None)
     except (ValueError, OverflowError) as error:
         raise InputError(
-            f"{path}: column {column.name!r} holds a cell that is no date "
+            f"{path}: column {column.name!r} holds a cell that is not a date "
             f"({str(error).splitlines()[0]}): write 19790131 or 1979-01-31T12:00"
         ) from error
     return dates.to_numpy(dtype="datetime64[ns]")
@@ -172,7 +172,10 @@ def _tidy(table: Table, name: str, units: str, path: Path) -> tuple[xr.Dataset, 
     table = table[chosen]
     roles = [LATITUDE, LONGITUDE, *(r for r in VERTICAL if _column(table, COORDINATE_ALIASES[r]))]
     if len(roles) != 3:
-        raise InputError(f"{path}: exactly one of the columns altitude (m) and level (hPa) needed")
+        raise InputError(
+            f"{path}: exactly one of the columns altitude (m) and level (hPa) is needed: add or "
+            "drop one"
+        )
     series: Table = pd.DataFrame(
         {r: _numbers(table[_needed(table, r, COORDINATE_ALIASES[r], path)], path) for r in roles}
     )
@@ -230,7 +233,7 @@ def to_series(records: Table, name: str, source: str) -> xr.Dataset:
         source: what to name in errors.
 
     Raises:
-        InputError: a value that is there twice.
+        InputError: a value that appears twice.
     """
     roles = [LATITUDE, LONGITUDE, *(r for r in VERTICAL if r in records)]
     places = records[[c for c in (STATION, *roles) if c in records]]
@@ -258,7 +261,7 @@ def to_series(records: Table, name: str, source: str) -> xr.Dataset:
 
 
 def _labels(positions: Table) -> list[str]:
-    """One name a series: the station, with its position where one station has several."""
+    """A name for each series: the station, with its position if it has several."""
     place = [
         ",".join(f"{v:g}" for v in row)
         for row in positions[list(positions.columns[-3:])].to_numpy()

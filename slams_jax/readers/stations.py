@@ -65,7 +65,7 @@ def read_stations(
     kinds = {_kind(p) for p in paths}
     if (len(paths) > 1 and not kinds <= {"metar", "sounding"}) or len(kinds) > 1:
         raise InputError(
-            f"{source}: several files at once are read of radiosondes or METARs alone: give one"
+            f"{source}: only radiosondes and METARs are read from several files at once: give one"
         )
     kind = kinds.pop()
     if kind == "table":
@@ -152,7 +152,7 @@ def _checked(
 
 
 def _kind(path: Path) -> str:
-    """What a file of station records is: "table", "netcdf", "sounding" or "metar"."""
+    """The kind of a file of station records: "table", "netcdf", "sounding" or "metar"."""
     if path.suffix.lower() in (".parquet", ".pq"):
         return "metar"
     if path.suffix.lower() not in (".nc", ".nc4", ".cdf", ".zarr"):
@@ -173,8 +173,8 @@ def _read_records(paths: list[Path], kind: str, name: str, source: str) -> xr.Da
         tables.append(table)
     records = pd.concat(tables, ignore_index=True)
     if records.empty:
-        raise InputError(f"{source}: no {name} in it that is neither missing nor out of range")
-    # Files overlap: what is there twice is taken once, the later file's.
+        raise InputError(f"{source}: no value of {name} that is neither missing nor out of range")
+    # Files overlap: of a value that appears twice, the later file's is taken.
     places = [c for c in records.columns if c != "value"]
     records = records.drop_duplicates(places, keep="last")
     return _convert(to_series(records, name, source), name, units, source=source)

@@ -1,4 +1,4 @@
-"""Which variable of an open file is meant by a name of the library."""
+"""Which variable of an open file a name of the library means."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def resolve(
     """Find variables in files: library name -> the files that hold it, each with its name there.
 
     Args:
-        files: where to look.
+        files: open, searched in order.
         variables: library names or aliases of them, or library name -> name in the file; None for
             all that lie on a latitude-longitude grid.
 

@@ -87,7 +87,7 @@ def without_it(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_day, "20000229.zarr: is of 2001-01-01.*say 2000-02-29"),
+        (other_day, "20000229.zarr: holds 2001-01-01.*say 2000-02-29"),
         (other_grid, "20000229.zarr: dimensions, coordinates or units of t differ"),
         (other_units, "20000229.zarr: dimensions, coordinates or units of t differ"),
         (without_it, "20000229.zarr: no variable 't'"),
@@ -109,7 +109,7 @@ def test_the_first_day_must_be_what_its_name_says(tmp_path):
     (tmp_path / "era5_full_1.5deg_20000227.zarr").rename(
         tmp_path / "era5_full_1.5deg_19991231.zarr"
     )
-    with pytest.raises(InputError, match=r"is of 2000-02-27.*name says 1999-12-31"):
+    with pytest.raises(InputError, match=r"holds 2000-02-27.*name says 1999-12-31"):
         open_dataset(str(tmp_path / "*.zarr"))
 
 
@@ -309,7 +309,7 @@ def test_bad_grib_gives_one_line(tmp_path, monkeypatch):
             open_dataset(tmp_path / f"{name}.grib").load()
         assert "\n" not in str(caught.value)
     twice = grib(tmp_path / "b.grib", [(2, "t", 500, 0, 250.0), (2, "t", None, 0, 250.0)])
-    with pytest.raises(InputError, match="t is there on two kinds of levels"):
+    with pytest.raises(InputError, match="t is on two kinds of levels"):
         open_dataset(twice)
     monkeypatch.setitem(sys.modules, "cfgrib", None)
     with pytest.raises(InputError, match=r"pip install 'slams-jax\[grib\]'"):
@@ -504,7 +504,7 @@ def test_bad_station_files_give_one_line(tmp_path, monkeypatch):
     for given, options, message in (
         (torn, {}, "torn.parquet: not a readable table of METARs"),
         (tmp_path / "other.parquet", {}, "other.parquet: not a readable table of METARs"),
-        ([tmp_path / "a.parquet", tmp_path / "c.csv"], {}, "several files at once"),
+        ([tmp_path / "a.parquet", tmp_path / "c.csv"], {}, "only radiosondes and METARs"),
         (tmp_path / "d.nc", {}, "without synTime"),
         (tmp_path / "s.nc", {"variable": "specific_humidity"}, "radiosondes are read for"),
         (tmp_path / "none.parquet", {}, "no such file"),

@@ -385,7 +385,7 @@ def test_unreadable_files_give_one_line(kind, tmp_path):
         path = tmp_path / "*.nc"
     elif kind != "none":
         path.write_bytes({"text": b"not data\n", "empty": b"", "grib": b"GRIB\0\0\0\1"}[kind])
-    message = {"none": "no such file", "glob": "matches no file", "folder": "no Zarr store"}
+    message = {"none": "no such file", "glob": "matches no file", "folder": "not a Zarr store"}
     with pytest.raises(
         InputError, match=message.get(kind, "cannot be read|neither|can be read")
     ) as c:

@@ -119,7 +119,7 @@ def test_a_store_that_vanishes_is_no_missing_data(web):
     with open_dataset(f"{web.url}/old.zarr", variables=["temperature"]) as there:
         assert np.isfinite(there.temperature[0]).all()
         web.faults.append(refused("old.zarr", 404))
-        with pytest.raises(RunError, match=r"old\.zarr: the store is no longer there"):
+        with pytest.raises(RunError, match=r"old\.zarr: the store has disappeared"):
             there.load()
 
 

@@ -90,8 +90,8 @@ def replaced(text, old, new):
     [
         ({"wide": replaced(WIDE, "20010102", "20010101")}, "2001-01-01T00:00 twice"),
         ({"wide": replaced(WIDE, "20010104", "19990101")}, "and then 1999"),
-        ({"wide": replaced(WIDE, "20010104", "20011350")}, "is no date"),
-        ({"wide": replaced(WIDE, "1.5", "warm")}, "is no number"),
+        ({"wide": replaced(WIDE, "20010104", "20011350")}, "is not a date"),
+        ({"wide": replaced(WIDE, "1.5", "warm")}, "is not a number"),
         ({"wide": replaced(WIDE, "1.5", "-999")}, r"outside \[175, 345\] K"),
         ({"wide": replaced(WIDE, "B2", "C3")}, "no row for station C3"),
         ({"wide": replaced(WIDE, '"B2"', '"A1"')}, "column name appears twice|no row for"),
@@ -352,9 +352,9 @@ def test_an_unknown_variable_needs_a_range(tmp_path):
     ("old", "new", "message"),
     [
         ("0.5,x\n2001-01-01T12:00,50,10,500", "0.5,\n2001-01-01T12:00,50,10,500", "line 2"),
-        ("2001-01-01T00:00,-20", "now,-20", "'now', which is no date"),
-        ("2001-01-01T00:00,-20", "2001.5,-20", "'2001.5', which is no date"),
-        ("2001-01-01T00:00,-20", "today,-20", "'today', which is no date"),
+        ("2001-01-01T00:00,-20", "now,-20", "'now', which is not a date"),
+        ("2001-01-01T00:00,-20", "2001.5,-20", "'2001.5', which is not a date"),
+        ("2001-01-01T00:00,-20", "today,-20", "'today', which is not a date"),
     ],
 )
 def test_blank_names_and_words_for_dates(old, new, message, tmp_path):

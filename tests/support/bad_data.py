@@ -148,7 +148,7 @@ def _(folder):
     return lambda: open_dataset(path).load()
 
 
-@bad(FILES, "a folder that is no Zarr store", "no Zarr store")
+@bad(FILES, "a folder that is no Zarr store", "not a Zarr store")
 def _(folder):
     (folder / "era5").mkdir()
     return lambda: open_dataset(folder / "era5")
@@ -750,8 +750,8 @@ add(
     ("a station without a position", _wide(WIDE.replace(",b", ",c")), "no row for"),
     ("a station with two positions", _wide(places=PLACES + "a,1,2,3\n"), "twice"),
     ("a column that appears twice", _wide(WIDE.replace(",b", ",a")), "twice|no row"),
-    ("a cell that is no number", _wide(WIDE.replace("10.5", "warm")), "no number"),
-    ("a date that is none", _wide(WIDE.replace("20010102", "20011332")), "no date"),
+    ("a cell that is no number", _wide(WIDE.replace("10.5", "warm")), "not a number"),
+    ("a date that is none", _wide(WIDE.replace("20010102", "20011332")), "not a date"),
     ("a date that appears twice", _wide(WIDE.replace("0102", "0101")), "twice"),
     ("an unknown unit", _wide(units="furlong"), "not 'K'"),
     ("Celsius called Kelvin", _wide(units="K"), "outside"),
@@ -796,7 +796,7 @@ add(
     ("units of a row that are no temperature", _with_units("mm"), "has units 'mm'"),
     ("a row without units", _with_units(""), "is empty in line 2"),
     ("a station without a name", _wide(places=PLACES.replace("b,", ",")), "line 3"),
-    ("the word now for a date", _wide(WIDE.replace("20010102", "now")), "no date"),
+    ("the word now for a date", _wide(WIDE.replace("20010102", "now")), "not a date"),
     ("a year and a half for a date", _tidy(TIDY.replace("2001-01-02", "2001.5")), "no"),
     ("missing values written as -99", _wide(WIDE.replace("10.5", "-99")), "outside"),
     ("a variable without a plausible range", _tidy(OZONE, variable="ozone"), "plausible="),
