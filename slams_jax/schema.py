@@ -80,7 +80,7 @@ VARIABLES = {
             "K",
             "air_temperature",
             "2 metre temperature",
-            (175.0, 345.0),
+            (174.2, 345.0),
             ("t2m", "tas", "2t"),
         ),
         Variable(
