@@ -13,22 +13,6 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).parents[1]
-# Literal translations and other phrases that an editor would strike.
-AVOIDED = (
-    "anew",
-    "be known that",
-    "gone on with",
-    "held against",
-    "is said of",
-    "likewise",
-    "of one's own",
-    "on paper",
-    "other than written",
-    "out of turn",
-    "tells much",
-    "that lack",
-    "to the same bits",
-)
 
 
 def hook(name):
@@ -133,16 +117,3 @@ def test_links_of_the_readme_lead_somewhere(name):
     assert links
     for link in links:
         assert link.startswith("https://") or (ROOT / link).exists(), link
-
-
-def test_prose_avoids_translated_phrases():
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *tutorials.SOURCES.glob("*.py")]
-    # A phrase may break across lines, in tutorials with the # of a comment.
-    alternatives = "|".join(AVOIDED).replace(" ", r"[\s#]+")
-    phrases = re.compile(rf"\b({alternatives})\b", re.IGNORECASE)
-    found = [
-        f"{page.relative_to(ROOT)}: {match[0]}"
-        for page in pages
-        for match in phrases.finditer(page.read_text())
-    ]
-    assert not found

@@ -330,5 +330,5 @@ def test_blocks_grow_with_memory_and_are_never_few():
         exponent = 2 / 3 * (1 - (1 - r) / (1 + r))
         assert length == round((201 - (length)) ** exponent)
     assert significance.block_length(16, 0.95) == 4
-    with pytest.raises(InputError, match="4 times at least"):
+    with pytest.raises(InputError, match="at least 4 times"):
         metrics.paired_difference(np.ones((3, 1)), np.ones((3, 1)))
