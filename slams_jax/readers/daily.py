@@ -79,7 +79,7 @@ def template(dataset: xr.Dataset, key: Hashable, time: np.datetime64, path: Loca
     """
     date = dated(path)
     hour = time - date
-    if not np.timedelta64(0) <= hour < np.timedelta64(1, "D"):
+    if not np.timedelta64(0, "D") <= hour < np.timedelta64(1, "D"):
         raise InputError(
             f"{path}: holds {str(time)[:16]}, but its name says {str(date)[:10]}: rename it"
         )

@@ -137,7 +137,7 @@ def _valid_times(
     if long and not (dating[DATED] or dating[PLAIN] or reference):
         # Forecasts of one start, whatever that is called.
         reference = by_kind.get(DATED, {}) or by_kind.get(PLAIN, {})
-    ahead = lead is not None and bool(np.any(lead != np.timedelta64(0)))
+    ahead = lead is not None and bool(np.any(lead != np.timedelta64(0, "s")))
     if dating[DATED] and (reference or not ahead or not set(leads) & set(_LEADS_FROM_TIME)):
         return _agreeing(dating[DATED], source)
     if reference:
