@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test lint docs release-notes clean
+.PHONY: demo check test lint docs packages release-notes clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m experiments.train --config=configs/demo.py
@@ -22,6 +22,9 @@ lint: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+packages: $(VENV)/.dev
+	JAX_PLATFORMS=cpu UV_PYTHON_DOWNLOADS=never .ci/packages
 
 release-notes:
 	@$(PYTHON) .ci/release_notes.py $(TAG)

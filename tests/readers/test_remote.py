@@ -154,8 +154,7 @@ def test_a_file_that_does_not_come_leaves_nothing(web, tmp_path):
 
 def test_any_scheme_of_fsspec_serves():
     memory = fsspec.filesystem("memory")
-    store = memory.get_mapper("/bucket/era5.zarr")
-    weatherbench().to_zarr(store, zarr_format=2, consolidated=True)  # pyright: ignore
+    weatherbench().to_zarr("memory://bucket/era5.zarr", zarr_format=2, consolidated=True)
     try:
         with open_dataset("memory://bucket/era5.zarr", variables=["2m_temperature"]) as there:
             np.testing.assert_array_equal(
