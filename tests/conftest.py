@@ -4,10 +4,12 @@ from importlib.metadata import version
 # Eight virtual devices, so that sharding is put to the test on any machine. Compiling takes most of
 # the time, and most programs run once: optimising them costs ten times what it saves. Modules
 # marked `optimised` are about the programs, or compute for long.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1"
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # later ones stop at this flag
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_cpu_parallel_codegen_split_count=1"
+    # Newer versions refuse to start with this flag.
+    + (" --xla_cpu_use_fusion_emitters=false" if int(version("jaxlib").split(".")[1]) < 11 else ""),
+)
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
