@@ -10,75 +10,47 @@ those of the paper.
 
 from ml_collections import ConfigDict
 
+from configs import base
 
-def get_config():
-    config = ConfigDict()
-    config.seed = 0
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
     config.workdir = "runs/ablation"
-    config.nature = {
-        "system": "held_suarez",
-        "seed": 0,
-        "days": 800,
-        "spin_up": 150,
-        "amplitude": 0.24,
-        "cache": "cache",
+    config.nature = base.held_suarez(days=800)
+    config.data.levels = (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0)
+    config.data.modalities = {
+        "stations": base.field("stations.nc", variable="temperature", stations=True),
+        "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
     }
-    config.data = {
-        "root": "",
-        "state": "state.nc",
-        "background": "background.nc",
-        "variables": ("temperature",),
-        "levels": (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0),
-        "modalities": {
-            "stations": {"path": "stations.nc", "variable": "temperature", "stations": True},
-            "olr": {"path": "olr.nc", "variable": "outgoing_longwave_radiation"},
-        },
-        "periods": {
-            "train": ("2000-01-01", "2000-12-31"),
-            "validation": ("2001-01-06", "2001-12-31"),
-            "test": ("2002-01-06", "2002-03-10"),
-        },
-        "harmonics": 0,
-        "per_point": True,
-        "cache": "cache",
+    config.data.periods = {
+        "train": ("2000-01-01", "2000-12-31"),
+        "validation": ("2001-01-06", "2001-12-31"),
+        "test": ("2002-01-06", "2002-03-10"),
     }
-    config.schedule = {"eta": 1e-3}
-    config.autoencoder = {"latent_channels": 16, "compression": 2, "width": 48, "blocks": 2}
-    config.autoencoder_training = {
-        "steps": 400,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "warmup_steps": 50,
-        "decay": "cosine",
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "ema_decay": 0.99,
-        "log_every": 50,
-        "checkpoint_every": 200,
-    }
-    config.score = {"window": 3, "widths": (48, 96), "blocks": 2, "prediction": "v"}
-    config.score_training = {
-        "steps": 700,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "warmup_steps": 50,
-        "decay": "cosine",
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "ema_decay": 0.995,
-        "log_every": 100,
-        "checkpoint_every": 350,
-    }
-    config.sampler = {"solver": "dpmpp_2m", "steps": 16, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 20}
-    config.assimilation = {
-        "period": "test",
-        "background": True,
-        "member_batch": 4,
-        "inflation": 1.0,
-        "rank": 200,
-        "streams": {},
-    }
+    config.autoencoder = base.autoencoder(16, compression=2, width=48)
+    config.autoencoder_training = base.training(
+        steps=400,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=1e-4,
+        ema_decay=0.99,
+        checkpoint_every=200,
+    )
+    config.score.update(window=3, widths=(48, 96), blocks=2)
+    config.score_training.update(
+        steps=700,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=1e-4,
+        ema_decay=0.995,
+        log_every=100,
+        checkpoint_every=350,
+    )
+    config.sampler.steps = 16
+    config.guidance.iterations = 20
+    config.assimilation.member_batch = 4
     config.ablation = {
         # What the encoder sees beside the background. The pixel model has no encoder; a narrower
         # network on four times as many points costs twice as much.
@@ -91,6 +63,7 @@ def get_config():
         "coarsening": (2, 4, 8),
         "noise": (0.5, 1.0, 2.0, 4.0),
         "stride": (2, 4, 8),
+        "error": 0.1,
         "every": 4,
         "frames": 9,
         "members": 4,

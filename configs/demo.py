@@ -15,96 +15,50 @@ stations, a microwave sounder and outgoing longwave radiation.
 
 from ml_collections import ConfigDict
 
+from configs import base
 
-def get_config():
-    config = ConfigDict()
-    config.seed = 0
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
     config.workdir = "runs/demo"
-    config.nature = {
-        "system": "held_suarez",
-        "seed": 0,
-        "days": 450,
-        "spin_up": 150,
-        "amplitude": 0.24,
-        "cache": "cache",
+    config.nature = base.held_suarez(days=450)
+    config.data.levels = (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0)
+    config.data.modalities = {
+        "stations": base.field("stations.nc", variable="temperature", stations=True),
+        "sounder": base.field("sounder.nc", variable="brightness_temperature"),
+        "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
     }
-    config.data = {
-        "root": "",
-        "state": "state.nc",
-        "background": "background.nc",
-        "variables": ("temperature",),
-        "levels": (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0),
-        "modalities": {
-            "stations": {"path": "stations.nc", "variable": "temperature", "stations": True},
-            "sounder": {"path": "sounder.nc", "variable": "brightness_temperature"},
-            "olr": {"path": "olr.nc", "variable": "outgoing_longwave_radiation"},
-        },
-        "periods": {
-            "train": ("2000-01-01", "2000-12-31"),
-            "validation": ("2001-01-06", "2001-02-14"),
-            "test": ("2001-02-20", "2001-03-25"),
-        },
-        "harmonics": 0,
-        "per_point": True,
-        "cache": "cache",
+    config.data.periods = {
+        "train": ("2000-01-01", "2000-12-31"),
+        "validation": ("2001-01-06", "2001-02-14"),
+        "test": ("2001-02-20", "2001-03-25"),
     }
-    config.schedule = {"eta": 1e-3}
-    config.autoencoder = {"latent_channels": 16, "compression": 2, "width": 48, "blocks": 2}
-    config.autoencoder_training = {
-        "steps": 500,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "warmup_steps": 50,
-        "decay": "cosine",
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "ema_decay": 0.99,
-        "log_every": 50,
-        "checkpoint_every": 250,
-    }
-    config.score = {"window": 3, "widths": (48, 96), "blocks": 2, "prediction": "v"}
-    config.score_training = {
-        "steps": 1200,
-        "batch_size": 16,
-        "learning_rate": 2e-3,
-        "warmup_steps": 50,
-        "decay": "cosine",
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "ema_decay": 0.995,
-        "log_every": 50,
-        "checkpoint_every": 400,
-    }
-    config.sampler = {"solver": "dpmpp_2m", "steps": 16, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 24}
-    config.assimilation = {
-        "period": "test",
-        "frames": 16,
-        "members": 8,
-        "background": True,
-        "latent_inputs": (),
-        "window_chunk": 0,
-        "member_batch": 4,
-        "inflation": 1.0,
-        "rank": 200,
-        "streams": {
-            "stations": {
-                "kind": "points",
-                "path": "stations.nc",
-                "variable": "temperature",
-                "error": 0.5,
-                "withhold": 0.3,
-            },
-            "sounder": {
-                "kind": "sounder",
-                "path": "sounder.nc",
-                "variable": "brightness_temperature",
-            },
-            "olr": {
-                "kind": "olr",
-                "path": "olr.nc",
-                "variable": "outgoing_longwave_radiation",
-            },
-        },
+    config.autoencoder = base.autoencoder(16, compression=2, width=48)
+    config.autoencoder_training = base.training(
+        steps=500,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=1e-4,
+        ema_decay=0.99,
+        checkpoint_every=250,
+    )
+    config.score.update(window=3, widths=(48, 96), blocks=2)
+    config.score_training.update(
+        steps=1200,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=1e-4,
+        ema_decay=0.995,
+        checkpoint_every=400,
+    )
+    config.sampler.steps = 16
+    config.guidance.iterations = 24
+    config.assimilation.update(frames=16, members=8, member_batch=4)
+    config.assimilation.streams = {
+        "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),
+        "sounder": base.stream("sounder", path="sounder.nc", variable="brightness_temperature"),
+        "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
     }
     return config

@@ -8,17 +8,8 @@ climatological standard deviations at every level.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.nature = ConfigDict(
-        {
-            "system": "held_suarez",
-            "seed": 0,
-            "days": 450,
-            "spin_up": 150,
-            "amplitude": 0.24,
-            "cache": "cache",
-        }
-    )
-    return config
+    return ConfigDict({"nature": base.held_suarez(days=450)})

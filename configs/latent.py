@@ -11,102 +11,41 @@ minutes to an hour on a GPU.
 
 from ml_collections import ConfigDict
 
+from configs import base
 
-def get_config():
-    config = ConfigDict()
-    config.seed = 0
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
     config.workdir = "runs/latent"
-    config.nature = {
-        "system": "held_suarez",
-        "seed": 0,
-        "days": 1800,
-        "spin_up": 150,
-        "amplitude": 0.24,
-        "cache": "cache",
+    config.nature = base.held_suarez(days=1800)
+    config.data.levels = (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0)
+    config.data.modalities = {
+        "stations": base.field("stations.nc", variable="temperature", stations=True),
+        "sounder": base.field("sounder.nc", variable="brightness_temperature"),
+        "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
     }
-    config.data = {
-        "root": "",
-        "state": "state.nc",
-        "background": "background.nc",
-        "variables": ("temperature",),
-        "levels": (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0),
-        "modalities": {
-            "stations": {"path": "stations.nc", "variable": "temperature", "stations": True},
-            "sounder": {"path": "sounder.nc", "variable": "brightness_temperature"},
-            "olr": {"path": "olr.nc", "variable": "outgoing_longwave_radiation"},
-        },
-        "periods": {
-            "train": ("2000-01-01", "2003-12-31"),
-            "validation": ("2004-01-06", "2004-05-31"),
-            "test": ("2004-06-10", "2004-12-04"),
-        },
-        "harmonics": 0,
-        "per_point": True,
-        "cache": "cache",
+    config.data.periods = {
+        "train": ("2000-01-01", "2003-12-31"),
+        "validation": ("2004-01-06", "2004-05-31"),
+        "test": ("2004-06-10", "2004-12-04"),
     }
-    config.schedule = {"eta": 1e-3}
-    config.autoencoder = {"latent_channels": 12, "compression": 2, "width": 96, "blocks": 3}
-    config.autoencoder_training = {
-        "steps": 10000,
-        "batch_size": 64,
-        "accumulate": 1,
-        "shard_state": False,
-        "learning_rate": 1e-3,
-        "warmup_steps": 500,
-        "decay": "cosine",
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "ema_decay": 0.999,
-        "log_every": 200,
-        "checkpoint_every": 2000,
-    }
-    config.score = {"window": 5, "widths": (96, 192), "blocks": 3, "prediction": "v"}
-    config.score_training = {
-        "steps": 60000,
-        "batch_size": 64,
-        "accumulate": 1,
-        "shard_state": False,
-        "learning_rate": 1e-3,
-        "warmup_steps": 500,
-        "decay": "cosine",
-        "weight_decay": 1e-4,
-        "clip_norm": 1.0,
-        "ema_decay": 0.9995,
-        "log_every": 200,
-        "checkpoint_every": 5000,
-    }
-    config.sampler = {"solver": "dpmpp_2m", "steps": 32, "grid": "log_snr"}
-    config.guidance = {"rule": "gaussian", "gamma": 1e-2, "iterations": 30}
-    config.assimilation = {
-        "period": "test",
-        "frames": 29,
-        "members": 16,
-        "background": True,
-        "latent_inputs": (),
-        "window_chunk": 0,
-        "member_batch": 4,
-        "window_devices": 1,
-        "space_devices": 1,
-        "inflation": 1.0,
-        "rank": 200,
-        "streams": {
-            "stations": {
-                "kind": "points",
-                "path": "stations.nc",
-                "variable": "temperature",
-                "error": 0.5,
-                "withhold": 0.3,
-            },
-            "sounder": {
-                "kind": "sounder",
-                "path": "sounder.nc",
-                "variable": "brightness_temperature",
-            },
-            "olr": {
-                "kind": "olr",
-                "path": "olr.nc",
-                "variable": "outgoing_longwave_radiation",
-            },
-        },
+    config.autoencoder = base.autoencoder(12, compression=2, width=96, blocks=3)
+    config.autoencoder_training = base.training(
+        steps=10000, warmup_steps=500, weight_decay=1e-4, log_every=200, checkpoint_every=2000
+    )
+    config.score.widths = (96, 192)
+    config.score_training.update(
+        steps=60000,
+        warmup_steps=500,
+        weight_decay=1e-4,
+        ema_decay=0.9995,
+        log_every=200,
+        checkpoint_every=5000,
+    )
+    config.assimilation.update(frames=29, member_batch=4)
+    config.assimilation.streams = {
+        "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),
+        "sounder": base.stream("sounder", path="sounder.nc", variable="brightness_temperature"),
+        "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
     }
     return config

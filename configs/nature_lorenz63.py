@@ -7,19 +7,8 @@ Takes a few seconds.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.nature = ConfigDict(
-        {
-            "system": "lorenz63",
-            "seed": 0,
-            "days": 10000,
-            "spin_up": 200,
-            "dt": 0.01,
-            "substeps": 10,
-            "amplitude": 0.2,
-            "cache": "cache",
-        }
-    )
-    return config
+    return ConfigDict({"nature": base.lorenz63(days=10000)})

@@ -19,30 +19,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 import xarray as xr
 from absl import flags, logging
 
 from experiments.configuration import inputs
-from experiments.configuration.inputs import STATE
+from experiments.configuration.analysis import analyse, with_fitted_inflation
 from experiments.configuration.models import open_model
-from experiments.configuration.observations import frames_of, open_streams
-from experiments.configuration.settings import CONFIG, Settings, read
+from experiments.configuration.settings import Settings, read
 from experiments.process import cli
-from slams_jax.assimilation.analysis import ComputeConfig, assimilate
-from slams_jax.assimilation.inflation import fit_inflation
 from slams_jax.assimilation.members import holds_members
-from slams_jax.data.channels import stack_members
 from slams_jax.diffusion.presets import PRESETS, preset
 from slams_jax.errors import InputError
-from slams_jax.mesh import analysis_mesh
-from slams_jax.models.model import Model
 from slams_jax.storage import locked, write_dataset
 from slams_jax.training.devices import is_writer, wait_for_all
 
-OUTPUT = flags.DEFINE_string("output", None, "Analysis to write: a .nc file or .zarr folder.")
-FIT = flags.DEFINE_bool("fit_inflation", False, "Fit the spread on the validation period first.")
-PRESET = flags.DEFINE_enum("preset", None, PRESETS, "Sampler and guidance: see slams_jax.preset.")
+FLAGS = flags.FlagValues()
+CONFIG = cli.config_flag(FLAGS)
+OUTPUT = cli.path_flag(FLAGS, "output", "Analysis to write: a .nc file or a .zarr folder.")
+FIT = flags.DEFINE_bool(
+    "fit_inflation",
+    False,
+    "First fit the inflation on the validation period.",
+    flag_values=FLAGS,
+)
+PRESET = flags.DEFINE_enum(
+    "preset",
+    None,
+    PRESETS,
+    "Sampler and guidance, in place of the configuration's.",
+    flag_values=FLAGS,
+)
+DISTRIBUTED = cli.distributed_flag(FLAGS)
 
 
 def main() -> None:
@@ -50,7 +57,7 @@ def main() -> None:
     settings = read(CONFIG.value)
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the .nc or .zarr to write")
-    path = _checked(Path(OUTPUT.value))
+    path = _checked(OUTPUT.value)
     if PRESET.value is not None:
         sampler, guidance = preset(PRESET.value)
         raw = {"sampler": dataclasses.asdict(sampler), "guidance": dataclasses.asdict(guidance)}
@@ -93,66 +100,6 @@ def run(settings: Settings, *, fit: bool = False, keep: Path | None = None) -> x
     return analysis.assign_attrs(configuration=json.dumps(settings.raw))
 
 
-def with_fitted_inflation(settings: Settings, data: inputs.Inputs, model: Model) -> Settings:
-    """The settings with the inflation that gives the validation period the right spread."""
-    options = dataclasses.replace(settings.assimilation, period="validation")
-    frames = data.frames("validation")
-    count = min(len(frames), settings.assimilation.frames or len(frames))
-
-    def members(factor: float) -> np.ndarray:
-        trial = dataclasses.replace(options, frames=count, inflation=factor)
-        analysis = analyse(dataclasses.replace(settings, assimilation=trial), data, model)
-        return stack_members(analysis, model.channels)
-
-    truth = np.asarray(data.archive.fields[STATE].array[frames[:count]])
-    found = fit_inflation(members, truth, weights=data.archive.grid.area_weights())
-    logging.info(
-        "inflation %.3f: spread over skill on the validation period %.3f before, %.3f after",
-        found.factor,
-        found.before,
-        found.after,
-    )
-    options = dataclasses.replace(settings.assimilation, inflation=found.factor)
-    raw = dict(settings.raw)
-    raw["assimilation"] = {**raw["assimilation"], "inflation": found.factor}
-    return dataclasses.replace(settings, assimilation=options, raw=raw)
-
-
-def analyse(
-    settings: Settings, data: inputs.Inputs, model: Model, *, keep: Path | None = None
-) -> xr.Dataset:
-    """The analysis of a configuration whose data and model are open."""
-    frames = frames_of(settings, data)
-    streams, _ = open_streams(settings, data, frames)
-    options = settings.assimilation
-    return assimilate(
-        model,
-        data.background(frames) if options.background else None,
-        streams,
-        members=options.members,
-        key=jax.random.key(settings.seed),
-        times=data.archive.times[frames],
-        latent_inputs=(
-            {n: data.standardised(n, frames) for n in options.latent_inputs}
-            if options.latent_inputs
-            else None
-        ),
-        sampler=settings.sampler,
-        guidance=settings.guidance,
-        inflation=options.inflation,
-        gross_error=options.gross_error or None,
-        compute=ComputeConfig(
-            mesh=analysis_mesh(
-                options.members, windows=options.window_devices, space=options.space_devices
-            ),
-            window_chunk=options.window_chunk or None,
-            member_batch=options.member_batch or None,
-            remat=options.remat,
-            keep=keep,
-        ),
-    )
-
-
 @contextlib.contextmanager
 def _scratch(path: Path) -> Iterator[Path | None]:
     """The folder of what is not yet the output, for this process alone; it stays if it has members.
@@ -184,4 +131,4 @@ def _checked(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    cli.run(main, distributed=True)
+    cli.run(main, FLAGS)

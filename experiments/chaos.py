@@ -32,9 +32,12 @@ from slams_jax.storage import write_text
 from slams_jax.training import read_metrics, restore_run
 from slams_jax.training.arrays import manifest
 
-KILLS = flags.DEFINE_integer("kills", 50, "How often the training is killed.", lower_bound=1)
-OUTPUT = flags.DEFINE_string("output", None, "Report to write.", allow_override=True)
-SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+FLAGS = flags.FlagValues()
+KILLS = flags.DEFINE_integer(
+    "kills", 50, "Number of times the training is killed.", lower_bound=1, flag_values=FLAGS
+)
+OUTPUT = cli.path_flag(FLAGS, "output", "Report to write, a .json file.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments.", flag_values=FLAGS)
 
 ROOT = Path(__file__).parents[1]
 EVERY = 20  # steps between checkpoints
@@ -62,7 +65,7 @@ def main() -> None:
         # A process that is killed gets at most two intervals further, and a little.
         steps = EVERY * (2 * KILLS.value + 10)
         report = run(Path(folder), KILLS.value, steps=steps, seed=SEED.value)
-    write_text(json.dumps(report, indent=1) + "\n", Path(OUTPUT.value))
+    write_text(json.dumps(report, indent=1) + "\n", OUTPUT.value)
     logging.info("%s", report)
     if not report["bit_exact"] or report["lost_steps"] > EVERY or report["damaged"]:
         raise RunError(f"the training does not survive: see {OUTPUT.value}")
@@ -228,4 +231,4 @@ def compare(a: Path, b: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, FLAGS)

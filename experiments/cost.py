@@ -14,8 +14,12 @@ from experiments.process import cli
 from slams_jax.errors import InputError
 from slams_jax.models import cost
 from slams_jax.models.score import ScoreConfig
+from slams_jax.verify.report import Cell, Table, markdown
 
-UTILISATION = flags.DEFINE_float("utilisation", 0.3, "Part of a device's peak that is reached.")
+FLAGS = flags.FlagValues()
+UTILISATION = flags.DEFINE_float(
+    "utilisation", 0.3, "Share of a device's peak that is reached, up to 1.", flag_values=FLAGS
+)
 
 # What is diffused: name, grid of the state and channels, compression, network.
 LATENT: dict[str, Any] = dict(window=5, widths=(96, 192), blocks=3, compute="bfloat16")
@@ -32,65 +36,68 @@ MOST = 8  # windows on a device in training
 
 def main() -> None:
     """Print the tables."""
-    if not 0.0 < UTILISATION.value <= 1.0:
-        raise InputError(f"--utilisation must be in (0, 1], got {UTILISATION.value}")
-    print(
-        "\n".join([*networks(), "", *training(UTILISATION.value), "", *analyses(UTILISATION.value)])
-    )
+    share = UTILISATION.value
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"--utilisation must be in (0, 1], got {share}")
+    print("\n".join(map(markdown, (networks(), training(share), analyses(share)))), end="")
 
 
-def networks() -> list[str]:
+def networks() -> Table:
     """One evaluation of each network."""
-    lines = [
-        "| case | grid | parameters | GFLOP a window | kept for the gradient, GB a window |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for name, state, compression, config in CASES:
         shape = _shape(state, compression)
         one = cost.network_cost(config, shape)
-        lines.append(
-            f"| {name} | {shape[0]} x {shape[1]} | {one.parameters / 1e6:.1f} M | "
-            f"{one.flops / 1e9:.1f} | {2 * one.kept / 1e9:.2f} |"
+        rows.append(
+            [
+                name,
+                f"{shape[0]} x {shape[1]}",
+                f"{one.parameters / 1e6:.1f} M",
+                f"{one.flops / 1e9:.1f}",
+                f"{2 * one.kept / 1e9:.2f}",
+            ]
         )
-    return lines
+    header = ("case", "grid", "parameters", "GFLOP a window", "kept for the gradient, GB a window")
+    return Table("Networks", header, rows)
 
 
-def training(utilisation: float) -> list[str]:
-    """Throughput and memory of training, a number of windows on each device."""
-    lines = [
-        "| case | device | devices | batch | GB a device | sent, GB a step | s a step | "
-        "windows/s | for sums |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def training(utilisation: float) -> Table:
+    """Throughput and memory of training, with as many windows on each device as fit."""
+    rows: list[list[Cell]] = []
     for name, state, compression, config in CASES:
         shape = _shape(state, compression)
         for chip in cost.CHIPS:
             own = _fitting(config, shape, chip)
             for devices in (1, 8, 64, 256):
                 if not own:
-                    lines.append(f"| {name} | {chip.name} | {devices} | does not fit | | | | | |")
+                    rows.append([name, chip.name, devices, "does not fit", *[""] * 5])
                     continue
                 step = cost.training_cost(
                     config, shape, batch=own * devices, devices=devices, sharded=devices > 1
                 )
                 seconds = cost.step_seconds(step, chip, devices=devices, utilisation=utilisation)
                 talk = cost.sum_seconds(step, chip, devices=devices) / seconds
-                lines.append(
-                    f"| {name} | {chip.name} | {devices} | {own * devices} | "
-                    f"{step.memory / 1e9:.1f} | {step.sent / 1e9:.3f} | {seconds:.3g} | "
-                    f"{own * devices / seconds:.3g} | {100 * talk:.1f} % |"
+                rows.append(
+                    [
+                        name,
+                        chip.name,
+                        devices,
+                        own * devices,
+                        f"{step.memory / 1e9:.1f}",
+                        f"{step.sent / 1e9:.3f}",
+                        f"{seconds:.3g}",
+                        f"{own * devices / seconds:.3g}",
+                        f"{100 * talk:.1f} %",
+                    ]
                 )
-    return lines
+    header = ("case", "device", "devices", "batch", "GB a device", "sent, GB a step")
+    return Table("Training", (*header, "s a step", "windows/s", "for sums"), rows)
 
 
-def analyses(utilisation: float) -> list[str]:
+def analyses(utilisation: float) -> Table:
     """Memory of one member over devices that share its latitudes, and the time of an ensemble."""
-    lines = [
-        "| case | GB a device, space = 1 | 8 | 64 | "
-        f"s for {MEMBERS} members of {FRAMES} frames on 8 H100 |",
-        "|---|---|---|---|---|",
-    ]
     chip = cost.CHIPS[0]
+    rows = []
     for name, state, compression, config in CASES:
         shape = _shape(state, compression)
         memory = [
@@ -100,9 +107,9 @@ def analyses(utilisation: float) -> list[str]:
         windows = MEMBERS * EVALUATIONS * (FRAMES - config.window + 1) // 8
         work = cost.evaluation_cost(config, shape, windows)
         seconds = cost.step_seconds(work, chip, devices=8, utilisation=utilisation)
-        columns = " | ".join(f"{m / 1e9:.1f}" for m in memory)
-        lines.append(f"| {name} | {columns} | {seconds:.3g} |")
-    return lines
+        rows.append([name, *(f"{m / 1e9:.1f}" for m in memory), f"{seconds:.3g}"])
+    ensemble = f"s for {MEMBERS} members of {FRAMES} frames on 8 H100"
+    return Table("Analyses", ("case", "GB a device, space = 1", "8", "64", ensemble), rows)
 
 
 def _shape(state: tuple[int, int, int], compression: int) -> tuple[int, int]:
@@ -116,4 +123,4 @@ def _fitting(config: ScoreConfig, shape: tuple[int, int], chip: cost.Chip) -> in
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, FLAGS)

@@ -1,4 +1,4 @@
-"""Score an analysis against the truth, withheld stations and classical methods.
+r"""Score an analysis against the truth, withheld stations and classical methods.
 
     python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc \
         --report=runs/demo/report.html
@@ -24,7 +24,7 @@ from experiments.configuration import inputs
 from experiments.configuration.inputs import STATE
 from experiments.configuration.models import open_model
 from experiments.configuration.observations import frames_of, open_streams
-from experiments.configuration.settings import CONFIG, Settings, read
+from experiments.configuration.settings import Settings, read
 from experiments.evaluation import pictures, report
 from experiments.evaluation.references import climate_of, references
 from experiments.evaluation.scores import score, tables
@@ -38,9 +38,16 @@ from slams_jax.storage import write_text
 from slams_jax.verify.report import markdown
 from slams_jax.verify.summary import without_nan
 
-ANALYSIS = flags.DEFINE_string("analysis", None, "What experiments.assimilate wrote.")
-REPORT = flags.DEFINE_string("report", None, "Self-contained HTML report to write, a .html file.")
-COASTLINES = flags.DEFINE_bool("coastlines", None, "Draw those of the Earth on the maps.")
+FLAGS = flags.FlagValues()
+CONFIG = cli.config_flag(FLAGS)
+ANALYSIS = cli.path_flag(FLAGS, "analysis", "Analysis written by experiments.assimilate.")
+REPORT = cli.path_flag(FLAGS, "report", "Self-contained HTML report to write, a .html file.")
+COASTLINES = flags.DEFINE_bool(
+    "coastlines",
+    None,
+    "Draw the Earth's coastlines on maps; by default unless the data are a nature run.",
+    flag_values=FLAGS,
+)
 # What an analysis says of itself, and the scores repeat.
 COUNTS = ("evaluations", "derivative_evaluations", "seconds", "peak_memory_bytes")
 
@@ -52,8 +59,8 @@ def main() -> None:
         raise InputError("--analysis is missing: give the file that experiments.assimilate wrote")
     evaluate(
         settings,
-        Path(ANALYSIS.value),
-        report_path=None if REPORT.value is None else _checked(Path(REPORT.value)),
+        ANALYSIS.value,
+        report_path=None if REPORT.value is None else _checked(REPORT.value),
         coastlines=COASTLINES.value,
         command=" ".join(["python -m experiments.evaluate", *sys.argv[1:]]),
     )
@@ -169,4 +176,4 @@ def open_analysis(
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, FLAGS)

@@ -18,7 +18,7 @@ from absl import flags, logging
 
 from experiments.configuration import inputs
 from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
-from experiments.configuration.settings import CONFIG, read
+from experiments.configuration.settings import read
 from experiments.process import cli
 from slams_jax.data.store import Field
 from slams_jax.data.summary import FieldSummary, field_summary, sample
@@ -28,8 +28,22 @@ from slams_jax.schema import VARIABLES
 from slams_jax.storage import write_text
 from slams_jax.verify import plots
 from slams_jax.verify.overview import Shown, overview
+from slams_jax.verify.report import Table, markdown
 
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the summary.", allow_override=True)
+SOURCES = (
+    "field",
+    "source",
+    "grid before",
+    "times before",
+    "regridding",
+    "matching",
+    "transform",
+)
+CHANNELS = ("field", "channel", "units", "missing", "minimum", "mean", "maximum", "std")
+
+FLAGS = flags.FlagValues()
+CONFIG = cli.config_flag(FLAGS)
+OUTPUT = cli.path_flag(FLAGS, "output", "Folder for the summary; the archive's own if not given.")
 
 
 def main() -> None:
@@ -37,17 +51,13 @@ def main() -> None:
     prepare(inputs.load(read(CONFIG.value)), OUTPUT.value)
 
 
-def prepare(data: Inputs, output: str | None = None) -> dict[str, Any]:
+def prepare(data: Inputs, output: Path | None = None) -> dict[str, Any]:
     """Write summary and picture of a training set; returns the summary.
 
     Raises:
         InputError: a folder that cannot be written.
     """
-    folder = Path(output) if output else data.archive.path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written ({error.strerror})") from None
+    folder = cli.folder(output or data.archive.path)
     weights = data.archive.grid.area_weights()
     summaries = {name: field_summary(field, weights) for name, field in data.archive.fields.items()}
     summary = summarise(data, summaries)
@@ -102,41 +112,41 @@ def as_text(summary: dict[str, Any]) -> str:
     first, last, count = summary["times"]
     lat, lon = summary["grid"]
     periods = ", ".join(f"{n} {v}" for n, v in summary["periods"].items())
-    lines = [
-        "# Training set",
-        "",
+    text = (
         f"{count} times, {first} to {last} ({periods}), on {lat} x {lon} points, "
-        f"{summary['bytes'] / 2**20:.1f} MiB in `{summary['archive']}`.",
-        "",
-        "| field | source | grid before | times before | regridding | matching | transform |",
-        "|---|---|---|---|---|---|---|",
+        f"{summary['bytes'] / 2**20:.1f} MiB in `{summary['archive']}`."
+    )
+    fields = summary["fields"]
+    sources = [_source(name, field) for name, field in fields.items()]
+    channels = [
+        [name, c["name"], field["units"], f"{c['missing']:.1%}", *map(_short, _numbers(c))]
+        for name, field in fields.items()
+        for c in field["channels"]
     ]
-    for name, field in summary["fields"].items():
-        before = field.get("grid_before", "")
-        before = before if isinstance(before, str) else " x ".join(map(str, before))
-        times = "{} to {}, {}".format(*field["source_times"]) if "source_times" in field else ""
-        shift = f", {field['shift_hours']:+g} h" if field.get("shift_hours") else ""
-        lines.append(
-            f"| {name} | `{field.get('source', '')}` | {before} | {times} "
-            f"| {field.get('method') or 'none'} | {field.get('matching', '')}{shift} "
-            f"| {field.get('transform') or 'none'} |"
-        )
-    lines += [
-        "",
-        "| field | channel | units | missing | minimum | mean | maximum | std |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
+    tables = [Table("", SOURCES, sources), Table("", CHANNELS, channels)]
+    return "\n".join(["# Training set", "", text, "", *map(markdown, tables)])
+
+
+def _source(name: str, field: dict[str, Any]) -> list[str]:
+    before = field.get("grid_before", "")
+    shift = f", {field['shift_hours']:+g} h" if field.get("shift_hours") else ""
+    return [
+        name,
+        f"`{field.get('source', '')}`",
+        before if isinstance(before, str) else " x ".join(map(str, before)),
+        "{} to {}, {}".format(*field["source_times"]) if "source_times" in field else "",
+        field.get("method") or "none",
+        field.get("matching", "") + shift,
+        field.get("transform") or "none",
     ]
-    for name, field in summary["fields"].items():
-        for channel in field["channels"]:
-            numbers = " | ".join(
-                "none" if channel[k] is None else f"{channel[k]:.4g}"
-                for k in ("minimum", "mean", "maximum", "std")
-            )
-            lines.append(
-                f"| {name} | {channel['name']} | {field['units']} | {channel['missing']:.1%} "
-                f"| {numbers} |"
-            )
-    return "\n".join(lines) + "\n"
+
+
+def _numbers(channel: dict[str, Any]) -> list[float | None]:
+    return [channel[k] for k in ("minimum", "mean", "maximum", "std")]
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
 
 
 def _picture(data: Inputs, summaries: dict[str, FieldSummary]):
@@ -189,4 +199,4 @@ def _plain(value: np.floating) -> float | None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, FLAGS)

@@ -36,7 +36,15 @@ COORDINATE_ALIASES = {
     MEMBER: ("member", "number", "realization", "ensemble", "ens"),
     ALTITUDE: ("altitude", "elevation", "height", "alt", "elev"),
     STATION: ("station", "station_id", "station_name", "id", "wmo_id", "name", "stn", "site"),
-    CHANNEL: ("channel", "sounding_channel", "band", "wavelength", "wavenumber", "frequency"),
+    CHANNEL: (
+        "channel",
+        "sounding_channel",
+        "component",
+        "band",
+        "wavelength",
+        "wavenumber",
+        "frequency",
+    ),
 }
 
 

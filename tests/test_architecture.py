@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ml_collections
 import pytest
+from absl import flags
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = "slams_jax"
@@ -17,7 +18,7 @@ LAYERS = {room: int(layer) for layer, rooms in ROWS for room in re.findall(r"`(\
 TOP = max(LAYERS.values()) + 1  # slams_jax/__init__.py
 
 OWNERS = {
-    "xarray": {"readers", "data", "storage", "verify", "assimilation"},
+    "xarray": {"readers", "data", "dynamics", "storage", "verify", "assimilation"},
     "pandas": {"readers"},
     "grain": {"data", "training"},
     "diffrax": {"diffusion"},
@@ -126,14 +127,32 @@ def test_no_test_imports_a_test():
 
 
 @pytest.mark.parametrize("module", modules_of("configs"))
-def test_configs_import_only_ml_collections(module):
+def test_configs_import_only_each_other_and_ml_collections(module):
     path = modules_of("configs")[module]
-    assert {name.partition(".")[0] for name in imports_of(path)} <= {"ml_collections"}
+    assert {name.partition(".")[0] for name in imports_of(path)} <= {
+        "ml_collections",
+        "configs",
+        "typing",
+    }
     imported = importlib.import_module(module)
     if path.name != "__init__.py":
         assert isinstance(imported.get_config(), ml_collections.ConfigDict)
 
 
+SHARED = {"", "configuration", "process", "evaluation"}  # rooms of experiments that are no command
+
+
 @pytest.mark.parametrize("module", modules_of("experiments"))
-def test_experiments_can_be_imported(module):
+def test_a_command_imports_no_other_command(module):
+    command = lambda name: name.removeprefix("experiments").removeprefix(".").partition(".")[0]
+    for target in imports_of(modules_of("experiments")[module]):
+        if not target.startswith("experiments"):
+            continue
+        assert command(target) in {*SHARED, command(module)}, f"{module} imports {target}"
+        assert not target.endswith("__main__"), f"{module} imports {target}"
+
+
+@pytest.mark.parametrize("module", modules_of("experiments"))
+def test_experiments_can_be_imported_and_define_flags_of_their_own(module):
     importlib.import_module(module)
+    assert not [m for m in flags.FLAGS.flags_by_module_dict() if m.startswith("experiments")]

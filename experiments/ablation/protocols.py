@@ -18,16 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.configuration.analysis import analyse
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.observations import degrading, frames_of, simulated
 from experiments.configuration.settings import Settings
 from experiments.evaluation.references import climate_of, optimal_interpolation_of
-from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.observations import Observations, simulate
 from slams_jax.data.channels import stack_channels, stack_members
 from slams_jax.models.model import Model, encode
 from slams_jax.observe import Diagonal, Stream, make_stream
-from slams_jax.verify import metrics
+from slams_jax.verify import metrics, summary
 
 Row = dict[str, Any]
 ENCODED = 32  # frames encoded at a time
@@ -102,7 +102,9 @@ def released(subject: Subject, setting: Setting) -> Row:
     stream = make_stream(
         "target", values, operator, Diagonal(jnp.full((1,) * 4, setting.error**2)), space="latent"
     )
-    members, about = _analyse(subject, [stream], frames, corrected=False)
+    alone = dataclasses.replace(subject.settings.assimilation, background=False, latent_inputs=())
+    settings = dataclasses.replace(subject.settings, assimilation=alone)
+    members, costs = _members(settings, subject, stream)
     seen = slice(None, None, 4)  # the frames that the paper pools
     std = subject.data.statistics[STATE].std
     truth = np.asarray(subject.data.archive.fields[STATE].array[frames])
@@ -111,7 +113,7 @@ def released(subject: Subject, setting: Setting) -> Row:
         "levels": [c.level for c in subject.model.channels],
         "w1": np.mean(w1, axis=0).tolist(),
         "w1_of_draws": np.mean(w1, axis=1).tolist(),
-        **about,
+        **costs,
     }
 
 
@@ -119,8 +121,8 @@ def corrected(subject: Subject, setting: Setting) -> Row:
     """The scores of the field of each channel, and the errors of each time."""
     frames = frames_of(subject.settings, subject.data)
     observations = _observations(subject, setting, frames)
-    members, about = _analyse(subject, [observations], frames, corrected=True)
-    return {**_field_scores(subject, members, frames), **about}
+    members, costs = _members(subject.settings, subject, observations)
+    return {**_field_scores(subject, members, frames), **costs}
 
 
 def baseline_row(subject: Subject, setting: Setting, name: str) -> Row:
@@ -177,55 +179,28 @@ def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Obs
     )
 
 
-def _analyse(
-    subject: Subject,
-    observations: Sequence[Observations | Stream],
-    frames: np.ndarray,
-    *,
-    corrected: bool,
+def _members(
+    settings: Settings, subject: Subject, observations: Observations | Stream
 ) -> tuple[np.ndarray, Row]:
-    """Members (member, time, lat, lon, channel), and what they took."""
-    settings, data, model = subject.settings, subject.data, subject.model
-    options, names = settings.assimilation, subject.model.latent_inputs
-    analysis = assimilate(
-        model,
-        data.background(frames) if corrected else None,
-        observations,
-        members=options.members,
-        key=jax.random.key(settings.seed),
-        times=data.archive.times[frames],
-        latent_inputs=(
-            {n: data.standardised(n, frames) for n in names} if corrected and names else None
-        ),
-        sampler=settings.sampler,
-        guidance=settings.guidance,
-        compute=ComputeConfig(
-            window_chunk=options.window_chunk or None, member_batch=options.member_batch or None
-        ),
-    )
+    """Members (member, time, lat, lon, channel) of an analysis, and what they took."""
+    analysis = analyse(settings, subject.data, subject.model, [observations])
     counts = ("evaluations", "derivative_evaluations", "seconds")
-    about = {name: np.asarray(analysis.attrs[name]).item() for name in counts}
-    return stack_members(analysis, model.channels), about
+    costs = {name: np.asarray(analysis.attrs[name]).item() for name in counts}
+    return stack_members(analysis, subject.model.channels), costs
 
 
 def _field_scores(subject: Subject, members: np.ndarray, frames: np.ndarray) -> Row:
     data = subject.data
     truth = np.asarray(data.archive.fields[STATE].array[frames])
-    std, weights = data.statistics[STATE].std, data.archive.grid.area_weights()
-    numbers = lambda values: np.asarray(values, np.float64).tolist()
+    std, weights = np.asarray(data.statistics[STATE].std), data.archive.grid.area_weights()
+    scores = summary.field_scores(truth, {"": members}, weights, std)[""]
     mean = members.mean(axis=0)
     of_time = [metrics.rmse(m[None], t[None], weights) for m, t in zip(mean, truth, strict=True)]
-    row: Row = {
+    return {
         "levels": [c.level for c in subject.model.channels],
-        "rmse": numbers(metrics.rmse(mean, truth, weights)),
-        "bias": numbers(metrics.bias(mean, truth, weights)),
-        "crps": numbers(metrics.crps(members, truth, weights)),
-        "w1": numbers(metrics.wasserstein(members / std, truth / std)),
+        **scores,
         # In climatological standard deviations, so that levels can be averaged.
-        "scaled_rmse": float((np.asarray(metrics.rmse(mean, truth, weights)) / std).mean()),
-        "scaled_crps": float((np.asarray(metrics.crps(members, truth, weights)) / std).mean()),
+        "scaled_rmse": summary.in_climatological_std(scores["rmse"], std),
+        "scaled_crps": summary.in_climatological_std(scores["crps"], std),
         "mse_of_times": np.square(np.asarray(of_time) / std).mean(axis=1).tolist(),
     }
-    if len(members) > 1:
-        row["spread_skill"] = numbers(metrics.spread_skill(members, truth, weights))
-    return row

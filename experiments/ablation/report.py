@@ -14,6 +14,7 @@ from slams_jax.verify.figures import (
     pressure_axis,
     save,
 )
+from slams_jax.verify.report import Table, markdown
 from slams_jax.verify.significance import FEWEST, paired_difference
 
 Row = dict[str, Any]
@@ -92,13 +93,11 @@ def _crossed(
 ) -> str:
     """Settings across, models down; a cell is (text, whether in bold)."""
     settings = list(dict.fromkeys(r["name"] for r in rows))
-    lines = ["| model | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|"]
-    for model in models:
-        cells = [
-            f"**{text}**" if bold else text for text, bold in (cell(model, s) for s in settings)
-        ]
-        lines.append("| " + " | ".join([model, *cells]) + " |")
-    return "\n".join(lines)
+    cells = lambda model: [
+        f"**{text}**" if bold else text for text, bold in (cell(model, s) for s in settings)
+    ]
+    rows_of = [[model, *cells(model)] for model in models]
+    return markdown(Table("", ["model", *settings], rows_of)).rstrip()
 
 
 def draw(rows: Sequence[Row], protocol: str, path: Path) -> Path:

@@ -1,7 +1,9 @@
-"""What experiments.benchmark found, in Markdown."""
+"""The results of a benchmark in Markdown."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from slams_jax.verify.report import Table, markdown
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -58,7 +60,7 @@ def tables(rows: Sequence[Row]) -> str:
     return "\n".join(
         [f"Measured on: {rows[0]['device']}, {rows[0]['dtype']}.", ""]
         + [f"- {in_words(row)}" for row in limits]
-        + ["", *_table(NETWORKS, networks), "", *_table(DRAWS, draws), ""]
+        + ["", _table(NETWORKS, networks), _table(DRAWS, draws)]
     )
 
 
@@ -78,11 +80,11 @@ def in_words(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """The columns in which any of the rows has a value; nothing without rows."""
     if not rows:
-        return []
+        return ""
     cells = [[cell(row) for _, cell in columns] for row in rows]
     kept = [i for i in range(len(columns)) if any(line[i] for line in cells)]
-    line = lambda values: "| " + " | ".join(values[i] for i in kept) + " |"
-    return [line([name for name, _ in columns]), "|" + "---|" * len(kept), *map(line, cells)]
+    chosen = lambda values: [values[i] for i in kept]
+    return markdown(Table("", chosen([name for name, _ in columns]), list(map(chosen, cells))))

@@ -1,4 +1,4 @@
-"""Case (d) of experiments.calibrate: Lorenz-63 with the score that configs/lorenz63.py trains."""
+"""Group (d): Lorenz-63 with the score that configs/lorenz63.py trains."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import InputError
@@ -24,31 +24,27 @@ from slams_jax.reference_problems import (
 from slams_jax.storage import write_text
 from slams_jax.verify.figures import label_axis, new_figure, save
 
-LORENZ = flags.DEFINE_string(
-    "lorenz", None, "For case d: the work directory of a model of configs/lorenz63.py."
-)
-
 MEMBERS = 128  # for each of the truths
 PAIRS, RANKED = 160, 63  # truths of the rank histograms, and members for each
 
 Row = dict[str, Any]
 
 
-def cases() -> list[LorenzCase]:
-    """The cases, with the model that the flag names.
+def cases(workdir: Path | None) -> list[LorenzCase]:
+    """The cases, with the model in a work directory.
 
     Raises:
         InputError: no model, or one of something else.
     """
-    if not LORENZ.value:
+    if workdir is None:
         raise InputError(
             "case d needs a trained score: train one (python -m experiments.train "
             "--config=configs/lorenz63.py) and set --lorenz=runs/lorenz63"
         )
-    model = load_model(LORENZ.value)
+    model = load_model(workdir)
     if model.networks.autoencoder is not None or model.networks.shape != (1, 1):
         raise InputError(
-            f"the model in {LORENZ.value} is not one of Lorenz-63: set --lorenz to what "
+            f"the model in {workdir} is not one of Lorenz-63: set --lorenz to what "
             "configs/lorenz63.py trained"
         )
     assert model.arrays.prior is not None

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.calibrate.combinations import BUDGET
 from slams_jax.verify.figures import FONT, label_axis, new_figure, save
+from slams_jax.verify.report import Cell, Table, markdown
 
 Row = dict[str, Any]
 
-BUDGET = 32  # evaluations and derivative products of one draw
 MEAN, RATIO, W1 = 0.05, 1.05, 1.1  # the targets
 # Okabe and Ito's colours, which the colour-blind tell apart; beyond eight the markers differ.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999")
@@ -17,9 +18,34 @@ MARKERS = "os^vDPX*<>hp"
 LARGEST = 10.0  # above, nothing is drawn: the table has it
 SMALLEST = 3e-3  # below, a mean error or a log ratio is drawn at this line
 
-HEAD = (
-    "| case | rule | solver | grid | steps | evaluations | derivatives | mean error | "
-    "variance ratio | covariance error | W1 (exact draws) | mode error | seconds |"
+HEADER = (
+    "case",
+    "rule",
+    "solver",
+    "grid",
+    "steps",
+    "evaluations",
+    "derivatives",
+    "mean error",
+    "variance ratio",
+    "covariance error",
+    "W1 (exact draws)",
+    "mode error",
+    "seconds",
+)
+BEST_HEADER = (
+    "case",
+    "rule",
+    "solver",
+    "grid",
+    "evaluations",
+    "derivatives",
+    "mean error",
+    "variance ratio",
+    "W1 (exact draws)",
+    "W1 over that of the longest run",
+    "W1 over the best of all",
+    "target",
 )
 
 
@@ -53,22 +79,14 @@ def table(rows: Sequence[Row]) -> str:
             best(rows),
             "## All runs",
             "",
-            HEAD,
-            _ruler(HEAD),
-            *(_line(row) for row in rows),
-            "",
+            markdown(Table("", HEADER, [_cells(row) for row in rows])),
         ]
     )
 
 
 def best(rows: Sequence[Row]) -> str:
     """For each case the best row within the budget, and whether it meets the targets."""
-    head = (
-        "| case | rule | solver | grid | evaluations | derivatives | mean error | "
-        "variance ratio | W1 (exact draws) | W1 over that of the longest run | "
-        "W1 over the best of all | target |"
-    )
-    lines = [head, _ruler(head)]
+    lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
         mine = [r for r in rows if r["case"] == case and not r["not_finite"]]
         allowed = [r for r in mine if cost(r) <= BUDGET and r["rule"] != "oracle"]
@@ -79,7 +97,7 @@ def best(rows: Sequence[Row]) -> str:
         least = min(r["w1"] for r in mine if r["rule"] != "oracle")
         verdict = _verdict(row, ratio)
         lines.append(
-            _cells(
+            [
                 case,
                 row["rule"],
                 row["solver"],
@@ -92,9 +110,9 @@ def best(rows: Sequence[Row]) -> str:
                 "" if ratio is None else f"{ratio:.2f}",
                 f"{row['w1'] / least:.2f}",
                 verdict,
-            )
+            ]
         )
-    return "\n".join([*lines, ""])
+    return markdown(Table("", BEST_HEADER, lines))
 
 
 def _verdict(row: Row, ratio: float | None) -> str:
@@ -121,7 +139,7 @@ def _w1_ratio(row: Row, rows: Sequence[Row]) -> float | None:
     return row["w1"] / long["w1"] if long["steps"] > row["steps"] else None
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> list[Cell]:
     front = (
         row["case"],
         row["rule"],
@@ -132,22 +150,14 @@ def _line(row: Row) -> str:
         row["derivative_evaluations"],
     )
     if row["not_finite"]:
-        return _cells(*front, figures(row), "", "", "", "", f"{row['seconds']:.1f}")
-    return _cells(
+        return [*front, figures(row), "", "", "", "", f"{row['seconds']:.1f}"]
+    return [
         *front,
         *(_with_error(row, k) for k in ("mean_error", "variance_ratio", "covariance_error")),
         f"{_short(row['w1'])} ({row['w1_exact']:.3f})",
         "" if row["mode_error"] is None else _with_error(row, "mode_error"),
         f"{row['seconds']:.1f}",
-    )
-
-
-def _cells(*values: object) -> str:
-    return "| " + " | ".join(str(value) for value in values) + " |"
-
-
-def _ruler(head: str) -> str:
-    return "|" + "---|" * (head.count("|") - 1)
+    ]
 
 
 def _short(value: float) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import xarray as xr
 from absl import logging
 
-from experiments.assimilate import analyse, with_fitted_inflation
 from experiments.configuration import inputs
+from experiments.configuration.analysis import analyse, with_fitted_inflation
 from experiments.configuration.inputs import STATE
 from experiments.configuration.models import open_model
 from experiments.configuration.settings import Settings
@@ -23,7 +24,8 @@ from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import RunError
 from slams_jax.models.model import Model
 from slams_jax.reference_problems import Guidance
-from slams_jax.verify import metrics
+from slams_jax.verify import metrics, summary
+from slams_jax.verify.report import Cell, Table, markdown
 
 Row = dict[str, Any]
 
@@ -81,40 +83,51 @@ def _row(settings: Settings, data: inputs.Inputs, model: Model, progress) -> Row
     except RunError as error:
         scores = {"failed": str(error), "mean_error": None, "variance_ratio": None, "w1": None}
     row |= {"seconds": time.perf_counter() - begun, **scores}
-    progress(line(row))
+    progress(", ".join(map(str, cells(row))))
     return row
 
 
-def _scores(data: inputs.Inputs, analysis, settings: Settings) -> Row:
+def _scores(data: inputs.Inputs, analysis: xr.Dataset, settings: Settings) -> Row:
     """Means over channels, in climatological standard deviations."""
     frames = np.flatnonzero(np.isin(data.archive.times, analysis["time"].values))
     state = data.archive.fields[STATE]
     truth = np.asarray(state.array[frames])
     members = stack_members(analysis, state.channels)
-    std, weights = data.statistics[STATE].std, data.archive.grid.area_weights()
-    of = lambda scores: np.asarray(scores, np.float64)
-    ratio = of(metrics.spread_skill(members, truth, weights))
-    ranks = of(metrics.rank_histogram(jax.random.key(settings.seed), members, truth)).sum(axis=0)
+    std, weights = np.asarray(data.statistics[STATE].std), data.archive.grid.area_weights()
+    scores = summary.field_scores(truth, {"": members}, weights, std)[""]
+    counts = metrics.rank_histogram(jax.random.key(settings.seed), members, truth)
+    ranks = np.asarray(counts, np.float64).sum(axis=0)
     return {
-        "mean_error": float((of(metrics.rmse(members.mean(axis=0), truth, weights)) / std).mean()),
-        "variance_ratio": float((ratio**2).mean()),
-        "w1": float(of(metrics.wasserstein(members / std, truth / std)).mean()),
-        "crps": float((of(metrics.crps(members, truth, weights)) / std).mean()),
-        "spread_skill": ratio.tolist(),
+        "mean_error": summary.in_climatological_std(scores["rmse"], std),
+        "variance_ratio": float(np.square(scores["spread_skill"]).mean()),
+        "w1": float(np.mean(scores["w1"])),
+        "crps": summary.in_climatological_std(scores["crps"], std),
+        "spread_skill": scores["spread_skill"],
         "rank_histogram": (ranks / ranks.sum()).tolist(),
     }
 
 
+HEADER = (
+    "rule",
+    "solver",
+    "steps",
+    "derivatives",
+    "inflation",
+    "RMSE",
+    "CRPS",
+    "spread/skill",
+    "outer ranks",
+    "W1",
+    "seconds",
+)
+
+
 def table(rows: list[Row]) -> str:
     """The rows as Markdown."""
-    head = (
-        "| rule | solver | steps | derivatives | inflation | RMSE | CRPS | spread/skill | "
-        "outer ranks | W1 | seconds |"
-    )
-    return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *map(line, rows), ""])
+    return markdown(Table("", HEADER, [cells(row) for row in rows]))
 
 
-def line(row: Row) -> str:
+def cells(row: Row) -> list[Cell]:
     """One row of it."""
     front = [
         row["rule"],
@@ -129,10 +142,10 @@ def line(row: Row) -> str:
         ranks = row["rank_histogram"]
         ratio = row["spread_skill"]
         scores = [
-            f"{row['mean_error']:.3f}",
-            f"{row['crps']:.3f}",
+            row["mean_error"],
+            row["crps"],
             f"{np.mean(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})",
             f"{(ranks[0] + ranks[-1]) * len(ranks) / 2:.2f}",
-            f"{row['w1']:.3f}",
+            row["w1"],
         ]
-    return "| " + " | ".join(map(str, [*front, *scores, f"{row['seconds']:.0f}"])) + " |"
+    return [*front, *scores, f"{row['seconds']:.0f}"]

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from experiments.configuration.build import non_defaults
 from experiments.configuration.fields import BACKGROUND, STATE, Described, located, open_fields
-from experiments.configuration.settings import Settings
-from experiments.generate import nature_run
+from experiments.configuration.settings import DataSettings, Settings
 from experiments.process.distributed import writer_first
 from slams_jax.data import TrainingSet, build_archive, split_archive
 from slams_jax.data.channels import unstack_channels
+from slams_jax.dynamics import nature_run
 from slams_jax.errors import InputError
 from slams_jax.readers.remote import is_url
 
@@ -83,7 +84,7 @@ def _load(settings: Settings) -> Inputs:
     root, data = data_root(settings), settings.data
     fields, described = open_fields(root, data)
     _check_latent_inputs(settings, fields)
-    archive = build_archive(data.cache, _key(settings), fields)
+    archive = build_archive(data.cache, _key(data), fields)
     split = split_archive(archive, data.periods, harmonics=data.harmonics, per_point=data.per_point)
     return Inputs(split.archive, split.spans, split.statistics, root, described)
 
@@ -101,9 +102,14 @@ def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> N
         )
 
 
-def _key(settings: Settings) -> dict[str, Any]:
-    """What of the configuration decides the selected data, beside the files themselves."""
-    data = settings.raw["data"]
-    chosen = ("state", "background", "variables", "levels", "modalities")
-    later = ("grid", "period", "hours")  # what is not set leaves earlier archives as they are
-    return {name: data.get(name) for name in chosen} | {n: data[n] for n in later if data.get(n)}
+def _key(data: DataSettings) -> dict[str, Any]:
+    """The part of the configuration that decides what is in the archive, defaults left out."""
+    fields = {STATE: data.state, **data.modalities}
+    if data.background is not None:
+        fields[BACKGROUND] = data.background
+    return {
+        "fields": {name: non_defaults(field) for name, field in fields.items()},
+        "variables": data.variables,
+        "levels": data.levels,
+        **{n: v for n, v in non_defaults(data).items() if n in ("grid", "period", "hours")},
+    }

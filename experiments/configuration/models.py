@@ -1,6 +1,7 @@
 """The networks of a configuration, and the trained model that belongs to it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration.inputs import STATE, Inputs
@@ -19,10 +20,17 @@ def network_settings(settings: Settings, data: Inputs) -> Networks:
     """
     return networks_for(
         data,
-        score=settings.score,
-        autoencoder=settings.autoencoder,
+        score=_without_padding(settings.score),
+        autoencoder=None
+        if settings.autoencoder is None
+        else _without_padding(settings.autoencoder),
         schedule=settings.schedule,
     )
+
+
+def _without_padding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a network; a padding "" is left to the grid."""
+    return {name: value for name, value in values.items() if (name, value) != ("padding", "")}
 
 
 def open_model(settings: Settings, data: Inputs) -> Model:

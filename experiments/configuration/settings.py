@@ -1,31 +1,28 @@
 """From a ConfigDict to checked, frozen settings: the one place where configurations are read."""
 
 import dataclasses
-import difflib
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
+from experiments.configuration.build import build, check_names, group, plain, require
+from experiments.configuration.nature import read_nature
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.dynamics import NatureRun
 from slams_jax.errors import InputError
 from slams_jax.models import StageConfig
 from slams_jax.training import OptimiserConfig
-
-T = TypeVar("T")
-
-# The flag that all commands share; defined once, since they import one another.
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's file.", lock_config=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class FieldSettings:
     """State, background or a modality: where it is and how it comes onto the common grid and times.
 
-    In a configuration a state or background that is nothing but a path is written as that path.
+    A configuration may give the path alone for a state or a background.
 
     Attributes:
         path: file, store, glob pattern, URL, or a tuple of these; relative to the data's root.
@@ -145,13 +142,11 @@ class StreamSettings:
     def __post_init__(self):
         kinds = ("points", "grid", "coarse", "stride", "sounder", "olr")
         if self.kind not in kinds:
-            raise InputError(f"stream kind {self.kind!r} is unknown: choose from {kinds}")
+            raise InputError(f"kind {self.kind!r} is unknown: choose from {kinds}")
         if self.error < 0 or (self.error == 0 and not self.path):
-            raise InputError(
-                f"stream error must be positive, got {self.error}: give a standard deviation"
-            )
+            raise InputError(f"error must be positive, got {self.error}: give a standard deviation")
         if isinstance(self.withhold, float | int) and not 0.0 <= self.withhold < 1.0:
-            raise InputError(f"stream withhold must be a share in [0, 1), got {self.withhold}")
+            raise InputError(f"withhold must be a share in [0, 1), got {self.withhold}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +215,7 @@ class Settings:
     seed: int
     workdir: str
     data: DataSettings
-    nature: Mapping[str, Any] | None
+    nature: NatureRun | None
     schedule: CosineSchedule
     autoencoder: Mapping[str, Any] | None
     autoencoder_training: StageConfig | None
@@ -240,27 +235,27 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     """
     raw = plain(config)
     known = {f.name for f in dataclasses.fields(Settings)} - {"raw"}
-    _only(raw, known, "the configuration")
+    check_names(raw, known, "the configuration")
     needed = {"seed", "workdir", "data", "score", "score_training", "assimilation"}
     if raw.get("autoencoder") is not None:
         needed |= {"autoencoder_training"}
-    _all(raw, needed, "the configuration")
-    data = dict(_group(raw["data"], "data"))
+    require(raw, needed, "the configuration")
+    data = dict(group(raw["data"], "data"))
     derived = {n: _field(data.pop(n), f"data.{n}") for n in ("state", "background") if n in data}
     modalities = {
         name: build(FieldSettings, values, f"data.modalities.{name}")
-        for name, values in _group(data.pop("modalities", {}), "data.modalities").items()
+        for name, values in group(data.pop("modalities", {}), "data.modalities").items()
     }
-    assimilation = dict(_group(raw["assimilation"], "assimilation"))
+    assimilation = dict(group(raw["assimilation"], "assimilation"))
     streams = {
         name: build(StreamSettings, values, f"assimilation.streams.{name}")
-        for name, values in _group(assimilation.pop("streams", {}), "assimilation.streams").items()
+        for name, values in group(assimilation.pop("streams", {}), "assimilation.streams").items()
     }
     settings = Settings(
         seed=raw["seed"],
         workdir=raw["workdir"],
         data=build(DataSettings, data, "data", modalities=modalities, **derived),
-        nature=raw.get("nature"),
+        nature=None if raw.get("nature") is None else read_nature(raw["nature"]),
         schedule=build(CosineSchedule, raw.get("schedule", {}), "schedule"),
         autoencoder=raw.get("autoencoder"),
         autoencoder_training=(
@@ -277,28 +272,6 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     )
     _check_counted_once(settings.data, settings.assimilation)
     return settings
-
-
-def build(cls: type[T], values: Mapping[str, Any], where: str, **derived: Any) -> T:
-    """`cls(**values, **derived)`, with unknown and missing fields told by name.
-
-    Raises:
-        InputError: as said, or from the checks of `cls`, with `where` in front.
-    """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    _only(values, {f.name for f in fields} - set(derived), where)
-    needed = {
-        f.name
-        for f in fields
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    _all(values, needed - set(derived), where)
-    try:
-        return cls(**values, **derived)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    except TypeError as error:
-        raise InputError(f"{where}: a value of the wrong type ({error})") from None
 
 
 def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> None:
@@ -343,42 +316,16 @@ def _overlap(one: str | Sequence[str], other: str | Sequence[str]) -> bool:
     )
 
 
-def plain(config: Any) -> Any:
-    """A ConfigDict as plain dictionaries, lists as tuples."""
-    if isinstance(config, ConfigDict | Mapping):
-        return {key: plain(value) for key, value in config.items()}
-    return tuple(plain(v) for v in config) if isinstance(config, list | tuple) else config
-
-
 def _field(value: Any, where: str) -> FieldSettings | None:
-    """A state or background, which may be written as its path alone; a background "" is none."""
-    if isinstance(value, Mapping):
-        return build(FieldSettings, value, where)
-    return None if value == "" and where == "data.background" else FieldSettings(value)
+    """A state or background, which may be given by its path alone; without a path it is none."""
+    values = value if isinstance(value, Mapping) else {"path": value or ""}
+    if where == "data.background" and values.get("path") == "":
+        return None
+    return build(FieldSettings, values, where)
 
 
 def _training(values: Mapping[str, Any], where: str) -> StageConfig:
     mine = {f.name for f in dataclasses.fields(StageConfig)} - {"optimiser"}
-    optimiser = {k: v for k, v in _group(values, where).items() if k not in mine}
+    optimiser = {k: v for k, v in group(values, where).items() if k not in mine}
     rest = {k: v for k, v in values.items() if k in mine}
     return build(StageConfig, rest, where, optimiser=build(OptimiserConfig, optimiser, where))
-
-
-def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:
-    for name in _group(values, where):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {sorted(known)}"
-            raise InputError(f"{where} has no field {name!r}: {hint}")
-
-
-def _group(values: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(values, Mapping):
-        raise InputError(f"{where} must be a group of fields, got {values!r}")
-    return values
-
-
-def _all(values: Mapping[str, Any], needed: set[str], where: str) -> None:
-    missing = sorted(needed - set(values))
-    if missing:
-        raise InputError(f"{where} lacks {missing[0]!r}: set it")

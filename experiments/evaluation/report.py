@@ -78,7 +78,7 @@ def facts(
     """What was analysed, as pairs of name and value."""
     source = settings.data.root
     if settings.nature is not None:
-        source = f"nature run of {settings.nature['system'].replace('_', '-').title()}"
+        source = f"nature run of {settings.nature.system.replace('_', '-').title()}"
     levels = [f"{v:g}" for v in scores["levels"] if v is not None]
     background = "none"
     if settings.assimilation.background and settings.data.background is not None:

@@ -39,7 +39,7 @@ def score(
     scores: dict[str, Any] = {
         "levels": [c.level for c in model.channels],
         "variables": [c.variable for c in model.channels],
-        **summary.field_scores(truth, systems, weights),
+        **summary.field_scores(truth, systems, weights, std),
         "reconstruction_rmse": (model.state_error / std).tolist(),
         "climatological_std": std.tolist(),
     }

@@ -1,8 +1,8 @@
-"""Several processes, one run: how a command joins the others, and what only one of them does.
+"""Several processes, one run: joining the others, and what one of them does first.
 
 Every process runs the same command. `experiments.launch`, Slurm's `srun`, Open MPI's `mpirun` and
 several TPU hosts in Kubernetes are recognised by their environment; `--distributed` asks for it
-anywhere else that `jax.distributed` knows (a TPU pod slice).
+wherever else `jax.distributed` works (a TPU pod slice).
 """
 
 import contextlib
@@ -11,35 +11,35 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from absl import flags, logging
+from absl import logging
 
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, first_line
 from slams_jax.training.devices import is_writer, wait_for_all
 
 COORDINATOR, PROCESSES, PROCESS = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-# Of a launcher, the number of processes that it started.
+_OURS = (COORDINATOR, PROCESSES, PROCESS)
+# The number of processes that a launcher started.
 _COUNTS = (PROCESSES, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", None, "Join the other processes of this run; recognised where it is a cluster's."
-)
 
-
-def join() -> None:
+def join(distributed: bool | None = None) -> None:
     """Join the other processes of the run, if there are any; before a device is used.
+
+    Args:
+        distributed: whether there are others; None asks the environment.
 
     Raises:
         InputError: no cluster is found, or its coordinator does not answer.
     """
-    wanted = _launched() if DISTRIBUTED.value is None else DISTRIBUTED.value
-    if not wanted:
+    if not (_launched() if distributed is None else distributed):
         return
     try:
         jax.distributed.initialize(**_from_environment())
-    except (ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = f"{error} is not set" if isinstance(error, KeyError) else first_line(error)
         raise InputError(
-            f"--distributed: cannot join the other processes ({error}): start all of them with "
-            f"srun, mpirun or experiments.launch, or set {COORDINATOR}, {PROCESSES}, {PROCESS}"
+            f"cannot join the other processes of this run ({reason}): start all of them with "
+            f"srun, mpirun or experiments.launch, or set {', '.join(_OURS)}"
         ) from None
     if not is_writer():
         logging.set_verbosity(logging.WARNING)
@@ -48,7 +48,7 @@ def join() -> None:
 
 @contextlib.contextmanager
 def writer_first(name: str) -> Iterator[None]:
-    """Within, the process that writes files goes first, and the others find what it left."""
+    """Within, the process that writes files goes first; the others find its files."""
     if not is_writer():
         wait_for_all(name)
     try:
@@ -59,16 +59,37 @@ def writer_first(name: str) -> Iterator[None]:
 
 
 def _launched() -> bool:
+    """Whether the environment says that there are several processes.
+
+    Raises:
+        InputError: a number that is none, or only some of the variables of JAX: this process would
+            otherwise run alone, beside others that do the same.
+    """
+    counts = [_number(name) for name in _COUNTS]
+    given = [name for name in _OURS if os.environ.get(name)]
+    if given and len(given) < len(_OURS):
+        missing = ", ".join(name for name in _OURS if name not in given)
+        raise InputError(f"{given[0]} is set without {missing}: set all of them, or none")
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return "," in hosts or any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS)
+    return "," in hosts or any(count is not None and count > 1 for count in counts)
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise InputError(
+            f"{name}={text!r} in the environment must be a number: correct or unset it"
+        )
+    return int(text)
 
 
 def _from_environment() -> dict[str, Any]:
-    """The arguments of `jax.distributed.initialize` that are set; the rest it finds for itself."""
-    arguments: dict[str, Any] = {}
-    if COORDINATOR in os.environ:
-        arguments["coordinator_address"] = os.environ[COORDINATOR]
-    for name, variable in (("num_processes", PROCESSES), ("process_id", PROCESS)):
-        if variable in os.environ:
-            arguments[name] = int(os.environ[variable])
-    return arguments
+    """The arguments of `jax.distributed.initialize` that are set; it finds the others by itself."""
+    given = {
+        "coordinator_address": os.environ.get(COORDINATOR) or None,
+        "num_processes": _number(PROCESSES),
+        "process_id": _number(PROCESS),
+    }
+    return {name: value for name, value in given.items() if value is not None}

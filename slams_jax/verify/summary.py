@@ -23,23 +23,41 @@ def field_scores(
     truth: Float[np.ndarray, "time lat lon channel"],
     systems: Mapping[str, Ensemble],
     weights: Float[np.ndarray, "lat lon"],
+    std: Float[np.ndarray, " channel"] | None = None,
 ) -> dict[str, dict[str, list[float]]]:
-    """RMSE and bias of the mean and fair CRPS of the members, by channel, for each system.
+    """Scores per channel, for each system.
+
+    RMSE and bias of the mean and fair CRPS of the members; spread and its ratio to the error of
+    ensembles; with `std` also W1.
 
     Args:
         truth: physical units, NaN where unknown.
         systems: ensembles by name; a single member is a deterministic system, whose CRPS is its
             mean absolute error.
         weights: areas.
+        std: climatological standard deviations; W1 is of values divided by them, as in SLAMS.
     """
-    return {
-        name: {
-            "rmse": _list(metrics.rmse(members.mean(axis=0), truth, weights)),
-            "bias": _list(metrics.bias(members.mean(axis=0), truth, weights)),
-            "crps": _list(metrics.crps(members, truth, weights)),
-        }
-        for name, members in systems.items()
+    return {name: _field(truth, members, weights, std) for name, members in systems.items()}
+
+
+def _field(truth, members, weights, std) -> dict[str, list[float]]:
+    mean = members.mean(axis=0)
+    scores = {
+        "rmse": _list(metrics.rmse(mean, truth, weights)),
+        "bias": _list(metrics.bias(mean, truth, weights)),
+        "crps": _list(metrics.crps(members, truth, weights)),
     }
+    if len(members) > 1:
+        scores["spread"] = _list(metrics.spread(members, truth, weights))
+        scores["spread_skill"] = _list(metrics.spread_skill(members, truth, weights))
+    if std is not None:
+        scores["w1"] = _list(metrics.wasserstein(members / std, truth / std))
+    return scores
+
+
+def in_climatological_std(scores: Sequence[float], std: Float[np.ndarray, " channel"]) -> float:
+    """The mean over channels of a score in their units, each divided by its standard deviation."""
+    return float((np.asarray(scores, np.float64) / std).mean())
 
 
 def ensemble_scores(
@@ -50,28 +68,25 @@ def ensemble_scores(
     std: Float[np.ndarray, " channel"],
     climate: Float[np.ndarray, "time lat lon channel"],
 ) -> dict[str, Any]:
-    """Scores that need an ensemble: spread, ranks, CRPS components, distances to the truth.
+    """What only an ensemble has: bins of spread, ranks, parts of its CRPS, energy distances.
 
     Args:
         key: for ties of ranks.
         truth: physical units.
         members: physical units.
         weights: areas.
-        std: climatological standard deviations, by which values are divided for W1 (as in SLAMS),
-            energy score and energy distance.
-        climate: climatology at the times of the truth, which is subtracted for the CRPS components
-            and the energy distance.
+        std: climatological standard deviations; the energy score and distance are of profiles
+            divided by them.
+        climate: climatology at the times of the truth; the parts of the CRPS and the energy
+            distance are of departures from it.
     """
     counts = metrics.rank_histogram(key, members, truth)
     spread, error = metrics.binned_spread_skill(members, truth, weights)
     parts = metrics.crps_decomposition(members - climate, truth - climate, weights)
     return {
-        "spread": _list(metrics.spread(members, truth, weights)),
-        "spread_skill": _list(metrics.spread_skill(members, truth, weights)),
         "spread_skill_bins": {"spread": _nested(spread.T), "rmse": _nested(error.T)},
         "rank_histogram": np.asarray(counts).tolist(),
         "crps_parts": {name: _list(part) for name, part in parts._asdict().items()},
-        "w1": _list(metrics.wasserstein(members / std, truth / std)),
         "energy_score": float(metrics.energy_score(members / std, truth / std, weights)),
         "energy_distance": metrics.energy_distance(
             (members - climate) / std, (truth - climate) / std
@@ -85,7 +100,7 @@ def regional_scores(
     weights: Float[np.ndarray, "lat lon"],
     regions: Mapping[str, Bool[np.ndarray, "lat lon"]],
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """`field_scores` in each region, with spread and spread-skill ratio of ensembles.
+    """`field_scores` in each region.
 
     Args:
         truth: physical units, NaN where unknown.
@@ -93,17 +108,9 @@ def regional_scores(
         weights: areas.
         regions: masks by name, of `metrics.regions_of`.
     """
-    scores = {}
-    for region, mask in regions.items():
-        area = weights * mask
-        scores[region] = field_scores(truth, systems, area)
-        for name, members in systems.items():
-            if len(members) > 1:
-                scores[region][name] |= {
-                    "spread": _list(metrics.spread(members, truth, area)),
-                    "spread_skill": _list(metrics.spread_skill(members, truth, area)),
-                }
-    return scores
+    return {
+        region: field_scores(truth, systems, weights * mask) for region, mask in regions.items()
+    }
 
 
 def spectral_scores(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from configs import ablation as shipped
-from experiments.ablation import __main__ as ablation
+from experiments.ablation import compare as ablation
 from experiments.ablation import protocols as ablation_protocols
 from experiments.ablation import report as ablation_report
-from experiments.configuration import inputs
+from experiments.ablation.variants import read_ablation, variant_settings
+from experiments.configuration import analysis, inputs
+from experiments.configuration.build import plain
 from experiments.configuration.models import open_model
-from experiments.configuration.settings import plain
 from slams_jax.errors import InputError
 from slams_jax.models.model import encode
 from slams_jax.verify import metrics
@@ -53,9 +54,9 @@ def found(world, tmp_path_factory):
 
 def test_the_configuration_is_valid_for_every_model():
     raw = plain(shipped.get_config())
-    chosen = ablation._read(raw["ablation"])
+    chosen = read_ablation(raw["ablation"])
     for name in chosen.models:
-        settings = ablation.variant_settings(name, raw, chosen, Path("runs/ablation"))
+        settings = variant_settings(name, raw, chosen, Path("runs/ablation"))
         assert settings.workdir.startswith("runs/ablation/models/")
         assert (settings.autoencoder is None) == (name == "pixel")
         assert settings.assimilation.latent_inputs == tuple(settings.data.modalities)
@@ -77,7 +78,7 @@ def test_every_model_meets_every_setting_in_both_protocols(found):
 def test_a_second_run_repeats_nothing_and_gives_the_same(found, monkeypatch):
     rows, raw, folder = found
     unused = lambda *_, **__: pytest.fail("analysed again")
-    monkeypatch.setattr(ablation_protocols, "assimilate", unused)
+    monkeypatch.setattr(analysis, "assimilate", unused)
     monkeypatch.setattr(ablation_protocols, "optimal_interpolation_of", unused)
     assert ablation.compare(raw, folder, protocols=list(ablation.PROTOCOLS), models=[]) == rows
 
@@ -90,7 +91,7 @@ def test_another_configuration_is_analysed_anew(found, monkeypatch):
         calls.append(1)
         raise InputError("as expected")
 
-    monkeypatch.setattr(ablation_protocols, "assimilate", analyse)
+    monkeypatch.setattr(analysis, "assimilate", analyse)
     other = {**raw, "seed": raw["seed"], "sampler": {**raw["sampler"], "steps": 5}}
     with pytest.raises(InputError, match="as expected"):
         ablation.compare(other, folder, protocols=["released"], models=["pixel"])
@@ -99,7 +100,7 @@ def test_another_configuration_is_analysed_anew(found, monkeypatch):
 
 def subject(found, name: str) -> ablation_protocols.Subject:
     _, raw, folder = found
-    settings = ablation.variant_settings(name, raw, ablation._read(raw["ablation"]), folder)
+    settings = variant_settings(name, raw, read_ablation(raw["ablation"]), folder)
     data = inputs.load(settings)
     return ablation_protocols.Subject(settings, data, open_model(settings, data))
 
@@ -113,7 +114,7 @@ def test_the_released_target_is_the_true_state_of_the_pixel_model(found, monkeyp
         streams.extend(observations)
         raise InputError("seen")
 
-    monkeypatch.setattr(ablation_protocols, "assimilate", analyse)
+    monkeypatch.setattr(analysis, "assimilate", analyse)
     setting = ablation_protocols.Setting("coarsening 2", "coarse", 2, 1e-6, 2)
     with pytest.raises(InputError, match="seen"):
         ablation_protocols.released(pixel, setting)

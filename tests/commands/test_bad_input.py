@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from experiments import assimilate, evaluate, train
-from experiments.configuration.settings import plain
+from experiments.configuration.build import plain
 from support import error_table
 from support.bad_commands import COMMANDS, OUTPUT
 from support.small_world import (
@@ -164,7 +164,7 @@ def test_a_disk_that_is_full(place, capsys, monkeypatch):
 def test_from_a_shell(place):
     """The whole way once for each command: status, output, and no traceback."""
     cases = [
-        ("train", "--config.data.state=absent.nc", "absent.nc"),
+        ("train", "--config.data.state.path=absent.nc", "absent.nc"),
         ("assimilate", f"{OUTPUT} --config.typo=1", "typo"),
         ("evaluate", "--analysis={place}/gone.nc", "gone.nc"),
         ("train", "--config.sampler.solver=rk4", "unknown sampler solver 'rk4': choose from"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments.calibrate import __main__ as calibrate
+from experiments.calibrate import combinations, run
 from experiments.calibrate import report as calibration_report
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import InputError
@@ -18,7 +18,7 @@ GAUSSIAN = Guidance("gaussian", (("iterations", 15),), covariance=True)
 def test_every_combination_is_one_of_the_library():
     for group in "abc":
         for quick in (True, False):
-            chosen = calibrate.combinations(group, quick=quick, last=True)
+            chosen = combinations.combinations(group, quick=quick, last=True)
             assert len(chosen) == len(set(chosen)) > 2
             for c in chosen:
                 SamplerConfig(c.solver, c.steps, c.grid)
@@ -29,13 +29,13 @@ def test_every_combination_is_one_of_the_library():
 def test_the_command(monkeypatch, tmp_path):
     """Two rows of one case, one of them of draws that are not finite."""
     steps = (8, 4)
-    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", n) for n in steps]
-    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
-    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
-    monkeypatch.setattr(calibrate, "QUICK_MEMBERS", {"c": 32})
+    chosen = [combinations.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", n) for n in steps]
+    monkeypatch.setattr(run, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(run, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(run, "QUICK_MEMBERS", {"c": 32})
     folder = tmp_path / "calibration"
     folder.mkdir()
-    calibrate.calibrate(["c"], folder, quick=True)
+    run.calibrate(["c"], folder, quick=True)
     rows = json.loads((folder / "calibration.json").read_text())
     assert [row["forward_evaluations"] for row in rows] == [8, 4]
     wanted = "case rule solver grid steps forward_evaluations derivative_evaluations mean_error"
@@ -54,25 +54,25 @@ def test_the_command(monkeypatch, tmp_path):
 
 
 def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
-    chosen = [calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 4)]
-    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
-    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
-    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
-    first = calibrate.calibrate(["c"], tmp_path)
-    monkeypatch.setattr(calibrate, "run_case", None)
-    assert calibrate.calibrate(["c"], tmp_path) == first
+    chosen = [combinations.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 4)]
+    monkeypatch.setattr(run, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(run, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(run, "MEMBERS", {"c": 32})
+    first = run.calibrate(["c"], tmp_path)
+    monkeypatch.setattr(run, "run_case", None)
+    assert run.calibrate(["c"], tmp_path) == first
     monkeypatch.undo()
     # One that comes before it in the new plan leaves it where it is.
-    chosen.insert(0, calibrate.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 3))
-    monkeypatch.setattr(calibrate, "combinations", lambda group, *, quick, last: chosen)
-    monkeypatch.setattr(calibrate, "BUILD", {"c": lambda: trajectory_cases((1,))})
-    monkeypatch.setattr(calibrate, "MEMBERS", {"c": 32})
-    rows = calibrate.calibrate(["c"], tmp_path)
+    chosen.insert(0, combinations.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 3))
+    monkeypatch.setattr(run, "combinations", lambda group, *, quick, last: chosen)
+    monkeypatch.setattr(run, "BUILD", {"c": lambda: trajectory_cases((1,))})
+    monkeypatch.setattr(run, "MEMBERS", {"c": 32})
+    rows = run.calibrate(["c"], tmp_path)
     assert rows[1:] == first
     assert json.loads((tmp_path / "calibration.json").read_text()) == rows
     (tmp_path / "calibration.json").write_text("[{")
     with pytest.raises(InputError, match=r"calibration\.json cannot be read .*: remove it"):
-        calibrate.calibrate(["c"], tmp_path)
+        run.calibrate(["c"], tmp_path)
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ REPOSITORY = Path(__file__).parents[2]
 # A command with programs large and small, a loop and a random draw among them.
 COMMAND = """
 import jax, jax.numpy as jnp
-from experiments import cli
+from absl import flags
+from experiments.process import cli
 
 def main():
     x = jax.random.normal(jax.random.key(0), (8, 8))
@@ -20,7 +21,7 @@ def main():
     print("cache:", jax.config.jax_compilation_cache_dir)
     print("sum:", float(jnp.sum(y) + jnp.linalg.norm(x)))
 
-cli.run(main, ["command"])
+cli.run(main, flags.FlagValues(), ["command"])
 """
 
 

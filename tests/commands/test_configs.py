@@ -1,31 +1,60 @@
 """Every configuration is read and run for a step, with its own networks."""
 
 import ast
+import dataclasses
 import importlib
 import itertools
 import json
+import re
+import sys
+import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
+from configs import base
 from experiments import assimilate, evaluate, train
+from experiments.ablation.variants import Ablation
 from experiments.configuration import inputs, observations
+from experiments.configuration.build import plain
 from experiments.configuration.inputs import Inputs
 from experiments.configuration.models import network_settings
-from experiments.configuration.settings import plain, read
-from experiments.generate import nature_run
+from experiments.configuration.settings import (
+    AssimilationSettings,
+    DataSettings,
+    FieldSettings,
+    Settings,
+    StreamSettings,
+    read,
+)
+from experiments.process import cli
 from slams_jax.data.archive import Archive
 from slams_jax.data.statistics import Statistics
 from slams_jax.data.store import Field
+from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.dynamics import (
+    HeldSuarezConfig,
+    HeldSuarezRun,
+    Lorenz63,
+    Lorenz63Run,
+    SounderConfig,
+    StationsConfig,
+    nature_run,
+)
 from slams_jax.grid import Grid
+from slams_jax.models import StageConfig
+from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.saved import load_model
+from slams_jax.models.score import ScoreConfig
 from slams_jax.schema import Channel, channels_of
 from slams_jax.storage import write_dataset
-from slams_jax.training import read_metrics, restore_model
+from slams_jax.training import OptimiserConfig, read_metrics, restore_model
 from support.small_world import LEVELS, PERIODS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -66,7 +95,7 @@ def losses(config: ConfigDict, stage: str) -> list[float]:
 
 
 def test_these_are_all():
-    files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__"}
+    files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__", "base"}
     assert files == {*RUNS, *NATURE, "ablation"}
 
 
@@ -80,8 +109,114 @@ def test_a_configuration_imports_nothing_and_says_how_to_run_it(name):
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
     }
-    assert imported == {"ml_collections"}
+    assert imported == {"ml_collections", "configs"}
     assert f"--config=configs/{name}.py" in (ast.get_docstring(syntax) or "")
+
+
+def names_of(*classes, without=()):
+    """Fields of dataclasses, with their defaults where they have one."""
+    fields = [f for cls in classes for f in dataclasses.fields(cls) if f.name not in without]
+    factory = lambda f: None if f.default_factory is dataclasses.MISSING else f.default_factory()
+    return {f.name: factory(f) if f.default is dataclasses.MISSING else f.default for f in fields}
+
+
+BASE = {
+    "field": (base.field(""), names_of(FieldSettings)),
+    "stream": (base.stream(""), names_of(StreamSettings)),
+    "data": (base.data(), names_of(DataSettings)),
+    "schedule": (base.get_config().schedule, names_of(CosineSchedule)),
+    "autoencoder": (
+        base.autoencoder(1),
+        names_of(AutoencoderConfig, without=("state_channels", "inputs")),
+    ),
+    "score": (base.score(), names_of(ScoreConfig, without=("channels",))),
+    "training": (base.training(), names_of(StageConfig, OptimiserConfig, without=("optimiser",))),
+    "sampler": (base.sampler(), names_of(SamplerConfig)),
+    "guidance": (base.guidance(), names_of(GuidanceConfig)),
+    "assimilation": (base.assimilation(), names_of(AssimilationSettings)),
+    "run": (base.get_config(), names_of(Settings, without=("raw",))),
+    "held_suarez": (base.held_suarez(), names_of(HeldSuarezRun) | {"system": "held_suarez"}),
+    "model": (base.held_suarez().model, names_of(HeldSuarezConfig)),
+    "stations": (base.held_suarez().stations, names_of(StationsConfig)),
+    "sounder": (base.held_suarez().sounder, names_of(SounderConfig)),
+    "lorenz63": (base.lorenz63(), names_of(Lorenz63Run) | {"system": "lorenz63"}),
+    "lorenz": (base.lorenz63().model, names_of(Lorenz63)),
+    "ablation": (configuration("ablation").ablation, dict.fromkeys(names_of(Ablation))),
+}
+
+
+@pytest.mark.parametrize("group", BASE)
+def test_the_base_holds_every_field_and_its_default(group):
+    values, fields = plain(BASE[group][0]), BASE[group][1]
+    assert set(values) == set(fields)
+    for name, default in fields.items():
+        if name == "padding":
+            assert values[name] == ""  # that of the grid, which is not known here
+        elif default is not None and not dataclasses.is_dataclass(default):
+            assert values[name] == default, name
+
+
+def test_the_base_explains_every_field():
+    lines = (CONFIGS / "base.py").read_text().splitlines()
+    fields = [i for i, line in enumerate(lines) if re.match(r' +"\w+": (?![{]$|\w+\(\),$)', line)]
+    assert len(fields) > 100
+    unexplained = [lines[i] for i in fields if not lines[i - 1].strip().startswith("# ")]
+    assert {line.split(":")[0].strip() for line in unexplained} == {'"system"'}
+
+
+def leaves(values, prefix="config"):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}", value
+
+
+@pytest.mark.parametrize("name", [*RUNS, "ablation"])
+def test_every_field_of_a_run_can_be_overridden(name, monkeypatch):
+    config = plain(configuration(name))
+    stages = ("autoencoder_training", "score_training")
+    for group, known in (
+        ("data", [plain(base.data())]),
+        ("assimilation", [base.assimilation()]),
+        ("sampler", [base.sampler()]),
+        ("guidance", [base.guidance()]),
+        ("score", [base.score()]),
+        *((stage, [base.training()]) for stage in stages if config[stage] is not None),
+    ):
+        assert set(config[group]) == set(known[0])
+    # Groups of the ablation's models are changes of the run, named by whoever writes them.
+    given = {k: v for k, v in leaves(config) if v is not None and ".models." not in k}
+    assert len(given) > 80
+    words = [
+        f"--{path}={value if isinstance(value, str) else repr(value)}"
+        for path, value in given.items()
+    ]
+    monkeypatch.setattr(sys, "argv", ["command", f"--config={CONFIGS / name}.py", *words])
+    values = flags.FlagValues()
+    flag = cli.config_flag(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+        values(sys.argv)
+    assert plain(flag.value) == config
+
+
+def test_a_field_of_any_type_takes_other_types_too(monkeypatch):
+    words = ("data.grid=1.5", "score_training.clip_norm=None", "score_training.loss_limit=3.0")
+    words += ("assimilation.streams.stations.withhold=('S1','S2')", "data.state.path=('a','b')")
+    argv = ["command", f"--config={CONFIGS / 'demo.py'}", *(f"--config.{w}" for w in words)]
+    monkeypatch.setattr(sys, "argv", argv)
+    values = flags.FlagValues()
+    flag = cli.config_flag(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+        values(argv)
+    settings = read(flag.value)
+    assert settings.data.grid == 1.5
+    assert settings.data.state.path == ("a", "b")
+    assert settings.score_training.optimiser.clip_norm is None
+    assert settings.score_training.loss_limit == 3.0
+    assert settings.assimilation.streams["stations"].withhold == ("S1", "S2")
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -96,7 +231,7 @@ def test_a_configuration_is_valid_and_plain(name):
     last = settings.assimilation.frames or 10**6
     assert settings.score["window"] <= last
     if settings.nature is not None:
-        length = np.datetime64("2000-01-01") + np.timedelta64(settings.nature["days"], "D")
+        length = np.datetime64("2000-01-01") + np.timedelta64(settings.nature.days, "D")
         assert dates[-1] < length
 
 
@@ -150,7 +285,7 @@ def test_the_lorenz_configuration_runs_from_end_to_end(tmp_path):
     assert scores["levels"] == [None] * 3
     assert set(scores) >= {"climatology", "analysis"}
     assert not {"background", "oi", "stations"} & set(scores)
-    run = nature_run(plain(config.nature))
+    run = nature_run(settings.nature)
     assert run.parent == tmp_path / "nature"
 
 

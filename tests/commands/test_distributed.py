@@ -15,9 +15,7 @@ import pytest
 import xarray as xr
 
 from experiments import assimilate, launch, train
-from experiments.process import distributed
 from experiments.process.cli import PREEMPTED
-from slams_jax.errors import InputError
 from slams_jax.training import read_metrics, restore_model
 from support.small_world import run_command, small_config, tree, write_config
 
@@ -90,12 +88,6 @@ def test_when_one_process_fails_all_are_stopped(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
         assert launch.main(["--processes=2", "failing"]) == 3
-
-
-def test_a_cluster_that_is_not_there_is_one_line(monkeypatch):
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-    with pytest.raises(InputError, match=r"--distributed: cannot join .*: start all of them with"):
-        distributed.join()
 
 
 def test_when_one_process_is_preempted_all_save_the_same_step(file, tmp_path):

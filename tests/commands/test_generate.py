@@ -11,6 +11,9 @@ import xarray as xr
 from ml_collections import ConfigDict
 
 from experiments import generate
+from experiments.configuration.build import plain
+from experiments.configuration.nature import read_nature
+from slams_jax.dynamics import nature, nature_run
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, standard_pressure
@@ -32,7 +35,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return generate.nature_run({**SMALL, "cache": str(tmp_path_factory.mktemp("cache"))})
+    return nature_run(read_nature({**SMALL, "cache": str(tmp_path_factory.mktemp("cache"))}))
 
 
 def test_files_hold_what_the_readers_expect(folder):
@@ -92,27 +95,27 @@ def test_stations_measure_the_state(folder):
 
 
 def test_a_run_is_used_again_and_others_have_their_own_folder(folder, monkeypatch):
-    monkeypatch.setattr(generate, "_held_suarez", lambda run: pytest.fail("generated again"))
-    assert generate.nature_run({**SMALL, "cache": str(folder.parent)}) == folder
+    monkeypatch.setattr(nature, "held_suarez_data", lambda run: pytest.fail("generated again"))
+    assert nature_run(read_nature({**SMALL, "cache": str(folder.parent)})) == folder
     settings = json.loads((folder / "config.json").read_text())
     assert settings["days"] == 6
     assert settings["model"]["truncation"] == 10
     with pytest.raises(pytest.fail.Exception):
-        generate.nature_run({**SMALL, "seed": 1, "cache": str(folder.parent)})
+        nature_run(read_nature({**SMALL, "seed": 1, "cache": str(folder.parent)}))
 
 
 def test_nothing_is_left_half_written(tmp_path, monkeypatch):
     def broken(run):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(generate, "_lorenz63", broken)
+    monkeypatch.setattr(nature, "lorenz63_data", broken)
     with pytest.raises(RuntimeError):
-        generate.nature_run({"system": "lorenz63", "cache": str(tmp_path)})
+        nature_run(read_nature({"system": "lorenz63", "cache": str(tmp_path)}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_lorenz63(tmp_path):
-    folder = generate.nature_run({"system": "lorenz63", "days": 50, "cache": str(tmp_path)})
+    folder = nature_run(read_nature({"system": "lorenz63", "days": 50, "cache": str(tmp_path)}))
     state = open_dataset(folder / "state.nc", variables=("lorenz63",))
     assert dict(state.lorenz63.sizes) == {"time": 50, "component": 3, "latitude": 1, "longitude": 1}
     background = open_dataset(folder / "background.nc").lorenz63
@@ -136,7 +139,7 @@ def test_lorenz63(tmp_path):
 )
 def test_bad_settings_leave_nothing_behind(values, named, tmp_path):
     with pytest.raises(InputError, match=named) as caught:
-        generate.nature_run({**values, "cache": str(tmp_path)})
+        nature_run(read_nature({**values, "cache": str(tmp_path)}))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -145,7 +148,7 @@ def test_bad_settings_leave_nothing_behind(values, named, tmp_path):
 def test_configurations_are_valid(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert isinstance(config, ConfigDict)
-    generate.read(generate.plain(config.nature))
+    read_nature(plain(config.nature))
 
 
 def command(*arguments, cwd=REPOSITORY):

@@ -4,7 +4,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import demo
-from experiments.configuration.settings import StreamSettings, build, plain, read
+from experiments.configuration.build import build, plain
+from experiments.configuration.settings import StreamSettings, read
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import InputError
 
@@ -69,22 +70,22 @@ def test_a_configuration_without_autoencoder_needs_no_training_of_it():
         ("score_training.steps", None, "score_training lacks 'steps': set it"),
         ("autoencoder_training", None, "the configuration lacks 'autoencoder_training'"),
         ("data.modalities.olr.path", None, "data.modalities.olr lacks 'path'"),
-        ("data.periods.test", None, r"data: data.periods lacks \['test'\]"),
+        ("data.periods.test", None, r"^data.periods lacks \['test'\]"),
         ("data.harmonics", -1, "data.harmonics must be 0 or more, got -1"),
-        ("sampler.steps", 0, "sampler steps must be at least 1, got 0"),
-        ("guidance.iterations", 0, "guidance: guidance needs at least one iteration, got 0"),
+        ("sampler.steps", 0, "sampler: steps must be at least 1, got 0"),
+        ("guidance.iterations", 0, "guidance: needs at least one iteration, got 0"),
         ("score_training.batch_size", 0, "score_training: batch_size must be at least 1, got 0"),
         ("score_training.log_every", 0, "log_every must be at least 1, got 0"),
         ("score_training.rollbacks", -1, "rollbacks must be at least 0, got -1"),
         ("score_training.loss_limit", 0.0, "loss_limit must be positive, or None, got 0.0"),
         ("score_training.learning_rate", -1.0, "learning_rate .* -1"),
-        ("assimilation.members", 0, "assimilation: assimilation.members must be at least 1, got 0"),
+        ("assimilation.members", 0, "^assimilation.members must be at least 1, got 0"),
         ("assimilation.frames", -1, "assimilation.frames must be at least 0, got -1"),
         ("assimilation.rank", 0, "assimilation.rank must be at least 1"),
-        ("assimilation.streams.olr.kind", "lidar", "streams.olr: stream kind 'lidar' is unknown"),
-        ("assimilation.streams.olr.error", -1.0, "streams.olr: stream error must be positive, got"),
+        ("assimilation.streams.olr.kind", "lidar", "streams.olr: kind 'lidar' is unknown"),
+        ("assimilation.streams.olr.error", -1.0, "streams.olr: error must be positive, got"),
         ("assimilation.streams.stations.withhold", 1.0, r"a share in \[0, 1\), got 1.0"),
-        ("assimilation.members", "many", "assimilation: a value of the wrong type"),
+        ("assimilation.members", "many", "assimilation: a value has the wrong type"),
         ("data", 3, "data must be a group of fields, got 3"),
         ("data.modalities", "olr", "data.modalities must be a group of fields, got 'olr'"),
         ("data.modalities.olr", "olr.nc", "data.modalities.olr must be a group of fields"),
@@ -146,7 +147,7 @@ def test_different_observations_enter_together():
 
 
 def test_a_simulated_stream_needs_an_error():
-    with pytest.raises(InputError, match="stream error must be positive, got 0"):
+    with pytest.raises(InputError, match="error must be positive, got 0"):
         StreamSettings(kind="coarse", factor=2)
     assert StreamSettings(kind="sounder", path="sounder.nc").error == 0.0
 

@@ -5,10 +5,13 @@ LONGWAVE = "--config.assimilation.streams.olr"
 OUTPUT = "--output={place}/out/analysis.nc"
 
 TRAIN = {
-    "missing file": ("--config.data.state=absent.nc", r"absent\.nc: no such file.*check the path"),
+    "missing file": (
+        "--config.data.state.path=absent.nc",
+        r"absent\.nc: no such file.*check the path",
+    ),
     "missing folder": ("--config.data.root={place}/none", "none is not a folder"),
-    "torn file": ("--config.data.state=torn.nc", r"torn\.nc: cannot be read.*damaged"),
-    "no data at all": ("--config.data.state=text.nc", r"text\.nc: neither NetCDF nor Zarr"),
+    "torn file": ("--config.data.state.path=torn.nc", r"torn\.nc: cannot be read.*damaged"),
+    "no data at all": ("--config.data.state.path=text.nc", r"text\.nc: neither NetCDF nor Zarr"),
     "missing modality": ("--config.data.modalities.olr.path=gone.nc", r"gone\.nc: no such file"),
     "missing stations": (
         "--config.data.modalities.stations.path=gone.nc",
@@ -19,9 +22,12 @@ TRAIN = {
         "--config.data.modalities.olr.variable=ozone",
         "olr.nc.*'ozone'",
     ),
-    "unknown units": ("--config.data.state=furlongs.nc", "furlongs.nc.*'furlong'.*'K'"),
-    "Celsius called Kelvin": ("--config.data.state=celsius.nc", r"celsius\.nc.*K, outside"),
-    "levels in metres": ("--config.data.state=metres.nc", "metres.nc.*level.*'m'.*not a pressure"),
+    "unknown units": ("--config.data.state.path=furlongs.nc", "furlongs.nc.*'furlong'.*'K'"),
+    "Celsius called Kelvin": ("--config.data.state.path=celsius.nc", r"celsius\.nc.*K, outside"),
+    "levels in metres": (
+        "--config.data.state.path=metres.nc",
+        "metres.nc.*level.*'m'.*not a pressure",
+    ),
     "missing level": ("--config.data.levels=(20.0,777.0)", "no level 777 hPa: it has 20, 300"),
     "impossible level": ("--config.data.levels=(-5.0,)", r"levels.*\(-5.0,\)"),
     "overlapping periods": (
@@ -34,7 +40,7 @@ TRAIN = {
     ),
     "no date": ("--config.data.periods.test=('soon','later')", "'test'.*soon.*two dates"),
     "station outside the domain": (
-        "--config.data.state=region.nc --config.data.background=region.nc",
+        "--config.data.state.path=region.nc --config.data.background.path=region.nc",
         "station S.* lies outside the domain",
     ),
     "station off the globe": (
@@ -46,7 +52,7 @@ TRAIN = {
         "2010-12-30.*share no time with",
     ),
     "background on another grid": (
-        "--config.data.background=region.nc",
+        "--config.data.background.path=region.nc",
         "'background' is on a different grid",
     ),
     "checkpoint of another autoencoder": (
@@ -66,13 +72,14 @@ TRAIN = {
         "--config.autoencoder.width=0",
         r"autoencoder width.* must be .*got \(0, 1\)",
     ),
-    "a field that the file leaves out": (
-        "--config.autoencoder.kernel=5",
-        "has no field 'kernel'.*write it in the file",
+    "a field of a group that the file leaves out": (
+        "--config.nature.days=5",
+        "its group 'nature' is None, write it in the file",
     ),
     "no such configuration": ("--config={place}/absent.py", r"absent\.py"),
     "broken configuration": ("--config={place}/broken.py", "configuration cannot be read"),
-    "unknown flag": ("--output=x.nc --confog=3", "confog"),
+    "unknown flag": ("--confog=3", "confog"),
+    "flag of another command": ("--output=x.nc", "flag .output."),
     "loose word": ("loose", "unexpected argument 'loose'"),
     "folder that cannot be made": (
         "--config.workdir={place}/afile/run",
@@ -161,7 +168,7 @@ ASSIMILATE = {
         "2 times is shorter than the model's window",
     ),
     "no background": (
-        f"{OUTPUT} --config.data.background=",
+        f"{OUTPUT} --config.data.background.path=",
         "another autoencoder.inputs|has no background",
     ),
     "unknown preset": (f"{OUTPUT} --preset=slow", "preset=slow: value should be one of <fast|"),

@@ -11,12 +11,12 @@ from unittest import mock
 import jax
 import numpy as np
 import xarray as xr
-from absl import flags
 from ml_collections import ConfigDict
 
 from configs import demo
 from experiments import train
-from experiments.configuration.settings import plain, read
+from experiments.configuration.build import plain
+from experiments.configuration.settings import read
 from experiments.process import cli
 from slams_jax.models import train as models_train
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
@@ -179,7 +179,7 @@ def untrained(config: ConfigDict, *, steps: int = 1) -> None:
 
 def run_command(main: Callable[[], None], *arguments: str) -> int:
     """The exit status of a command, run in this process with the flags of a command line."""
-    values = flags.FLAGS
+    values = main.__globals__["FLAGS"]
     # Flags of an earlier command, and the overrides that it had defined.
     values.unparse_flags()
     for name in [n for n in values if n.startswith("config.")]:
@@ -188,7 +188,7 @@ def run_command(main: Callable[[], None], *arguments: str) -> int:
         # How ml_collections loads a configuration file.
         warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
         try:
-            cli.run(main)
+            cli.run(main, values)
         except SystemExit as stop:
             return int(stop.code or 0)
     raise AssertionError("a command ends by leaving")

@@ -44,8 +44,11 @@ def test_ensemble_scores():
     std = np.array([1.0, 2.0], np.float32)
     climate = np.full_like(truth, 0.5)
     scores = summary.ensemble_scores(jax.random.key(0), truth, ensemble, weights, std, climate)
+    field = summary.field_scores(truth, {"": ensemble}, weights, std)[""]
     spread = np.sqrt(average(ensemble.var(axis=0, ddof=1), weights))
-    np.testing.assert_allclose(scores["spread"], spread, rtol=1e-5)
+    np.testing.assert_allclose(field["spread"], spread, rtol=1e-5)
+    mean_error = np.mean(np.array(field["rmse"]) / std)
+    assert summary.in_climatological_std(field["rmse"], std) == pytest.approx(mean_error)
     counts = np.array(scores["rank_histogram"])
     assert counts.shape == (2, 5)
     np.testing.assert_array_equal(counts.sum(axis=1), truth[..., 0].size)
@@ -57,7 +60,8 @@ def test_ensemble_scores():
     plain = summary.ensemble_scores(
         jax.random.key(0), truth, ensemble, weights, np.ones(2, np.float32), climate
     )
-    np.testing.assert_allclose(scores["w1"], np.array(plain["w1"]) / std, rtol=1e-4)
+    wide = summary.field_scores(truth, {"": ensemble}, weights, np.ones(2, np.float32))[""]
+    np.testing.assert_allclose(field["w1"], np.array(wide["w1"]) / std, rtol=1e-4)
     # The climate moves members and truth alike: only what is held against it sees it.
     parts = metrics.crps_decomposition(ensemble - climate, truth - climate, weights)
     for name, values in parts._asdict().items():

@@ -1,0 +1,426 @@
+"""Every field of a configuration, with its default.
+
+A run's file starts from here,
+
+    from configs import base
+
+    def get_config():
+        config = base.get_config()
+        config.workdir = "runs/mine"
+        config.data.state = base.field("state.nc")
+        ...
+
+and holds only what differs; --config.NAME=VALUE can override every other field too.
+
+Groups that a run may lack are None here, and made by a function: `autoencoder()`,
+`held_suarez()` and `lorenz63()`. Groups with names of the user's own are empty here, and filled
+with `field()` (data.modalities) and `stream()` (assimilation.streams).
+
+Results are typed as Any because ConfigDict's types know nothing of its fields.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+BOUNDARIES = (0.0, 0.012, 0.03, 0.06, 0.095, 0.14, 0.2, 0.27, 0.35, 0.44, 0.54, 0.64, 0.74, 0.83)
+BOUNDARIES = (*BOUNDARIES, 0.9, 0.955, 1.0)
+
+
+def get_config() -> Any:
+    """A configuration without data: set at least `data.state`, `data.variables`, `data.periods`."""
+    return ConfigDict(
+        {
+            # Seed of everything random but the nature run.
+            "seed": 0,
+            # Folder of the trained model and the scores.
+            "workdir": "runs/base",
+            # Generated data: None, `held_suarez()` or `lorenz63()`; not used if data.root is set.
+            "nature": None,
+            "data": data(),
+            "schedule": {
+                # Smallest alpha and sigma of the noise schedule, in (0, 0.1).
+                "eta": 1e-3,
+            },
+            # None diffuses the state itself; `autoencoder()` diffuses its latents.
+            "autoencoder": None,
+            # As score_training, for a run with an autoencoder.
+            "autoencoder_training": None,
+            "score": score(),
+            "score_training": training(),
+            "sampler": sampler(),
+            "guidance": guidance(),
+            "assimilation": assimilation(),
+        }
+    )
+
+
+def data() -> dict[str, Any]:
+    """What is read, and which period serves which purpose."""
+    return {
+        # Folder or URL that relative paths start from; "" for the nature run.
+        "root": "",
+        # The truth.
+        "state": field("state.nc"),
+        # The background: path "" for none, "previous" for the state one time earlier.
+        "background": field("background.nc"),
+        # Variables of the state, in the library's vocabulary.
+        "variables": ("temperature",),
+        # Levels of the state, hPa; () for variables without levels.
+        "levels": (),
+        # What the encoder sees beside the background: name -> `field(...)`.
+        "modalities": {},
+        # First and last date of each period.
+        "periods": {"train": ("", ""), "validation": ("", ""), "test": ("", "")},
+        # Common grid: "" for the state's own, degrees, (rows, columns), or a file that has it.
+        "grid": _any(""),
+        # First and last date of the state's times that are used; () for all.
+        "period": (),
+        # Hours of the day of the state's times that are used; () for all.
+        "hours": (),
+        # Harmonics of the yearly cycle in the climatology; 0 for the mean.
+        "harmonics": 0,
+        # One climatology a grid point, not one a channel.
+        "per_point": True,
+        # Folder of the memory-mapped archive.
+        "cache": "cache",
+    }
+
+
+def field(path: str, **changes: Any) -> Any:
+    """State, background or a modality."""
+    return _changed(
+        {
+            # File, store, glob pattern, URL, or a tuple of these.
+            "path": _any(path),
+            # Of a modality: its name in the library's vocabulary.
+            "variable": "",
+            # Station data, averaged over the cells of the grid.
+            "stations": False,
+            # Station tables without positions: the file that has them.
+            "metadata": "",
+            # Of station tables, and of files that do not give theirs.
+            "units": "",
+            # Regridding: "conservative", "bilinear", "nearest", or "" for the variable's own.
+            "method": "",
+            # Share of a cell, or of a mean over time, that must be known.
+            "known": 0.5,
+            # Of times: "exact", "nearest", or the "mean" or "sum" of the interval that ends.
+            "matching": "exact",
+            # Tolerance of "nearest", length of the interval; 0 for half the step, and the step.
+            "hours": 0.0,
+            # Hours added to its timestamps: 24 where a day is dated by its beginning.
+            "shift": 0.0,
+            # Of a modality, before it is standardised: "log1p" or "".
+            "transform": "",
+            # Of the transform, in the library's units: log(1 + x / scale).
+            "scale": 1.0,
+        },
+        changes,
+    )
+
+
+def autoencoder(latent_channels: int, **changes: Any) -> Any:
+    """Shape of the autoencoder and of its training loss."""
+    return _changed(
+        {
+            # Channels of the code.
+            "latent_channels": latent_channels,
+            # "conv" (linear code and residual correction) or "slams" (as published).
+            "architecture": "conv",
+            # Points of the state to one of the code, in each direction: 1, 2 or 4.
+            "compression": 1,
+            # Channels of the residual blocks ("conv").
+            "width": 64,
+            # Residual blocks in each half ("conv").
+            "blocks": 2,
+            # Channels of the encoder's inner convolutions ("slams").
+            "hidden": (9, 8, 7, 6),
+            # Size of the convolutions, odd.
+            "kernel": 3,
+            # Beyond the edges: "sphere", "channel", "edge" or "torus"; "" as the grid has it.
+            "padding": "",
+            # Position channels seen by both halves ("conv"): "none", "latitude" or "both".
+            "coordinates": "latitude",
+            # Probability that the state is among the inputs in training.
+            "state_probability": 0.5,
+            # Probability that the state, where present, is the only input.
+            "alone": 0.5,
+            # Probability of leaving out each other input; also (name, probability) pairs.
+            "drop": _any(0.3),
+            # p >= 1 of the p-norm over channels: larger p weights the worst channels more.
+            "level_power": 2.0,
+            # Standard deviation of the noise on codes in training.
+            "latent_noise": 0.02,
+            # Weight of the mean square of the codes.
+            "latent_penalty": 1e-3,
+            # Precision of the residual networks: "float32" or "bfloat16" ("conv").
+            "compute": "float32",
+        },
+        changes,
+    )
+
+
+def score() -> dict[str, Any]:
+    """Shape of the score network."""
+    return {
+        # Frames in a window, odd.
+        "window": 5,
+        # Channels of each level of the U-Net; each level halves the resolution.
+        "widths": (32, 64, 128),
+        # Residual blocks on the way down, and up, at each level.
+        "blocks": 3,
+        # Size of the embedding of diffusion time.
+        "embedding": 64,
+        # Size of the convolutions, odd; 1 on a grid of one point.
+        "kernel": 3,
+        # Beyond the edges: "sphere", "channel", "edge" or "torus"; "" as the grid has it.
+        "padding": "",
+        # Position channels beside the frames: "none", "latitude" or "both".
+        "coordinates": "latitude",
+        # What the network predicts: "v" or "eps".
+        "prediction": "v",
+        # Precision of convolutions and activations: "float32" or "bfloat16".
+        "compute": "float32",
+    }
+
+
+def training(**changes: Any) -> Any:
+    """One stage of training."""
+    return _changed(
+        {
+            # Length of the stage.
+            "steps": 10000,
+            # Samples a step, on all devices together.
+            "batch_size": 64,
+            # Peak learning rate of AdamW, reached after the warm-up.
+            "learning_rate": 1e-3,
+            # Steps of the linear rise from 0.
+            "warmup_steps": 0,
+            # After the warm-up: "cosine" or "linear" to 0 at the last step, or "constant".
+            "decay": "cosine",
+            # Decoupled, on kernels only.
+            "weight_decay": 0.0,
+            # Largest global norm of the gradient; None for no clipping.
+            "clip_norm": _any(1.0),
+            # Decay of the moving average of the parameters.
+            "ema_decay": 0.999,
+            # Decay of the mean of the gradients.
+            "b1": 0.9,
+            # Decay of the mean of their squares.
+            "b2": 0.999,
+            # Added to the root of the latter.
+            "epsilon": 1e-8,
+            # Steps between records.
+            "log_every": 50,
+            # Steps between checkpoints, the most that a kill can cost.
+            "checkpoint_every": 500,
+            # Parts of each batch, taken one after the other to save memory.
+            "accumulate": 1,
+            # Share parameters and the optimiser's state over the devices.
+            "shard_state": False,
+            # How often a diverging loss returns the run to its last good checkpoint.
+            "rollbacks": 0,
+            # A loss above this has diverged; None for one that is not finite.
+            "loss_limit": _any(None),
+        },
+        changes,
+    )
+
+
+def sampler() -> dict[str, Any]:
+    """How the reverse SDE is solved."""
+    return {
+        # "dpmpp_2m", "ddim", "euler_maruyama", "heun", "pc", "dpmpp_2m_ode", "dpmpp_3m_ode", "ode".
+        "solver": "dpmpp_2m",
+        # Number of steps; with adaptive ones, the most that are tried.
+        "steps": 32,
+        # Times equidistant in "log_snr", in t ("uniform"), or those of "edm".
+        "grid": "log_snr",
+        # "ddim": share of fresh noise, 0 for the ODE, 1 for the ancestral step of DDPM.
+        "eta": 0.0,
+        # "pc": Langevin corrections after each step.
+        "corrections": 1,
+        # "pc": length of a correction, in (0, 2).
+        "tau": 0.5,
+        # "ode": the solver of diffrax.
+        "method": "Heun",
+        # "ode": relative tolerance of adaptive steps; 0 for fixed steps.
+        "rtol": 0.0,
+        # "ode": absolute tolerance; both are positive, or neither.
+        "atol": 0.0,
+    }
+
+
+def guidance() -> dict[str, Any]:
+    """How observations guide the reverse SDE."""
+    return {
+        # "gaussian", "sda", "dps", "pigdm", "tmpd", "mmps" or "exact".
+        "rule": "gaussian",
+        # Variance of x_0 given x_t over sigma^2 / alpha^2 ("sda").
+        "gamma": 1e-2,
+        # Conjugate-gradient iterations ("gaussian", "pigdm", "mmps").
+        "iterations": 30,
+        # Differentiate through the network ("pigdm").
+        "jacobian": True,
+    }
+
+
+def assimilation() -> dict[str, Any]:
+    """An analysis of a period, or of its first times."""
+    return {
+        # Observations that enter through their operators: name -> `stream(...)`.
+        "streams": {},
+        # Ensemble members.
+        "members": 16,
+        # Times from the start of the period; 0 for all.
+        "frames": 0,
+        # The period that is analysed.
+        "period": "test",
+        # Let the background enter, as an observation of the state.
+        "background": True,
+        # Fields that enter through the encoder, as one observation of the latent.
+        "latent_inputs": (),
+        # Factor on all error variances.
+        "inflation": 1.0,
+        # Reject observations so many standard deviations from the background; 0 for no check.
+        "gross_error": 0.0,
+        # Windows a device evaluates at a time; 0 for all.
+        "window_chunk": 0,
+        # Recompute activations for gradients instead of keeping them.
+        "remat": True,
+        # Members a device draws at a time; 0 for all.
+        "member_batch": 0,
+        # Devices that share the windows of each member.
+        "window_devices": 1,
+        # Devices that share the latitudes of each field.
+        "space_devices": 1,
+        # Horizontal patterns of estimated error covariances.
+        "rank": 200,
+    }
+
+
+def stream(kind: str, **changes: Any) -> Any:
+    """One stream of observations."""
+    return _changed(
+        {
+            # "points", "grid", "coarse", "stride", "sounder" or "olr".
+            "kind": kind,
+            # File below data.root; "" simulates the stream from the true state.
+            "path": "",
+            # What is observed.
+            "variable": "temperature",
+            # Standard deviation; 0 for those in the file, or estimated ones.
+            "error": 0.0,
+            # Estimate bias and error of each station in the training period.
+            "estimate": False,
+            # Of simulated "coarse" and "stride" streams.
+            "factor": 1,
+            # Simulated streams observe every n-th time, beginning with the first.
+            "every": 1,
+            # Stations kept for verification: a share of them, or their names.
+            "withhold": _any(0.0),
+            # Station tables without positions: the file that has them.
+            "metadata": "",
+            # Of station tables.
+            "units": "",
+        },
+        changes,
+    )
+
+
+def held_suarez(**changes: Any) -> Any:
+    """A Held-Suarez nature run, daily."""
+    return _changed(
+        {
+            "system": "held_suarez",
+            # Seed of everything random.
+            "seed": 0,
+            # Length.
+            "days": 450,
+            # Days from rest that are discarded first.
+            "spin_up": 150,
+            # Of temperature, hPa.
+            "levels": (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0),
+            # Of the background's initial perturbations.
+            "amplitude": 0.24,
+            # Standard deviation of outgoing longwave radiation, W/m2.
+            "longwave_error": 5.0,
+            "model": {
+                # Largest wavenumber T; T21 has a grid of 32 x 64.
+                "truncation": 21,
+                # Of the layers in sigma, from 0 to 1, top first.
+                "boundaries": BOUNDARIES,
+                # Time steps.
+                "steps_per_day": 12,
+                # E-folding time of the smallest scale, days.
+                "diffusion_days": 1.0,
+                # Power of the Laplacian in the diffusion.
+                "diffusion_order": 4,
+            },
+            "stations": {
+                # Number of surface stations.
+                "count": 150,
+                # Regions where most of them gather; 0 for none.
+                "clusters": 12,
+                # Standard deviation, K.
+                "error": 0.5,
+                # Share of reports that are missing, in spells.
+                "missing": 0.05,
+            },
+            "sounder": {
+                # Peaks of its weighting functions, hPa.
+                "peaks": (20.0, 60.0, 120.0, 250.0, 450.0, 750.0),
+                # Standard deviation of each channel, K.
+                "error": (0.5, 0.4, 0.3, 0.3, 0.3, 0.4),
+            },
+            # Folder that holds the run.
+            "cache": "cache",
+        },
+        changes,
+    )
+
+
+def lorenz63(**changes: Any) -> Any:
+    """A Lorenz-63 nature run; one interval is called a day."""
+    return _changed(
+        {
+            "system": "lorenz63",
+            # Seed of everything random.
+            "seed": 0,
+            # Number of intervals.
+            "days": 10000,
+            # Intervals that are discarded first.
+            "spin_up": 200,
+            # Time step.
+            "dt": 0.01,
+            # Time steps in an interval.
+            "substeps": 10,
+            # Of the background's initial perturbations.
+            "amplitude": 0.2,
+            "model": {
+                # Prandtl number.
+                "sigma": 10.0,
+                # Rayleigh number over its critical value.
+                "rho": 28.0,
+                # Geometric factor.
+                "beta": 8.0 / 3.0,
+            },
+            # Folder that holds the run.
+            "cache": "cache",
+        },
+        changes,
+    )
+
+
+def _changed(fields: dict[str, Any], changes: dict[str, Any]) -> ConfigDict:
+    """The fields with some set; ml_collections refuses unknown names and other types."""
+    group = ConfigDict(fields)
+    group.lock()
+    group.update(changes)
+    return group
+
+
+def _any(value: Any) -> FieldReference:
+    """A field that takes values of several types."""
+    return FieldReference(value, field_type=object)

@@ -1,0 +1,146 @@
+"""Train each model and analyse every setting; an interrupted run resumes after its last row."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from experiments.ablation import report
+from experiments.ablation.protocols import PROTOCOLS, Setting, Subject, baseline_row, settings_of
+from experiments.ablation.variants import Ablation, read_ablation, variant_settings
+from experiments.configuration import inputs
+from experiments.configuration.models import open_model
+from experiments.configuration.settings import Settings
+from experiments.configuration.training import train
+from slams_jax.errors import InputError
+from slams_jax.storage import locked, write_text
+
+Row = dict[str, Any]
+
+
+def compare(
+    raw: Mapping[str, Any], folder: Path, *, protocols: list[str], models: list[str]
+) -> list[Row]:
+    """Train and try the models; every row is kept as it comes, all are drawn and returned.
+
+    Args:
+        raw: the configuration, with the group `ablation`.
+        folder: for models and results.
+        protocols: names of `PROTOCOLS`.
+        models: names of `ablation.models`; empty for all.
+
+    Raises:
+        InputError: a configuration without `ablation`, unknown models, or a folder in use.
+    """
+    if "ablation" not in raw:
+        raise InputError("the configuration has no 'ablation': see configs/ablation.py")
+    ablation = read_ablation(raw["ablation"])
+    if unknown := sorted(set(models) - set(ablation.models)):
+        raise InputError(f"unknown models {unknown}: choose some of {sorted(ablation.models)}")
+    chosen = models or list(ablation.models)
+    every = settings_of(
+        ablation.coarsening, ablation.noise, ablation.stride, ablation.error, ablation.every
+    )
+    rows: list[Row] = []
+    with locked(folder):
+        for name in chosen:
+            rows += _rows_of(name, raw, ablation, every, folder, protocols)
+            _publish(rows, folder)
+        if "corrected" in protocols:
+            rows += _baselines(chosen[0], raw, ablation, every, folder)
+        _publish(rows, folder)
+    logging.info("%d rows in %s", len(rows), folder / "ablation.json")
+    return rows
+
+
+def _publish(rows: list[Row], folder: Path) -> None:
+    """Write rows, tables and pictures of what there is so far."""
+    write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ablation.json")
+    write_text(report.tables(rows), folder / "ablation.md")
+    for protocol in dict.fromkeys(r["protocol"] for r in rows):
+        report.draw(rows, protocol, folder / f"{protocol}.png")
+
+
+def _subject(settings: Settings) -> Subject:
+    data = inputs.load(settings)
+    return Subject(settings, data, open_model(settings, data))
+
+
+def _rows_of(
+    name: str,
+    raw: Mapping[str, Any],
+    ablation: Ablation,
+    every: list[Setting],
+    folder: Path,
+    protocols: list[str],
+) -> Iterator[Row]:
+    """The rows of one model, which is trained first."""
+    settings = variant_settings(name, raw, ablation, folder)
+    logging.info("model %s: training", name)
+    train(settings)
+    subject = _subject(settings)
+    total, begun = len(every) * len(protocols), time.monotonic()
+    for i, (protocol, setting) in enumerate((p, s) for p in protocols for s in every):
+        if not subject.fits(protocol, setting):
+            logging.info("model %s: %s does not fit its latents, left out", name, setting.name)
+            continue
+        yield _kept(
+            folder,
+            settings,
+            protocol,
+            name,
+            setting,
+            lambda p=protocol, s=setting: PROTOCOLS[p](subject, s),
+        )
+        logging.info(
+            "%s, %s, %s: %d of %d, %.0f s",
+            name,
+            protocol,
+            setting.name,
+            i + 1,
+            total,
+            time.monotonic() - begun,
+        )
+
+
+def _baselines(
+    name: str, raw: Mapping[str, Any], ablation: Ablation, every: list[Setting], folder: Path
+) -> list[Row]:
+    """Background and optimal interpolation, with the covariances of one of the models."""
+    settings = variant_settings(name, raw, ablation, folder)
+    subject = _subject(settings)
+    make = lambda setting, name: lambda: baseline_row(subject, setting, name)
+    return [
+        _kept(folder, settings, "corrected", name, setting, make(setting, name))
+        for setting in every
+        for name in ("background", "OI")
+    ]
+
+
+def _kept(
+    folder: Path,
+    settings: Settings,
+    protocol: str,
+    model: str,
+    setting: Setting,
+    make: Callable[[], Row],
+) -> Row:
+    """The row that an earlier run left, or a new one."""
+    about = {"configuration": settings.raw, "setting": dataclasses.asdict(setting)}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / "results" / f"{protocol}-{model}-{setting.name}.json".replace(" ", "")
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it") from None
+    if kept.get("digest") == digest:
+        return kept["row"]
+    row = {"protocol": protocol, "model": model, **dataclasses.asdict(setting), **make()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(json.dumps({"digest": digest, "row": row}, allow_nan=False), path)
+    return row

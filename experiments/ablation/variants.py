@@ -1,0 +1,118 @@
+"""What is compared: models as changes of one configuration, and settings of observations."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.configuration.build import build
+from experiments.configuration.settings import Settings, read
+from slams_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One model of the ablation, as changes of the configuration.
+
+    Attributes:
+        autoencoder: whether it has one; without, the state itself is diffused.
+        modalities: names of `data.modalities` that its encoder sees beside the background.
+        score: fields of the score network that differ.
+        score_training: likewise of its training.
+    """
+
+    autoencoder: bool = True
+    modalities: tuple[str, ...] = ()
+    score: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    score_training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.modalities and not self.autoencoder:
+            raise InputError("modalities enter through an encoder: set autoencoder=True")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """What is compared.
+
+    Attributes:
+        models: by name.
+        coarsening: factors of block means, on the grid of the state.
+        noise: standard deviations of their errors, in units of the climatological ones, at the
+            smallest factor.
+        stride: factors of sparse sampling.
+        error: noise where it is not what is varied.
+        every: block means are seen at every n-th time; sparse samples always.
+        frames: times of each analysis, from the beginning of the period.
+        members: draws of each analysis.
+    """
+
+    models: Mapping[str, Variant]
+    coarsening: tuple[int, ...]
+    noise: tuple[float, ...]
+    stride: tuple[int, ...]
+    error: float = 0.1
+    every: int = 4
+    frames: int = 29
+    members: int = 4
+
+    def __post_init__(self):
+        if not self.models:
+            raise InputError("models is empty: name at least one")
+        for name in ("coarsening", "noise", "stride"):
+            if any(not value > 0 for value in getattr(self, name)):
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name, low in (("every", 1), ("frames", 1), ("members", 2)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.noise and not self.coarsening:
+            raise InputError("noise is varied at the smallest coarsening: give coarsening factors")
+        if not self.error > 0:
+            raise InputError(f"error must be positive, got {self.error}")
+
+
+def read_ablation(group: Mapping[str, Any]) -> Ablation:
+    """The checked `ablation` of a configuration.
+
+    Raises:
+        InputError: an unknown field, or a value out of range.
+    """
+    if not isinstance(group, Mapping) or not isinstance(group.get("models"), Mapping):
+        raise InputError("ablation must be a group of fields, with a group 'models'")
+    models = {n: build(Variant, v, f"ablation.models.{n}") for n, v in group["models"].items()}
+    rest = {name: value for name, value in group.items() if name != "models"}
+    return build(Ablation, rest, "ablation", models=models)
+
+
+def variant_settings(
+    name: str, raw: Mapping[str, Any], ablation: Ablation, folder: Path
+) -> Settings:
+    """The configuration of one model: its work directory is below `folder`.
+
+    Raises:
+        InputError: a modality that the data do not have.
+    """
+    variant = ablation.models[name]
+    values = {key: value for key, value in raw.items() if key != "ablation"}
+    there = values["data"].get("modalities", {})
+    if unknown := [m for m in variant.modalities if m not in there]:
+        raise InputError(
+            f"ablation.models.{name} names the modality {unknown[0]!r}, which the data do not "
+            f"have: choose from {sorted(there)}"
+        )
+    data = {**values["data"], "modalities": {m: there[m] for m in variant.modalities}}
+    values |= {
+        "workdir": str(folder / "models" / name.replace(" ", "")),
+        "data": data,
+        "score": {**values["score"], **variant.score},
+        "score_training": {**values["score_training"], **variant.score_training},
+        "assimilation": {
+            **values["assimilation"],
+            "latent_inputs": variant.modalities,
+            "frames": ablation.frames,
+            "members": ablation.members,
+        },
+    }
+    if not variant.autoencoder:
+        values["autoencoder"] = None
+    return read(values)

@@ -1,0 +1,167 @@
+"""Which rules and samplers are tried on which cases: a table."""
+
+import itertools
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from slams_jax.diffusion import SamplerConfig
+from slams_jax.diffusion.presets import PRESETS, preset
+from slams_jax.reference_problems import Guidance, Oracle
+
+BUDGET = 32  # evaluations and derivative products of one draw, at which rules are compared
+LONG = 1024  # the same of the run against which those of (b) and (d) are held
+FEWEST = 8  # steps: with fewer, no rule is any good
+
+
+class Combination(NamedTuple):
+    """A rule and a sampler."""
+
+    rule: Guidance | Oracle
+    solver: str
+    grid: str
+    steps: int
+
+
+SDA = Guidance("sda", (("gamma", 1e-2),))
+DPS = Guidance("dps")
+TMPD = Guidance("tmpd")
+MMPS_1 = Guidance("mmps", (("iterations", 1),))
+MMPS_3 = Guidance("mmps", (("iterations", 3),))
+MMPS_10 = Guidance("mmps", (("iterations", 10),))
+# With the prior covariance, which these rules need where there is more noise than signal.
+NEAR_1 = Guidance("mmps", (("iterations", 1),), covariance=True)
+NEAR_3 = Guidance("mmps", (("iterations", 3),), covariance=True)
+PIGDM = Guidance("pigdm", (("iterations", 10), ("jacobian", True)))
+PROXIMAL = Guidance("pigdm", (("iterations", 10), ("jacobian", False)))
+GAUSSIAN_10 = Guidance("gaussian", (("iterations", 10),), covariance=True)
+GAUSSIAN = Guidance("gaussian", (("iterations", 30),), covariance=True)
+EXACT = Guidance("exact", covariance=True)
+ORACLE = Oracle()
+
+# Products with the network's Jacobian that an evaluation takes.
+DERIVATIVES = {
+    SDA: 1,
+    DPS: 1,
+    TMPD: 2,
+    MMPS_1: 1,
+    MMPS_3: 3,
+    MMPS_10: 10,
+    NEAR_1: 1,
+    NEAR_3: 3,
+    PIGDM: 1,
+    PROXIMAL: 0,
+    GAUSSIAN_10: 0,
+    GAUSSIAN: 0,
+    EXACT: 0,
+}
+COMMON = (SDA, PROXIMAL, TMPD, MMPS_1, MMPS_3, GAUSSIAN_10, GAUSSIAN)
+OTHERS = (DPS, PIGDM, NEAR_3, MMPS_10, EXACT)
+BEST = "dpmpp_3m_ode"  # the solver with which rules are compared
+SOLVERS = (BEST, "dpmpp_2m_ode", "dpmpp_2m", "euler_maruyama", "heun", "ddim", "ode", "pc")
+GRIDS = ("log_snr", "edm", "uniform")
+STEPS = (8, 16, 32, 64, 128)
+# Lorenz-63 takes a network and long trajectories. Guidance is far from exact there, and solvers
+# that add fresh noise forget its errors.
+LORENZ = (
+    (SDA, BEST),
+    (PROXIMAL, BEST),
+    (GAUSSIAN, BEST),
+    (GAUSSIAN, "dpmpp_2m"),
+    (NEAR_3, BEST),
+    (NEAR_3, "dpmpp_2m"),
+    (NEAR_1, "dpmpp_2m"),
+    (NEAR_1, "pc"),
+)
+RANKED = (  # the rank histograms of Lorenz-63
+    (PROXIMAL, SamplerConfig(BEST, 32)),
+    (GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
+    (NEAR_1, SamplerConfig("dpmpp_2m", 16)),
+)
+
+
+def at_cost(
+    pairs: Iterable[tuple[Guidance, str]], costs: tuple[int, ...]
+) -> tuple[Combination, ...]:
+    """Rules and solvers with as many steps as each cost allows, where that is enough to try.
+
+    The corrector of "pc" costs one more evaluation a step.
+    """
+    return tuple(
+        Combination(rule, solver, "log_snr", steps)
+        for rule, solver in pairs
+        for cost in costs
+        if (steps := cost // (1 + (solver == "pc")) // (1 + DERIVATIVES[rule])) >= FEWEST
+    )
+
+
+def crossed(
+    rules: Iterable[Guidance | Oracle],
+    solvers: Iterable[str] = (BEST,),
+    grids: Iterable[str] = ("log_snr",),
+    steps: Iterable[int] = (BUDGET,),
+) -> tuple[Combination, ...]:
+    """Each with each."""
+    return tuple(Combination(*c) for c in itertools.product(rules, solvers, grids, steps))
+
+
+def presets(names: Iterable[str]) -> tuple[Combination, ...]:
+    """The presets of `slams_jax.assimilate`."""
+    chosen = [preset(name) for name in names]
+    return tuple(Combination(Guidance.of(g), s.solver, s.grid, s.steps) for s, g in chosen)
+
+
+def best(rules: Iterable[Guidance]) -> list[tuple[Guidance, str]]:
+    """Rules with the solver that they are compared with."""
+    return [(rule, BEST) for rule in rules]
+
+
+class Block(NamedTuple):
+    """Combinations, and where they are tried.
+
+    Attributes:
+        groups: letters of the groups of cases.
+        cases: of a group; "quick" is every case of a quick run, which tries nothing else.
+        combinations: in the order of the report.
+    """
+
+    groups: str
+    cases: Literal["every", "last", "all but the last", "quick"]
+    combinations: tuple[Combination, ...]
+
+
+PLAN = (
+    # Rules at equal cost, some on the last case only.
+    Block("ac", "every", at_cost(best(COMMON), (BUDGET,))),
+    Block("ac", "last", at_cost(best(OTHERS), (BUDGET,))),
+    Block("b", "every", at_cost(best(COMMON), (BUDGET, LONG))),
+    Block("b", "last", at_cost(best(OTHERS), (BUDGET, LONG))),
+    # With few steps, derivatives and a solver of lower order go together better.
+    Block("b", "every", at_cost([(MMPS_1, "dpmpp_2m_ode")], (BUDGET, LONG))),
+    Block("b", "every", crossed([ORACLE])),
+    # Rules with equally many evaluations, and what `assimilate` offers.
+    Block("abc", "last", crossed((*COMMON, *OTHERS))),
+    Block("abc", "last", presets(PRESETS)),
+    # Solvers, grids and steps, with the most exact rule.
+    Block("a", "last", crossed([GAUSSIAN], SOLVERS[:3], steps=STEPS)),
+    Block("a", "last", crossed([GAUSSIAN], SOLVERS)),
+    Block("a", "last", crossed([GAUSSIAN], grids=GRIDS)),
+    Block("b", "last", crossed([ORACLE], SOLVERS[:3], steps=STEPS)),
+    Block("b", "last", crossed([ORACLE], SOLVERS)),
+    Block("b", "last", crossed([ORACLE], grids=GRIDS)),
+    # The long trajectories of Lorenz-63 are its last case, and get what is affordable.
+    Block("d", "all but the last", at_cost(LORENZ, (BUDGET, LONG))),
+    Block("d", "all but the last", presets(["reference"])),
+    Block("d", "last", at_cost(LORENZ, (BUDGET,))),
+    Block("ac", "quick", crossed([GAUSSIAN], steps=(8, 32))),
+    Block("b", "quick", crossed([ORACLE], steps=(8, 32))),
+    Block("abc", "quick", crossed([MMPS_3])),
+    # 8 steps cost 32 with the derivatives; the longest is what they are held against.
+    Block("b", "quick", crossed([MMPS_3], steps=(8, LONG // 4))),
+)
+
+
+def combinations(group: str, *, quick: bool = False, last: bool = False) -> list[Combination]:
+    """What is tried on a case of a group, in the order of the report."""
+    cases = ("quick",) if quick else ("every", "last" if last else "all but the last")
+    chosen = [b.combinations for b in PLAN if group in b.groups and b.cases in cases]
+    return list(dict.fromkeys(itertools.chain(*chosen)))

@@ -1,0 +1,143 @@
+"""Every combination on every case, row by row; an interrupted run resumes after its last row."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+from experiments.calibrate import lorenz, report
+from experiments.calibrate.combinations import RANKED, Combination, combinations
+from slams_jax.diffusion import SamplerConfig
+from slams_jax.errors import InputError
+from slams_jax.reference_problems import (
+    Case,
+    LorenzCase,
+    field_cases,
+    mixture_cases,
+    run_case,
+    run_lorenz,
+    trajectory_cases,
+)
+from slams_jax.storage import write_text
+
+BUILD = {"a": field_cases, "b": mixture_cases, "c": trajectory_cases}
+LORENZ, TRAINED = "d", "e"  # groups that need a trained model
+GROUPS = (*BUILD, LORENZ, TRAINED)
+# So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
+MEMBERS = {"a": 192, "b": 4096, "c": 2048, LORENZ: lorenz.MEMBERS}
+QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024}
+BATCH = 4096  # draws made at a time
+
+Row = dict[str, Any]
+Counted = dict[Combination, tuple[int, int]]  # evaluations and derivatives of a draw
+
+
+def calibrate(
+    groups: Sequence[str], folder: Path, *, quick: bool = False, model: Path | None = None
+) -> list[Row]:
+    """Try every combination on every case of the groups; rows are written, drawn and returned.
+
+    Args:
+        groups: letters of `BUILD`, or "d".
+        folder: where the results go, and where those of an earlier run are taken up.
+        quick: few combinations and members.
+        model: work directory of a Lorenz-63 model, for group "d".
+
+    Raises:
+        InputError: no such model, or results in the folder that cannot be read.
+    """
+    plan = [
+        (group, case, combinations(group, quick=quick, last=case is cases[-1]))
+        for group in groups
+        for cases in [lorenz.cases(model) if group == LORENZ else BUILD[group]()]
+        for case in cases
+    ]
+    members = QUICK_MEMBERS if quick else MEMBERS
+    kept = kept_rows(folder)
+    named = lambda group, case, c: _name(case, c, members[group])
+    progress = _Progress(
+        sum(_weight(c) for g, case, cs in plan for c in cs if named(g, case, c) not in kept)
+    )
+    rows: list[Row] = []
+    counted: Counted = {}
+    for group, case, chosen in plan:
+        for combination in chosen:
+            if row := kept.pop(named(group, case, combination), None):
+                rows.append(row)
+                continue
+            rows.append({"group": group, **_row(case, combination, members[group], counted)})
+            progress(rows[-1], _weight(combination))
+            write_rows([*rows, *kept.values()], folder)
+        write_text(report.table(rows), folder / "calibration.md")
+        report.draw([r for r in rows if r["case"] == case.name], folder)
+        jax.clear_caches()  # every combination compiles a program of its own
+    write_rows([*rows, *kept.values()], folder)
+    if of_lorenz := [case for _, case, _ in plan if isinstance(case, LorenzCase)]:
+        lorenz.ranks(of_lorenz, RANKED, folder)
+    return rows
+
+
+def write_rows(rows: Sequence[Row], folder: Path) -> None:
+    """Write `calibration.json`."""
+    write_text(json.dumps(list(rows), indent=1, allow_nan=False), folder / "calibration.json")
+
+
+def kept_rows(folder: Path) -> dict[tuple[Any, ...], Row]:
+    """The rows of an earlier run by what they are of, those of trained models left out.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    path = folder / "calibration.json"
+    fields = ("case", "rule", "solver", "grid", "steps", "members")
+    try:
+        rows = json.loads(path.read_text()) if path.exists() else []
+        return {tuple(row[f] for f in fields): row for row in rows if row["group"] != TRAINED}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error!r}): remove it, or set --output") from None
+
+
+def _row(case: Case | LorenzCase, combination: Combination, members: int, counted: Counted) -> Row:
+    rule, solver, grid, steps = combination
+    sampler = SamplerConfig(solver=solver, steps=steps, grid=grid)  # pyright: ignore
+    run = run_lorenz if isinstance(case, LorenzCase) else run_case
+    counts = counted.get(combination)
+    row = run(case, rule, sampler, members, jax.random.key(0), batch=BATCH, counts=counts)  # pyright: ignore
+    # Steps and rule decide, not the case: one count serves all.
+    counted[combination] = row.forward_evaluations, row.derivative_evaluations
+    return row.as_dict()
+
+
+def _name(case: Case | LorenzCase, combination: Combination, members: int) -> tuple[Any, ...]:
+    """The key of a row."""
+    rule, solver, grid, steps = combination
+    return case.name, str(rule), solver, grid, steps, members
+
+
+def _weight(combination: Combination) -> float:
+    """Relative time of a row: to compile and to compute."""
+    return 32 + combination.steps
+
+
+class _Progress:
+    """Logs each row and the time left."""
+
+    def __init__(self, total: float):
+        self.total, self.done, self.started = total, 0.0, time.monotonic()
+
+    def __call__(self, row: Row, weight: float) -> None:
+        self.done += weight
+        left = (time.monotonic() - self.started) * (self.total / self.done - 1)
+        logging.info(
+            "%s, %s, %s %d: %s; %.0f s left",
+            row["case"],
+            row["rule"],
+            row["solver"],
+            row["steps"],
+            report.figures(row),
+            left,
+        )
