@@ -218,5 +218,5 @@ def test_climatological_ensemble_is_days_of_the_past_about_the_climate():
 
 def test_climatology_has_no_more_days_than_there_were():
     anomalies, climate = np.zeros((3, 1, 1, 1), np.float32), np.zeros((2, 1, 1, 1), np.float32)
-    with pytest.raises(InputError, match="ensemble of 4 members needs as many training days, got 3"):
+    with pytest.raises(InputError, match="4 members needs as many training days, got 3"):
         climatological_ensemble(anomalies, climate, members=4)
