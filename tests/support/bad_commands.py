@@ -182,6 +182,11 @@ ASSIMILATE = {
         "--config.assimilation.background=False",
         "no latent observations",
     ),
+    "observations on another grid of the same size": (
+        f"{OUTPUT} {LONGWAVE}.kind=grid {LONGWAVE}.path=elsewhere.nc "
+        f"{LONGWAVE}.variable=temperature {LONGWAVE}.error=1.0",
+        "stream 'olr' is on another grid .* than the model's",
+    ),
     "a background that enters twice": (
         f"{OUTPUT} --config.assimilation.latent_inputs=('background',)",
         "names 'background', which assimilation.background uses too",
