@@ -67,7 +67,9 @@ def bad_files(root: Path) -> None:
     celsius["temperature"].attrs["units"] = "K"
     write(celsius, "celsius.nc")
     write(state.isel(latitude=slice(3, 8), longitude=slice(0, 6)), "region.nc")
-    write(state.assign_coords(longitude=state["longitude"] + 1.0), "elsewhere.nc")
+    elsewhere = state.assign_coords(longitude=state["longitude"] + 1.0)
+    elsewhere["temperature"].attrs["error"] = 1.0
+    write(elsewhere, "elsewhere.nc")
     metres = state.assign_coords(level=("level", [10.0, 500.0, 9000.0], {"units": "m"}))
     write(metres, "metres.nc")
     stations = station_data(truth)

@@ -184,7 +184,7 @@ ASSIMILATE = {
     ),
     "observations on another grid of the same size": (
         f"{OUTPUT} {LONGWAVE}.kind=grid {LONGWAVE}.path=elsewhere.nc "
-        f"{LONGWAVE}.variable=temperature {LONGWAVE}.error=1.0",
+        f"{LONGWAVE}.variable=temperature",
         "stream 'olr' is on another grid .* than the model's",
     ),
     "a background that enters twice": (
