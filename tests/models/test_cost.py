@@ -33,6 +33,7 @@ def flops(program):
     return program.cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_counts_of_compiled_programs(programs):
     params, forward, gradient = programs
     one = cost.network_cost(CONFIG, SHAPE)
