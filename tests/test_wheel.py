@@ -1,4 +1,4 @@
-"""The built wheel stands alone, in an environment without the repository."""
+"""The built wheel alone, in an environment of its own, runs the tutorial about training."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("hatchling")  # builds the wheel without a network
 
 ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "docs" / "tutorials" / "from_python.py"
 ALONE = """
 import importlib.util, pathlib, sys
 import slams_jax
@@ -59,3 +60,11 @@ def python(tmp_path_factory):
 
 def test_the_wheel_stands_alone(python, tmp_path):
     run(python, "-c", ALONE, folder=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tutorial_needs_nothing_else(python, tmp_path):
+    """Training, saving, loading, assimilating and scoring; its checks are asserted."""
+    said = run(python, TUTORIAL, folder=tmp_path)
+    assert "step" in said  # the progress of the training
+    assert "analysis" in said
