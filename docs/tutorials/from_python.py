@@ -136,7 +136,8 @@ model = load_model(path)
 # ## Assimilate and score
 #
 # Both kinds of observations enter through their operators, and the background with the error
-# covariance that was estimated in training.
+# covariance that was estimated in training. Training this short leaves its traces: the log warns
+# that the analysis fits the background less closely than the small errors of this world ask for.
 
 # %%
 week = {"time": slice("2001-07-02", "2001-07-08")}
