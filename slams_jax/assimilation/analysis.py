@@ -169,16 +169,13 @@ def _checked_key(key: Any) -> PRNGKey:
     Raises:
         InputError: something else, such as a seed.
     """
-    if isinstance(key, jax.Array) and key.shape == () and is_key(key):
-        return key
-    if isinstance(key, jax.Array) and key.shape == (2,) and key.dtype == jnp.uint32:
-        return jax.random.wrap_key_data(key)
+    if isinstance(key, jax.Array):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        if typed and key.shape == ():
+            return key
+        if key.dtype == jnp.uint32 and key.shape == (2,):
+            return jax.random.wrap_key_data(key)
     raise InputError(f"key must be one random key, got {key!r}: give jax.random.key(0)")
-
-
-def is_key(key: jax.Array) -> bool:
-    """Whether an array is of random keys."""
-    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
 
 
 def _check_counted_once(

@@ -102,10 +102,11 @@ def on_grid(
         for axis, values, period in ((LATITUDE, latitude, np.inf), (LONGITUDE, longitude, 360.0))
     )
     if rows is None or columns is None:
-        raise InputError(
-            f"{name} is on another grid ({extent(data[LATITUDE].values, data[LONGITUDE].values)}) "
-            f"than {wanted} ({extent(latitude, longitude)}): regrid it"
+        here, there = (
+            Grid.of(*axes).extent
+            for axes in ((data[LATITUDE].values, data[LONGITUDE].values), (latitude, longitude))
         )
+        raise InputError(f"{name} is on another grid ({here}) than {wanted} ({there}): regrid it")
     return data.isel({LATITUDE: rows, LONGITUDE: columns}).assign_coords(
         {LATITUDE: np.asarray(latitude), LONGITUDE: np.asarray(longitude)}
     )
@@ -129,12 +130,6 @@ def order_of(
         apart = np.abs((apart + period / 2) % period - period / 2)
     nearest = apart.argmin(axis=1)
     return nearest if apart[np.arange(wanted.size), nearest].max() <= tolerance else None
-
-
-def extent(latitude: Any, longitude: Any) -> str:
-    """Size and domain of a grid, in words."""
-    lat, lon = np.asarray(latitude), np.asarray(longitude)
-    return f"{lat.size} x {lon.size}, {lat[0]:g} to {lat[-1]:g} N, {lon[0]:g} to {lon[-1]:g} E"
 
 
 def gridded(data: xr.Dataset, variable: str, *, name: str, own_operator: bool) -> xr.Dataset:
