@@ -1,15 +1,19 @@
 # Each target sets up what it needs in a local .venv; PYTHON chooses the interpreter.
+# `make demo MODEL=FILE_OR_URL` takes a saved model instead of training one.
 PYTHON ?= python3
+MODEL =
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo check test lint docs packages release-notes clean
 
+demo: GIVEN = $(addprefix --model=,$(MODEL))
 demo: $(VENV)/.demo
-	$(BIN)/python -m experiments.train --config=configs/demo.py
-	$(BIN)/python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
-	$(BIN)/python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc \
-		--report=runs/demo/report.html
+	$(if $(MODEL),,$(BIN)/python -m experiments.train --config=configs/demo.py)
+	$(BIN)/python -m experiments.assimilate $(GIVEN) --config=configs/demo.py \
+		--output=runs/demo/analysis.nc
+	$(BIN)/python -m experiments.evaluate $(GIVEN) --config=configs/demo.py \
+		--analysis=runs/demo/analysis.nc --report=runs/demo/report.html
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)

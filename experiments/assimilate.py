@@ -2,12 +2,13 @@
 
     python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
 
-The output is NetCDF (.nc) or Zarr (.zarr); it is there when it is complete, or not at all. Members
-are written as they are drawn, `assimilation.member_batch` at a time, into a hidden folder beside
-it: the same command after a kill draws those that lack, and the folder is gone when it is done.
-`--preset=fast|default|accurate|reference` takes sampler and guidance from a list in place of the
-configuration's. `--fit_inflation` first finds the inflation for which, on the validation period,
-the spread equals the error: some six analyses of it.
+The output is NetCDF (.nc) or Zarr (.zarr), and is complete or absent. Members are written as they
+are drawn, `assimilation.member_batch` at a time, to a hidden folder beside it: after a kill, repeat
+the command to draw only the missing members. The folder is removed at the end.
+`--model=FILE_OR_URL` takes a saved model in place of the one in the work directory.
+`--preset=fast|default|accurate|reference` replaces the configuration's sampler and guidance.
+`--fit_inflation` first finds the inflation at which spread equals error on the validation period,
+at the cost of about six analyses of it.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ from slams_jax.training.devices import is_writer, wait_for_all
 FLAGS = flags.FlagValues()
 CONFIG = cli.config_flag(FLAGS)
 OUTPUT = cli.path_flag(FLAGS, "output", "Analysis to write: a .nc file or a .zarr folder.")
+MODEL = cli.model_flag(FLAGS)
 FIT = flags.DEFINE_bool(
     "fit_inflation",
     False,
@@ -65,7 +67,7 @@ def main() -> None:
             settings, sampler=sampler, guidance=guidance, raw={**settings.raw, **raw}
         )
     with _scratch(path) as scratch:
-        analysis = run(settings, fit=FIT.value, keep=scratch)
+        analysis = run(settings, source=MODEL.value, fit=FIT.value, keep=scratch)
         if is_writer():
             write_dataset(analysis, path, scratch)
         if scratch is not None:
@@ -87,13 +89,23 @@ def main() -> None:
         )
 
 
-def run(settings: Settings, *, fit: bool = False, keep: Path | None = None) -> xr.Dataset:
-    """The analysis of a configuration, whose inflation is fitted first if wanted.
+def run(
+    settings: Settings, *, source: str | None = None, fit: bool = False, keep: Path | None = None
+) -> xr.Dataset:
+    """The analysis of a configuration.
 
-    With `keep`, its members are in that folder as they are drawn (`slams_jax.assimilate`).
+    Args:
+        settings: the configuration.
+        source: of the model, if not its work directory (`open_model`).
+        fit: whether to fit the inflation first.
+        keep: folder for the members as they are drawn (`slams_jax.assimilate`).
+
+    Raises:
+        InputError: data, a model or observations that do not fit together.
+        RunError: members that are not finite.
     """
     data = inputs.load(settings)
-    model = open_model(settings, data)
+    model = open_model(settings, data, source)
     if fit:
         settings = with_fitted_inflation(settings, data, model)
     analysis = analyse(settings, data, model, keep=keep)

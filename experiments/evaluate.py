@@ -3,9 +3,10 @@ r"""Score an analysis against the truth, withheld stations and classical methods
     python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc \
         --report=runs/demo/report.html
 
-Writes `metrics.json`, `table.md` and pictures (`*.png`) into the work directory, and with
-`--report` one HTML file that holds all of it. `--coastlines` draws those of the Earth on the maps,
-`--nocoastlines` does not; unless told, they are drawn where the data are not a nature run's.
+Writes `metrics.json`, `table.md` and figures (`*.png`) to the work directory and, with `--report`,
+one HTML file that contains all of them. `--model=FILE_OR_URL` is the model of the analysis, if not
+that in the work directory. `--coastlines` draws the Earth's coastlines on maps, `--nocoastlines`
+omits them; by default they are drawn unless the data are a nature run.
 docs/verification.md explains every score.
 """
 
@@ -41,6 +42,7 @@ from slams_jax.verify.summary import without_nan
 FLAGS = flags.FlagValues()
 CONFIG = cli.config_flag(FLAGS)
 ANALYSIS = cli.path_flag(FLAGS, "analysis", "Analysis written by experiments.assimilate.")
+MODEL = cli.model_flag(FLAGS)
 REPORT = cli.path_flag(FLAGS, "report", "Self-contained HTML report to write, a .html file.")
 COASTLINES = flags.DEFINE_bool(
     "coastlines",
@@ -60,6 +62,7 @@ def main() -> None:
     evaluate(
         settings,
         ANALYSIS.value,
+        source=MODEL.value,
         report_path=None if REPORT.value is None else _checked(REPORT.value),
         coastlines=COASTLINES.value,
         command=" ".join(["python -m experiments.evaluate", *sys.argv[1:]]),
@@ -70,13 +73,17 @@ def evaluate(
     settings: Settings,
     path: Path,
     *,
+    source: str | None = None,
     report_path: Path | None = None,
     coastlines: bool | None = None,
     command: str = "",
 ) -> dict[str, Any]:
-    """Scores of the analysis at `path`; written, drawn, reported and returned."""
+    """Scores of the analysis at `path`; written, drawn, reported and returned.
+
+    `source` is the model of the analysis, if not that in the work directory (`open_model`).
+    """
     data = inputs.load(settings)
-    model = open_model(settings, data)
+    model = open_model(settings, data, source)
     frames = frames_of(settings, data)
     analysis = open_analysis(
         path,
@@ -95,7 +102,7 @@ def evaluate(
     for name in COUNTS:
         scores[name] = np.asarray(analysis.attrs[name]).item()
     target = Path(settings.workdir) / "metrics.json"
-    write_text(json.dumps(without_nan(scores), indent=1), target)
+    write_text(json.dumps(without_nan(scores), indent=1), target, parents=True)
     if coastlines is None:
         coastlines = settings.nature is None
     drawn = pictures.draw(

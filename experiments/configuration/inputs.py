@@ -59,7 +59,7 @@ def data_root(settings: Settings) -> Path | str:
     if is_url(root):
         return root
     if root:
-        folder = Path(root).expanduser()
+        folder = Path(root)
         if not folder.is_dir():
             raise InputError(f"data.root {folder} is not a folder: set --config.data.root")
         return folder

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.settings import Settings
 from slams_jax.errors import InputError
@@ -33,17 +35,26 @@ def _without_padding(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if (name, value) != ("padding", "")}
 
 
-def open_model(settings: Settings, data: Inputs) -> Model:
-    """The model in the work directory, if it is the one of this configuration.
+def open_model(settings: Settings, data: Inputs, source: str | None = None) -> Model:
+    """The trained model of this configuration, from its work directory or from `source`.
+
+    Args:
+        settings: the configuration.
+        data: its data.
+        source: a saved model, the directory of a run, or a URL (`load_model`), in place of the
+            work directory.
 
     Raises:
-        InputError: no model, or one of another grid, other channels or other networks.
+        InputError: no model, or one of another grid, time step, other channels or other networks.
     """
-    model = load_model(settings.workdir)
+    option = "--config.workdir" if source is None else "--model"
+    source = settings.workdir if source is None else source
+    model = load_model(source)
     networks = network_settings(settings, data)
     pairs: list[tuple[str, Any, Any]] = [
         ("grid", model.grid, data.archive.grid),
         ("channels", model.channels, data.archive.fields[STATE].channels),
+        ("time step", model.time_step or data.time_step, data.time_step),  # None in old runs
     ]
     for part in ("schedule", "score", "autoencoder"):
         theirs, ours = (_fields(getattr(n, part)) for n in (model.networks, networks))
@@ -52,13 +63,21 @@ def open_model(settings: Settings, data: Inputs) -> Model:
         ]
     for name, theirs, ours in pairs:
         if theirs != ours:
-            values = "" if name in ("grid", "channels") else f" ({theirs!r}, not {ours!r})"
+            detail = ""
+            if name not in ("grid", "channels"):
+                detail = f" ({_told(theirs)}, not {_told(ours)})"
             raise InputError(
-                f"the model in {settings.workdir} is of another configuration: it has another "
-                f"{name}{values} than this one and its data; set --config.workdir to the model of "
-                "this configuration"
+                f"the model in {source} is of another configuration: it has another "
+                f"{name}{detail} than this one and its data; set {option} to the model of this "
+                "configuration"
             )
     return model
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, np.timedelta64):
+        return f"{value / np.timedelta64(1, 'h'):g} h"
+    return repr(value)
 
 
 def _fields(config: Any) -> dict[str, Any]:

@@ -241,6 +241,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         needed |= {"autoencoder_training"}
     require(raw, needed, "the configuration")
     data = dict(group(raw["data"], "data"))
+    data |= {n: _at_home(data[n], f"data.{n}") for n in ("root", "cache") if n in data}
     derived = {n: _field(data.pop(n), f"data.{n}") for n in ("state", "background") if n in data}
     modalities = {
         name: build(FieldSettings, values, f"data.modalities.{name}")
@@ -253,7 +254,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     }
     settings = Settings(
         seed=raw["seed"],
-        workdir=raw["workdir"],
+        workdir=_at_home(raw["workdir"], "workdir"),
         data=build(DataSettings, data, "data", modalities=modalities, **derived),
         nature=None if raw.get("nature") is None else read_nature(raw["nature"]),
         schedule=build(CosineSchedule, raw.get("schedule", {}), "schedule"),
@@ -308,12 +309,18 @@ def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> No
 
 def _overlap(one: str | Sequence[str], other: str | Sequence[str]) -> bool:
     """Whether two lists of paths or patterns name a file in common, as far as they tell."""
-    normal = lambda paths: [
-        os.path.normpath(p) for p in ([paths] if isinstance(paths, str) else paths) if p
-    ]
+    listed = lambda paths: [paths] if isinstance(paths, str) else paths
+    normal = lambda paths: [os.path.normpath(os.path.expanduser(p)) for p in listed(paths) if p]
     return any(
         fnmatch.fnmatch(a, b) or fnmatch.fnmatch(b, a) for a in normal(one) for b in normal(other)
     )
+
+
+def _at_home(path: Any, where: str) -> str:
+    """A folder of a configuration, with `~` for the user's home expanded."""
+    if not isinstance(path, str):
+        raise InputError(f"{where} must be the path of a folder, got {path!r}")
+    return os.path.expanduser(path)
 
 
 def _field(value: Any, where: str) -> FieldSettings | None:

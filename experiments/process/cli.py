@@ -48,6 +48,17 @@ def path_flag(values: flags.FlagValues, name: str, help_text: str) -> flags.Flag
     return flags.DEFINE(_PathParser(), name, None, help_text, flag_values=values)  # type: ignore[return-value]
 
 
+def model_flag(values: flags.FlagValues) -> flags.FlagHolder[str | None]:
+    """`--model`, a trained model in place of the one in the work directory."""
+    return flags.DEFINE_string(
+        "model",
+        None,
+        "Trained model in place of the one in config.workdir: a saved file, its URL, or the "
+        "directory of another run.",
+        flag_values=values,
+    )
+
+
 def distributed_flag(values: flags.FlagValues) -> flags.FlagHolder[bool | None]:
     """`--distributed`, for commands that several processes can run together."""
     return flags.DEFINE_bool(

@@ -415,6 +415,10 @@ def test_the_step_of_the_model_is_enforced(exact_model):
     hourly = TIMES[0] + np.arange(5) * np.timedelta64(6, "h")
     with pytest.raises(InputError, match="are 6 h apart, the model was trained on steps of 24 h"):
         assimilate(daily, None, [], times=hourly, **options)
+    background = as_dataset(some_truth(exact_model))
+    background["time"] = TIMES[0] + np.arange(len(TIMES)) * np.timedelta64(12, "h")
+    with pytest.raises(InputError, match="are 12 h apart, the model was trained on steps of 24 h"):
+        assimilate(daily, background, [], **options)
 
 
 def test_one_time_is_the_marginal_of_the_trajectory(exact_model, monkeypatch):

@@ -29,6 +29,7 @@ from support.small_world import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
+DEMO = REPOSITORY / "slams_jax" / "models" / "demo.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,7 @@ def place(world, tmp_path_factory):
     )
     (folder / "broken.py").write_text("def get_config(:\n")
     (folder / "afile").write_text("x")
+    shutil.copy(DEMO, folder)
     (folder / "folder.html").mkdir()
     return folder
 
@@ -67,6 +69,8 @@ def bad_files(root: Path) -> None:
     celsius["temperature"].attrs["units"] = "K"
     write(celsius, "celsius.nc")
     write(state.isel(latitude=slice(3, 8), longitude=slice(0, 6)), "region.nc")
+    twice = np.arange(2 * state.sizes["time"]) * np.timedelta64(12, "h") + state["time"].values[0]
+    write(state.isel(time=np.arange(twice.size) // 2).assign_coords(time=twice), "half_days.nc")
     elsewhere = state.assign_coords(longitude=state["longitude"] + 1.0)
     elsewhere["temperature"].attrs["error"] = 1.0
     write(elsewhere, "elsewhere.nc")

@@ -17,7 +17,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, demo
 from experiments import assimilate, evaluate, train
 from experiments.ablation.variants import Ablation
 from experiments.configuration import inputs, observations
@@ -50,7 +50,7 @@ from slams_jax.dynamics import (
 from slams_jax.grid import Grid
 from slams_jax.models import StageConfig
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.saved import load_model
+from slams_jax.models.saved import demo_model, load_model
 from slams_jax.models.score import ScoreConfig
 from slams_jax.schema import Channel, channels_of
 from slams_jax.storage import write_dataset
@@ -251,6 +251,18 @@ def test_latent_configurations_take_a_step(name, world, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_model_in_the_library_is_that_of_the_demo():
+    """So that `--model` accepts it with `configs/demo.py`."""
+    settings, model = read(demo.get_config()), demo_model()
+    assert model.time_step == np.timedelta64(24, "h")
+    assert {c.level for c in model.channels} == set(settings.data.levels)
+    assert model.networks.schedule == settings.schedule
+    for name in ("autoencoder", "score"):
+        wanted = {n: v for n, v in getattr(settings, name).items() if (n, v) != ("padding", "")}
+        saved = dataclasses.asdict(getattr(model.networks, name))
+        assert {n: saved[n] for n in wanted} == wanted
+
+
 def test_the_pixel_configuration_takes_a_step(world, tmp_path):
     config = on_the_small_world(one_step("pixel", tmp_path), world)
     train.train(read(config))

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from configs import demo
 from experiments.configuration.fields import located, open_fields
-from experiments.configuration.settings import DataSettings, FieldSettings
+from experiments.configuration.settings import DataSettings, FieldSettings, read
 from slams_jax.data import build_archive
 from slams_jax.errors import InputError
+from slams_jax.readers import open_dataset
 from support.data_samples import gridded, times, write
 
 DAY = np.timedelta64(24, "h")
@@ -91,3 +93,23 @@ def test_home_folders_in_the_paths_of_a_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert located("data", ("~/a.nc", "b.nc")) == [str(tmp_path / "a.nc"), "data/b.nc"]
     assert located("gs://bucket", "a.zarr") == ["gs://bucket/a.zarr"]
+    config = demo.get_config()
+    config.workdir, config.data.root, config.data.cache = "~/run", "~/data[1]", "~/cache"
+    settings = read(config)
+    folders = (settings.workdir, settings.data.root, settings.data.cache)
+    assert folders == tuple(str(tmp_path / name) for name in ("run", "data[1]", "cache"))
+
+
+@pytest.mark.parametrize("home", [False, True])
+def test_brackets_in_the_root_are_no_pattern(home, tmp_path, monkeypatch):
+    """A pattern below `data[1]` finds the files there, not those of `data1`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("data[1]", "data1"):
+        (tmp_path / name).mkdir()
+    write(gridded(3), tmp_path / "data[1]" / "state_a.nc")
+    write(gridded(6).isel(time=slice(3, None)), tmp_path / "data[1]" / "state_b.nc")
+    write(gridded(2), tmp_path / "data1" / "state_c.nc")
+    path = "~/data[1]/state_*.nc" if home else "state_*.nc"
+    root = tmp_path / ("data1" if home else "data[1]")
+    opened = open_dataset(located(root, path), variables=("temperature",))
+    np.testing.assert_array_equal(opened["time"], times(6))

@@ -19,6 +19,7 @@ from experiments import assimilate, evaluate, train
 from experiments.configuration import inputs, observations
 from experiments.configuration.settings import read
 from slams_jax.assimilation.members import MemberStore
+from slams_jax.models.saved import load_model, save_model
 from slams_jax.storage import locked
 from slams_jax.training import loop, read_metrics, restore_model
 from support.pages import check_page
@@ -217,6 +218,23 @@ def test_a_preset_and_a_fitted_inflation(config, file, tmp_path):
     assert used["guidance"]["rule"] == "gaussian"
     assert 0.25 <= used["assimilation"]["inflation"] <= 16.0
     assert used["assimilation"]["inflation"] != 1.0
+
+
+def test_a_saved_model_takes_the_place_of_that_in_the_work_directory(
+    config, file, analysis, scores, tmp_path
+):
+    model = save_model(load_model(config.workdir), tmp_path / "saved.safetensors")
+    given = (f"--config={file}", f"--config.workdir={tmp_path / 'empty'}", f"--model={model}")
+    again = tmp_path / "analysis.nc"
+    assert run_command(assimilate.main, *given, f"--output={again}") == 0
+    with (
+        xr.open_dataset(analysis, engine="h5netcdf") as one,
+        xr.open_dataset(again, engine="h5netcdf") as other,
+    ):
+        np.testing.assert_array_equal(one["temperature"], other["temperature"])
+    assert run_command(evaluate.main, *given, f"--analysis={again}") == 0
+    found = json.loads((tmp_path / "empty" / "metrics.json").read_text())
+    assert found["analysis"]["rmse"] == scores["analysis"]["rmse"]
 
 
 def test_the_commands_work_from_a_shell(config, file, analysis, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 STATION = "--config.assimilation.streams.stations"
 LONGWAVE = "--config.assimilation.streams.olr"
 OUTPUT = "--output={place}/out/analysis.nc"
+HALF_DAYS = "--config.data.state.path=half_days.nc --config.data.background.path=half_days.nc"
 
 TRAIN = {
     "missing file": (
@@ -96,6 +97,15 @@ ASSIMILATE = {
     "unknown format": ("--output={place}/out/analysis.csv", r"must end in \.nc or \.zarr"),
     "output under a file": ("--output={place}/afile/out/a.nc", "cannot be written: .*afile"),
     "no model": (f"{OUTPUT} --config.workdir={{place}}/empty", "no trained model in .*empty"),
+    "no saved model": (f"{OUTPUT} --model={{place}}/afile", "afile: no saved model, or a damaged"),
+    "saved model of another grid": (
+        f"{OUTPUT} --model={{place}}/demo.safetensors",
+        r"demo\.safetensors is of another configuration: it has another grid.*set --model to",
+    ),
+    "model of another time step": (
+        f"{OUTPUT} {HALF_DAYS}",
+        r"it has another time step \(24 h, not 12 h\)",
+    ),
     "model of other networks": (
         f"{OUTPUT} --config.score.embedding=9",
         r"model in .*run is of another configuration: it has another score\.embedding \(8, not 9\)",
@@ -207,6 +217,10 @@ ASSIMILATE = {
 EVALUATE = {
     "no analysis": ("", "--analysis is missing: give the file"),
     "missing analysis": ("--analysis={place}/gone.nc", r"cannot read the analysis .*gone\.nc"),
+    "no saved model": (
+        "--analysis={place}/gone.nc --model={place}/afile",
+        "afile: no saved model, or a damaged",
+    ),
     "missing store": ("--analysis={place}/gone.zarr", r"cannot read the analysis .*gone\.zarr"),
     "torn analysis": ("--analysis={place}/world/torn.nc", r"cannot read the analysis .*torn\.nc"),
     "a report that is no page": (
