@@ -173,10 +173,6 @@ ASSIMILATE = {
         f"{OUTPUT} --config.assimilation.frames=99",
         "frames is 99, but the period 'test' has 17",
     ),
-    "fewer times than a window": (
-        f"{OUTPUT} --config.assimilation.frames=2",
-        "2 times is shorter than the model's window",
-    ),
     "no background": (
         f"{OUTPUT} --config.data.background.path=",
         "another autoencoder.inputs|has no background",
