@@ -133,9 +133,10 @@ def test_an_analysis_of_other_times_or_another_grid(place, capsys):
     other.attrs = dict.fromkeys(
         ("evaluations", "derivative_evaluations", "seconds", "peak_memory_bytes"), 1
     ) | {"diagnostics": "[]"}
-    alone, other = other, xr.concat([other, other.assign_coords(member=[1])], "member")
+    alone, other = other, xr.concat([other.assign_coords(member=[i]) for i in range(3)], "member")
     cases = {
         "alone.nc": (alone, "has 1 members, the scores of an ensemble need 2 at least"),
+        "two.nc": (other.isel(member=[0, 1]), "has 2 members, the configuration asks for 3"),
         "none.nc": (alone.isel(member=[]), "has 0 members"),
         "unsaid.nc": (other.drop_attrs(), "is no analysis, it lacks 'evaluations'"),
         "other_times.nc": (other, "is an analysis of 80 times from 2001-01-01.* asks for 5"),
