@@ -1,13 +1,13 @@
-"""Kill a training at random moments, again and again, and compare it with one that was let be.
+"""Kill a training run at random moments, repeatedly, and compare it with an uninterrupted one.
 
     python -m experiments.chaos --kills 50 --output chaos.json
 
-A real training, the score of Lorenz-63 in small, runs in processes of its own, which SIGKILL ends:
-while they start, between steps, and in the midst of saves, which they are watched for. What comes
-out is compared with an uninterrupted run, bit for bit: parameters, average, state of the optimiser,
-key, position of the data, best checkpoint, records. The report (JSON) holds `kills`, `bit_exact`
-and `lost_steps`, the most steps that any kill cost; the exit status is 1 where they are not what
-they should be. See docs/robustness.md.
+A small score network of Lorenz-63 is trained in separate processes, which SIGKILL ends: during
+start-up, between steps, and during saves. The result is compared bit for bit with an uninterrupted
+run: parameters, moving average, optimiser state, key, position in the data, best checkpoint,
+metrics. The report (JSON) gives `kills`, `bit_exact` and `lost_steps`, the most steps that any kill
+cost; the exit status is 1 if the runs differ, a kill cost more than one checkpoint interval, or a
+checkpoint was damaged. See docs/robustness.md.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ KILLS = flags.DEFINE_integer(
     "kills", 50, "Number of times the training is killed.", lower_bound=1, flag_values=FLAGS
 )
 OUTPUT = cli.path_flag(FLAGS, "output", "Report to write, a .json file.")
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments.", flag_values=FLAGS)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the random moments.", flag_values=FLAGS)
 
 ROOT = Path(__file__).parents[1]
 EVERY = 20  # steps between checkpoints
-WAIT = 300.0  # seconds after which a training that does nothing is given up
+WAIT = 300.0  # seconds without progress after which the experiment fails
 TRAINING = (
     f"--config={ROOT / 'configs' / 'lorenz63.py'}",
     "--config.nature.days=500",
@@ -58,24 +58,24 @@ TRAINING = (
 
 
 def main() -> None:
-    """Run it and write the report."""
+    """Run the experiment and write the report."""
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the .json to write")
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        # A process that is killed gets at most two intervals further, and a little.
+        # Each process that is killed advances by at most about two intervals.
         steps = EVERY * (2 * KILLS.value + 10)
         report = run(Path(folder), KILLS.value, steps=steps, seed=SEED.value)
     write_text(json.dumps(report, indent=1) + "\n", OUTPUT.value)
     logging.info("%s", report)
     if not report["bit_exact"] or report["lost_steps"] > EVERY or report["damaged"]:
-        raise RunError(f"the training does not survive: see {OUTPUT.value}")
+        raise RunError(f"training did not survive its kills: see {OUTPUT.value}")
 
 
 def run(folder: Path, kills: int, *, steps: int, seed: int) -> dict[str, Any]:
-    """The report of `kills` kills of a training of so many steps; both runs are under `folder`.
+    """Report on `kills` kills of a training of `steps` steps; both runs are below `folder`.
 
     Raises:
-        RunError: a training failed by itself, or ended before it was killed often enough.
+        RunError: a training failed on its own, or ended before the last kill.
     """
     rng = random.Random(seed)
     begun = time.perf_counter()
@@ -120,7 +120,7 @@ def run(folder: Path, kills: int, *, steps: int, seed: int) -> dict[str, Any]:
 
 
 class Training:
-    """One work directory, in which processes train one after the other."""
+    """One work directory, in which successive processes train."""
 
     def __init__(self, folder: Path, name: str, steps: int):
         self.directory = folder / name / SCORE
@@ -143,7 +143,7 @@ class Training:
 
     @contextlib.contextmanager
     def process(self):
-        """A process that trains; it is ended with the context, however that ends."""
+        """A training process, killed when the context ends."""
         with self.log.open("wb") as log:
             process = subprocess.Popen(
                 self._command, cwd=ROOT, env=self._environment, stdout=log, stderr=log
@@ -155,13 +155,13 @@ class Training:
             process.wait()
 
     def wait(self, process: subprocess.Popen, until: Callable[[], bool]) -> None:
-        """Wait for something that happens while the training runs."""
+        """Wait until a condition holds while the training runs."""
         given_up = time.monotonic() + WAIT
         while not until():
             if process.poll() is not None:
                 raise RunError(f"the training ended too early: {self._last_words()}")
             if time.monotonic() > given_up:
-                raise RunError(f"the training does nothing for {WAIT:g} s: {self._last_words()}")
+                raise RunError(f"no progress in training for {WAIT:g} s: {self._last_words()}")
             time.sleep(5e-4)
 
     def finish(self, process: subprocess.Popen) -> None:
@@ -170,7 +170,7 @@ class Training:
             raise RunError(f"the training failed: {self._last_words()}")
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is begun and not complete; of a process that is dead, was."""
+        """Whether a checkpoint is incomplete: being written, or cut short by a kill."""
         return any(self.directory.glob("checkpoint/*/*tmp*"))
 
     def saved(self) -> int:
@@ -179,19 +179,19 @@ class Training:
         return max(found, default=0)
 
     def reached(self) -> int:
-        """The last step that was done, by the records."""
+        """The last step in the metrics."""
         records = read_metrics(self.directory / "metrics.jsonl")
         return records[-1]["step"] if records else self.saved()
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "it printed nothing"
 
 
 def _await_moment(
     training: Training, process: subprocess.Popen, rng: random.Random, start_up: float
 ) -> None:
-    """Wait for a moment to kill it: one fifth while it starts, half of the rest in saves."""
+    """Wait for a moment to kill: a fifth during start-up, half of the rest during saves."""
     if rng.random() < 0.2:
         time.sleep(rng.uniform(0.0, start_up))
         return
@@ -205,7 +205,7 @@ def _await_moment(
 
 
 def compare(a: Path, b: Path) -> list[str]:
-    """The names of what differs between two finished runs."""
+    """Names of the parts in which two finished runs differ."""
     found = []
     for which in ("last", "best"):
         ours, theirs = restore_run(a, which), restore_run(b, which)

@@ -2,8 +2,8 @@
 
     python -m experiments.launch --processes=2 experiments.train --config=configs/demo.py
 
-With `--devices=N` each process gets N virtual CPU devices, to try a mesh without the hardware. If
-one process fails, the others are stopped; the exit status is that of the first that failed.
+With `--devices=N` each process gets N virtual CPU devices, to try a device mesh without the
+hardware. If a process fails, the others are stopped, and its exit status is that of the command.
 """
 
 import argparse
@@ -17,16 +17,20 @@ from collections.abc import Sequence
 
 from experiments.process.distributed import COORDINATOR, PROCESS, PROCESSES
 
-GRACE = 5.0  # seconds between asking a process to stop and making it
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 VIRTUAL = "--xla_force_host_platform_device_count"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status of the command `argv` (sys.argv)."""
-    parser = argparse.ArgumentParser("experiments.launch", description="Start several processes.")
+    """Run the command line `argv` (by default `sys.argv`) and return the exit status."""
+    parser = argparse.ArgumentParser(
+        "experiments.launch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--processes", type=int, default=2, help="number of processes")
-    parser.add_argument("--devices", type=int, default=0, help="virtual CPU devices of each")
-    parser.add_argument("module", help="what to run, such as experiments.train")
+    parser.add_argument("--devices", type=int, default=0, help="virtual CPU devices per process")
+    parser.add_argument("module", help="module to run, such as experiments.train")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its flags")
     options = parser.parse_args(argv)
     if options.processes < 1 or options.devices < 0:
@@ -47,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _wait_for(running: Sequence[subprocess.Popen]) -> int:
-    """0 when all have ended well; at the first that has not, stop the rest."""
+    """Exit status: 0 once all succeed, or that of the first to fail, which stops the others."""
     try:
         while True:
             found = [process.poll() for process in running]

@@ -5,7 +5,15 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "slams_jax", "experiments")
+PLACES = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs",
+    "slams_jax",
+    "experiments",
+    "configs",
+)
 SUFFIXES = (".md", ".py", ".html")
 
 # Phrase -> what to write instead.
@@ -13,7 +21,10 @@ AVOID = {
     "a hair of": "a small",
     "can be had": "is available",
     "fmt: skip": "a name or a shorter expression",
+    "decides everything": "what it decides",
     "for ever": "forever",
+    "gaussian picture": "Gaussian approximation",
+    "gone on with": "resumed",
     "has no meaning for": "has no effect with",
     "is to be had": "is available",
     "may be jitted": "can be jitted",
@@ -21,16 +32,16 @@ AVOID = {
     "reads back other": "its contents differ from what was written",
     "tell much": "are informative",
     "tells much": "is informative",
+    "to the same bits": "bit for bit",
     "whole or absent": "complete or absent",
+    "whole or not at all": "complete or absent",
     "written anew": "overwritten",
 }
-
 
 # Also, on pages, in tutorials and in the changelog:
 AVOID_ON_PAGES = {
     "anew": "again",
     "be known that": "(leave it out)",
-    "gone on with": "resumed",
     "held against": "compared with",
     "is said of": "the message",
     "likewise": "what it is",
@@ -39,7 +50,6 @@ AVOID_ON_PAGES = {
     "other than written": "differ from what was written",
     "out of turn": "early",
     "that lack": "missing",
-    "to the same bits": "bit for bit",
 }
 
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written complete or absent."""
 
 import numpy as np
 import pytest

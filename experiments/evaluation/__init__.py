@@ -1,1 +1,1 @@
-"""Scores, tables, pictures and the report of an analysis."""
+"""Scores, tables, figures and the report of an analysis."""

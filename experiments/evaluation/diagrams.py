@@ -1,4 +1,4 @@
-"""The pictures that follow from the scores alone."""
+"""Figures drawn from the scores alone."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -75,9 +75,9 @@ def _profiles(
             "scores",
             f"Differences of RMSE and CRPS of the analysis from {_and(list(near))} by level, with "
             "confidence intervals.",
-            "Analysis less reference, in per cent of the reference, with "
+            "Analysis minus reference, in per cent of the reference, with "
             f"{scores['significance']['confidence']:.0%} intervals of a paired block bootstrap "
-            "over time: left of zero the analysis is better.",
+            "over time: the analysis is better left of zero.",
         )
 
 
@@ -103,7 +103,7 @@ def _spread(
         regions[region] = {
             name: {
                 "rmse": np.array(found[name]["rmse"])[index],
-                # What the ratio is of: the spread with the factor for the number of members.
+                # The spread as the ratio has it, with the factor for the number of members.
                 "spread": np.array(found[name]["spread_skill"])[index]
                 * np.array(found[name]["rmse"])[index],
             }
@@ -115,8 +115,8 @@ def _spread(
         "spread",
         f"Spread and error by level of {_and(_ensembles(scores))} in {len(regions)} regions: "
         f"{', '.join(regions)}.",
-        "Error of the ensemble mean (full) and spread (dashed, with the factor for the number of "
-        "members) by region: the lines coincide for a calibrated ensemble. The tropics reach to "
+        "Error of the ensemble mean (solid) and spread (dashed, with the factor for the number of "
+        "members) by region: the lines coincide for a calibrated ensemble. The tropics extend to "
         "20 degrees.",
     )
 
@@ -133,8 +133,8 @@ def _by_level(
         figures.binned_spread(names, bins, units=units),
         "spread",
         f"RMSE against spread in ten bins of spread at {', '.join(names)}.",
-        "Points sorted by their spread, in bins of equal area: on the line the spread tells the "
-        "size of the error. Few members alone flatten the ends.",
+        "Points sorted by spread, in bins of equal area: on the line, spread equals error. A small "
+        "ensemble flattens the ends of the curve.",
     )
     yield (
         "rank_histogram",
@@ -143,8 +143,8 @@ def _by_level(
         ),
         "spread",
         f"Rank histograms of the truth among the members of the analysis at {', '.join(names)}.",
-        "Flat for a calibrated ensemble, a U where it is too narrow. The band is that of "
-        "independent points; neighbours are not, so bars outside it are expected.",
+        "Flat for a calibrated ensemble, U-shaped where it is too narrow. The band assumes "
+        "independent points; neighbours are correlated, so some bars fall outside it.",
     )
     events = scores["events"]
     curves = {n: (take(events[n]["frequency"]), take(events[n]["share"])) for n in ensembles}
@@ -155,8 +155,8 @@ def _by_level(
         "spread",
         f"Reliability diagrams at {', '.join(names)}: frequency of an event against its forecast "
         "probability.",
-        f"The event: {events['event']}. On the line probabilities mean what they say; the markers' "
-        "areas are how often each was given.",
+        f"The event: {events['event']}. On the line, probabilities are reliable; the area of a "
+        "marker shows how often its probability was forecast.",
     )
 
 
@@ -179,11 +179,11 @@ def _spectra(
         "spectra",
         figure,
         "spectra",
-        f"Spectra over zonal scale at {', '.join(names)}: of truth and analyses above, of errors "
-        "and spread below.",
-        "Above: power of departures from the climatology, of truth and members. Below: power of "
-        "the error of the means (full) and of the spread (dashed), which coincide at every "
-        "scale for a calibrated ensemble. An error sums to the square of its RMSE.",
+        f"Spectra by zonal scale at {', '.join(names)}: truth and analyses above, errors and "
+        "spread below.",
+        "Above: power of departures from the climatology, in truth and members. Below: power of "
+        "the error of the mean (solid) and of the spread (dashed), which coincide at every "
+        "scale for a calibrated ensemble. Summed over scales, the error is the square of the RMSE.",
     )
 
 

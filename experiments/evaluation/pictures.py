@@ -23,18 +23,18 @@ from slams_jax.verify.maps import Observed, analysis_maps, error_maps
 if TYPE_CHECKING:
     import matplotlib.figure
 
-MAP_LEVELS = (850.0, 500.0, 50.0)  # hPa, those nearest to which are drawn
-STATIONS = 11  # drawn one by one at most, beside all of them together
+MAP_LEVELS = (850.0, 500.0, 50.0)  # hPa; the nearest levels are drawn
+STATIONS = 11  # drawn one by one, at most, beside the total
 
 
 class Drawn(NamedTuple):
-    """A picture in the work directory.
+    """A figure in the work directory.
 
     Attributes:
         path: of the PNG file.
         topic: "maps", "scores", "spread", "spectra", "stations" or "training".
-        alt: what it shows, for those who do not see it.
-        caption: how it is read.
+        alt: alternative text: what it shows.
+        caption: how to read it.
     """
 
     path: Path
@@ -57,7 +57,7 @@ def draw(
     scores: dict[str, Any],
     coastlines: bool,
 ) -> list[Drawn]:
-    """Write all pictures of an evaluation into the work directory, one open at a time."""
+    """Write all figures of an evaluation to the work directory, one open at a time."""
     folder = Path(settings.workdir)
     channels = data.archive.fields[STATE].channels
 
@@ -108,7 +108,7 @@ def _stations(names: list[str], stations: dict[str, Any]) -> Made:
         figure,
         "stations",
         f"Bars of RMSE at withheld stations; over all of them: {sizes}.",
-        "RMSE against reports that the analysis has not seen; observation error is part of it.",
+        "RMSE against reports withheld from the analysis, observation error included.",
     )
 
 
@@ -150,8 +150,8 @@ def _maps(
             "maps",
             f"Six maps of {title}: truth, background, observations, analysis mean, its error and "
             "its spread.",
-            f"{title}. Truth, background, analysis and observations share one scale of colours; "
-            "dots are where the level is observed directly.",
+            f"{title}. Truth, background, analysis and observations share one colour scale; "
+            "dots mark direct observations of the level.",
         )
         errors = {
             STYLES[name]["label"]: at[name].mean(axis=0) - truth[middle, :, :, i]
@@ -169,7 +169,7 @@ def _maps(
 
 
 def _sections(data: Inputs, truth: np.ndarray, systems: dict[str, np.ndarray]) -> Iterator[Made]:
-    """Zonal means of what is wrong on average and of the size of the error."""
+    """Zonal sections of RMSE and bias."""
     field, grid = data.archive.fields[STATE], data.archive.grid
     variable = field.channels[0].variable
     index = [i for i, c in enumerate(field.channels) if c.variable == variable]
@@ -211,7 +211,7 @@ def _sections(data: Inputs, truth: np.ndarray, systems: dict[str, np.ndarray]) -
 def _seen(
     observations: Observations, variable: str, level: float, time: np.datetime64
 ) -> Observed | None:
-    """What a stream shows of a variable near a level at a time; None for other quantities."""
+    """A stream's observations of a variable near a level at a time; None for other quantities."""
     data = observations.data
     if observations.variable != variable or time not in np.asarray(data["time"]):
         return None

@@ -58,7 +58,7 @@ def optimal_interpolation_of(
     observations: list[Observations],
     climate: np.ndarray,
 ) -> np.ndarray:
-    """Members (member, time, lat, lon, channel), with the background's covariance of the model.
+    """Members (member, time, lat, lon, channel), with the model's background covariance.
 
     Raises:
         InputError: a model without background.

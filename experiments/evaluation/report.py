@@ -1,4 +1,4 @@
-"""The report of an evaluation: what was analysed, how good it is, and how to make it again."""
+"""The report of an evaluation: what was analysed, how good it is, how to reproduce it."""
 
 import json
 import platform
@@ -50,7 +50,7 @@ def page(
             table("Scores by level", "Scores by region", "Whole profiles"),
             topics("scores"),
         ),
-        Section("Significance", (), table("RMSE of the analysis less that of each reference")),
+        Section("Significance", (), table("RMSE of the analysis minus that of each reference")),
         Section("Maps and sections", (), (), topics("maps")),
         Section("Spread and reliability", (), table("Parts of the CRPS"), topics("spread")),
         Section("Scales", (), (), topics("spectra")),
@@ -75,7 +75,7 @@ def facts(
     analysis: xr.Dataset,
     scores: dict[str, Any],
 ) -> list[tuple[str, str]]:
-    """What was analysed, as pairs of name and value."""
+    """What was analysed, as (name, value) pairs."""
     source = settings.data.root
     if settings.nature is not None:
         source = f"nature run of {settings.nature.system.replace('_', '-').title()}"
@@ -105,32 +105,33 @@ def facts(
 
 
 def summary(scores: dict[str, Any]) -> list[str]:
-    """What the scores say, in sentences."""
+    """The scores in sentences."""
     found = []
     against = scores["significance"]["against"]
     for name in (n for n in names_of(scores) if n != "analysis"):
         change = _change(scores, name, "rmse")
         text = (
-            f"Against {PHRASES[name]}, the RMSE of the analysis is {abs(change):.0%} "
-            f"{'lower' if change < 0 else 'higher'} on average over the levels"
+            f"The RMSE of the analysis is {abs(change):.0%} "
+            f"{'lower' if change < 0 else 'higher'} than that of {PHRASES[name]}, "
+            "averaged over levels"
         )
         if name in against:
             better, worse, number = _verdicts(against[name]["rmse"])
             text += (
-                f"; it is significantly better on {better} of {number} levels and worse on {worse}"
+                f"; it is significantly better at {better} of {number} levels and worse at {worse}"
             )
         found.append(text + ".")
     ratio = np.array(scores["analysis"]["spread_skill"], np.float64)
     found.append(
         f"The spread of the ensemble is {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f} of its "
-        "error (1 is calibrated, less is overconfident)."
+        "error (1: calibrated; below 1: overconfident)."
     )
     if "stations" in scores:
         stations = scores["stations"]
         sizes = _and(f"{stations[n]['rmse']:.2f} for {PHRASES[n]}" for n in names_of(scores))
         found.append(
-            f"At stations that were withheld ({stations['analysis']['count']} values) the RMSE is "
-            f"{sizes}, the error of the stations included."
+            f"At withheld stations ({stations['analysis']['count']} values) the RMSE is {sizes}, "
+            "observation error included."
         )
     return found
 
@@ -160,21 +161,21 @@ def headline(scores: dict[str, Any]) -> Table:
         "Headline scores",
         header,
         rows,
-        f"Change of the score in per cent of the reference's, mean over the levels, negative is "
-        f"better; a level is better or worse where the {confidence:.0%} interval of the "
-        "difference of RMSE leaves out zero (paired block bootstrap over time, no correction for "
-        "the number of levels).",
+        f"Change of the score relative to the reference, mean over levels; negative is better. A "
+        f"level counts as better or worse where the {confidence:.0%} interval of the difference "
+        "in RMSE excludes zero (paired block bootstrap over time, no correction for the number of "
+        "levels).",
     )
 
 
 def _change(scores: dict[str, Any], name: str, key: str) -> float:
-    """Relative difference of the analysis from a reference, mean over the channels."""
+    """Relative change of a score from a reference to the analysis, mean over channels."""
     ours, theirs = (np.array(scores[n][key], np.float64) for n in ("analysis", name))
     return float(np.nanmean(ours / theirs - 1.0))
 
 
 def _verdicts(difference: dict[str, Any]) -> tuple[int, int, int]:
-    """On how many channels the analysis is better, worse, and of how many."""
+    """Number of channels where the analysis is better, where worse, and of all."""
     low, high = (np.array(difference[k], np.float64) for k in ("low", "high"))
     return int((high < 0).sum()), int((low > 0).sum()), len(low)
 
@@ -185,10 +186,10 @@ def _reproduce(settings: Settings, analysis: xr.Dataset, command: str) -> Sectio
     versions = [[name, version(name)] for name in PACKAGES]
     listings = [Listing("Command", command), Listing("Configuration", raw)]
     if used not in (raw, "{}"):
-        listings.append(Listing("Configuration with which the analysis was made", used))
+        listings.append(Listing("Configuration of the analysis", used))
     return Section(
-        "How to make it again",
-        ["The scores are those of the commands and the configuration below."],
+        "How to reproduce it",
+        ["The command and configuration below reproduce these scores."],
         [
             Table(
                 "Versions",

@@ -20,7 +20,7 @@ LABELS = {
     "oi": "OI",
     "analysis": "analysis",
 }
-COLUMNS = 4  # longitudes, below which a row has no spectrum
+COLUMNS = 4  # fewest longitudes for a spectrum
 EVENT = "warmer than the climatology by more than one climatological standard deviation"
 
 
@@ -33,7 +33,7 @@ def score(
     withheld: list[Withheld],
     climate: np.ndarray,
 ) -> dict[str, Any]:
-    """All scores of all systems: see docs/verification.md for what stands where."""
+    """All scores of all systems: docs/verification.md explains each."""
     grid = data.archive.grid
     weights, std = grid.area_weights(), np.asarray(model.arrays.std)
     scores: dict[str, Any] = {
@@ -76,7 +76,7 @@ def _at_stations(systems: dict[str, np.ndarray], withheld: list[Withheld]) -> di
 
 
 def _rows(model: Model, columns: list[list[Any]]) -> list[list[Any]]:
-    """A row for each channel; of one variable its level alone says which."""
+    """A row for each channel, named by its level alone if there is one variable."""
     single = len({c.variable for c in model.channels}) == 1
     names = [
         f"{c.level:g} hPa" if single and c.level is not None else str(c) for c in model.channels
@@ -90,7 +90,7 @@ def names_of(scores: dict[str, Any]) -> list[str]:
 
 
 def score_table(model: Model, scores: dict[str, Any]) -> Table:
-    """A row for each channel, and one for the withheld stations."""
+    """A row for each channel and one for the withheld stations."""
     names = names_of(scores)
     ensembles = [n for n in names if n in ("oi", "analysis")]
     header = ["Level", *(f"RMSE {n}" for n in names)]
@@ -103,7 +103,7 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
     rows, note = _rows(model, columns), ""
     if "stations" in scores:
         stations = scores["stations"]
-        note = f" At the stations there were {stations['analysis']['count']} values."
+        note = f" The stations have {stations['analysis']['count']} values."
         values = [stations[n]["rmse"] for n in names]
         rows.append(["withheld stations", *values, *[None] * (len(header) - 1 - len(names))])
     return Table(
@@ -153,7 +153,7 @@ def parts_table(model: Model, scores: dict[str, Any]) -> Table:
         header,
         _rows(model, columns),
         "CRPS = reliability − resolution + uncertainty (Hersbach 2000), of departures from the "
-        "climatology; reliability is better small, resolution large.",
+        "climatology; smaller reliability and larger resolution are better.",
     )
 
 
@@ -164,14 +164,14 @@ def profile_table(scores: dict[str, Any]) -> Table:
         "Whole profiles",
         ["Ensemble", "energy score", "energy distance"],
         [[LABELS[n], scores[n]["energy_score"], scores[n]["energy_distance"]] for n in names],
-        "Of the channels together, in standard deviations of the climate: the energy score is the "
-        "CRPS of a profile, the energy distance is between all profiles of the ensemble and all "
-        "true ones, wherever they are.",
+        "All channels together, in standard deviations of the climate: the energy score is the "
+        "CRPS of a profile; the energy distance compares all profiles of the ensemble with all "
+        "true ones, regardless of location.",
     )
 
 
 def significance_table(model: Model, scores: dict[str, Any]) -> Table:
-    """Analysis less each reference by channel, with intervals and p-values."""
+    """Analysis minus each reference by channel, with intervals and p-values."""
     found = scores["significance"]
     header, columns = ["Level"], []
     for name, of in found["against"].items():
@@ -180,7 +180,7 @@ def significance_table(model: Model, scores: dict[str, Any]) -> Table:
         columns.append([f"{p:.4f}" for p in of["rmse"]["p_value"]])
     blocks = {of["rmse"]["block"] for of in found["against"].values()}
     return Table(
-        "RMSE of the analysis less that of each reference",
+        "RMSE of the analysis minus that of each reference",
         header,
         _rows(model, columns),
         f"Negative: the analysis is better. {found['confidence']:.0%} intervals and two-sided "
@@ -190,7 +190,7 @@ def significance_table(model: Model, scores: dict[str, Any]) -> Table:
 
 
 def stream_table(scores: dict[str, Any]) -> Table:
-    """How the analysis fits each stream of observations."""
+    """Fit of the analysis to each stream of observations."""
     keys = (
         "count",
         "innovation_rms",
@@ -221,14 +221,14 @@ def stream_table(scores: dict[str, Any]) -> Table:
         "Innovation statistics",
         header,
         [[s["name"], *(s[k] for k in keys)] for s in streams],
-        "Observation less background (before) and less analysis mean (after), in the units of the "
-        "observations; fit is χ² over what it should be and spread the ensemble's over what the "
-        "innovations imply (Desroziers et al. 2005): both 1 when errors and spread are right.",
+        "Observation minus background (before) and minus analysis mean (after), in the units of "
+        "the observations; fit is χ² over its expected value, and spread is the ensemble's over "
+        "that implied by innovations (Desroziers et al. 2005): both are 1 for correct errors.",
     )
 
 
 def tables(model: Model, scores: dict[str, Any]) -> list[Table]:
-    """All tables, the scores by level first; of significance where there were enough times."""
+    """All tables, the scores by level first; significance only with enough times."""
     found = [score_table(model, scores), region_table(model, scores)]
     found += [profile_table(scores), parts_table(model, scores)]
     if scores["significance"]["against"]:

@@ -99,7 +99,7 @@ def root_metadata(url: str) -> bytes:
 
 
 def fetch(url: str) -> Path:
-    """A copy of the file at a URL in the user's cache folder, downloaded once, whole or not at all.
+    """A copy of the file at a URL in the user's cache folder, downloaded once, complete or absent.
 
     Raises:
         InputError: an unknown scheme, a missing package, no such file, or no room.

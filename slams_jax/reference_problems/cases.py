@@ -299,6 +299,7 @@ def _counted(denoiser: Denoiser, counts: collections.Counter[str]) -> Denoiser:
     """`denoiser`, adding to `counts` each time that it or its transposed Jacobian is evaluated."""
     count = lambda name: jax.debug.callback(functools.partial(counts.update, (name,)))
 
+    # Differentiated by JAX itself, the callback would not run in the backward pass.
     @jax.custom_vjp
     def counted(x: Array, t: Array) -> Array:
         count("forward")

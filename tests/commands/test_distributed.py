@@ -77,6 +77,12 @@ def test_two_processes_write_one_analysis_and_it_is_that_of_one(file, tmp_path):
     assert found.attrs["streams"] == expected.attrs["streams"]
 
 
+def test_the_help_of_the_launcher_has_an_example(capsys):
+    with pytest.raises(SystemExit):
+        launch.main(["--help"])
+    assert "python -m experiments.launch --processes=2 experiments.train" in capsys.readouterr().out
+
+
 def test_when_one_process_fails_all_are_stopped(tmp_path):
     script = tmp_path / "failing.py"
     script.write_text(
