@@ -383,10 +383,9 @@ def _from_checkpoint(
 
     rest, model = jax.eval_shape(parts)
     try:
-        return (
-            arrays.like(rest, restored.items["state"]),
-            arrays.like(model, restored.items["model"]),
-        )
+        # The model first: of its arrays a user knows the names.
+        averaged = arrays.like(model, restored.items["model"])
+        return arrays.like(rest, restored.items["state"]), averaged
     except (KeyError, ValueError) as error:
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise InputError(

@@ -49,8 +49,9 @@ from slams_jax.dynamics import (
 )
 from slams_jax.grid import Grid
 from slams_jax.models import StageConfig
+from slams_jax.models import train as stages
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.saved import demo_model, load_model
+from slams_jax.models.saved import demo_model, describe, load_model
 from slams_jax.models.score import ScoreConfig
 from slams_jax.schema import Channel, channels_of
 from slams_jax.storage import write_dataset
@@ -371,8 +372,9 @@ def kernels(params):
 def test_slams_as_published_takes_a_step_of_both_stages(published):
     settings, data = published
     networks = network_settings(settings, data)
-    train._train_autoencoder(settings, data, networks.autoencoder)
     workdir = Path(settings.workdir)
+    run = stages._Run(workdir, data, networks, settings.seed, settings.raw)
+    stages._train_autoencoder(run, settings.autoencoder_training)
     params, model_state, _, _ = restore_model(workdir / "autoencoder")
     # Qu et al. 2024, table 1: 12 -> 9 -> 8 -> 7 -> 6 -> 5, and back to the ten levels.
     ladder = [12, 9, 8, 7, 6, 5]
@@ -386,7 +388,8 @@ def test_slams_as_published_takes_a_step_of_both_stages(published):
     rng = np.random.default_rng(1)
     latents = rng.standard_normal((14, 120, 240, 5), dtype=np.float32)
     scales = {"latent_mean": np.zeros(5, np.float32), "latent_std": np.ones(5, np.float32)}
-    train._train_score(settings, networks, data, latents, scales)
+    about = describe(networks, data.archive.grid, data.archive.fields["state"].channels, ())
+    stages._train_score(run, settings.score_training, latents, scales, about)
     params, _, _, metadata = restore_model(workdir / "score")
     assert networks.score.window * networks.score.channels == 25
     shapes = kernels(params)

@@ -19,6 +19,7 @@ from experiments import assimilate, evaluate, train
 from experiments.configuration import inputs, observations
 from experiments.configuration.settings import read
 from slams_jax.assimilation.members import MemberStore
+from slams_jax.models import train as models_train
 from slams_jax.models.saved import load_model, save_model
 from slams_jax.storage import locked
 from slams_jax.training import loop, read_metrics, restore_model
@@ -126,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
 ):
     workdir = tmp_path / "run"
     shutil.copytree(Path(config.workdir) / "autoencoder", workdir / "autoencoder")
-    original = train.window_loader
+    original = models_train.window_loader
 
     class Interrupted:
         """A loader in which somebody interrupts when it is asked for a sixth batch."""
@@ -150,7 +151,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(
         batches = original(arrays, length=length, shuffle=shuffle, **options)
         return Interrupted(batches) if shuffle and length > 1 else batches
 
-    monkeypatch.setattr(train, "window_loader", loader)
+    monkeypatch.setattr(models_train, "window_loader", loader)
     arguments = (f"--config={file}", f"--config.workdir={workdir}")
     assert run_command(train.main, *arguments) == status
     assert said in capsys.readouterr().err

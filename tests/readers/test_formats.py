@@ -165,7 +165,7 @@ def test_cpc_years(tmp_path):
         rain = read.total_precipitation
         assert [str(t)[:10] for t in rain.time.values[[0, 3]]] == ["2000-01-01", "2001-01-01"]
         assert np.isnan(rain[:, :, 10:]).all()
-        np.testing.assert_allclose(rain[0, -1, :10], np.arange(10) * 1e-3, rtol=1e-6)
+        np.testing.assert_allclose(rain[0, -1, :10], np.arange(10) * 0.5e-3, rtol=1e-6)
         assert rain.attrs["units"] == "m"
 
 
