@@ -348,7 +348,7 @@ def _draw(
     store = None
     if keep is not None:
         name = identity(recipe, key, model.arrays, problem.climate, streams)
-        store = MemberStore(Path(keep), (members, *problem.climate.shape), name)
+        store = MemberStore(Path(keep).expanduser(), (members, *problem.climate.shape), name)
     analyse = compiled_analysis(recipe)
     arguments = placed_arguments(model, recipe.mesh, key, problem.climate, streams)
 

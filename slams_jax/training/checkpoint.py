@@ -232,7 +232,7 @@ def restore_model(
     """
     if which not in ("best", "last"):
         raise InputError(f'which must be "best" or "last", got {which!r}')
-    directory = Path(directory).absolute()
+    directory = Path(directory).expanduser().absolute()
     for folder in ("best", "last") if which == "best" else ("last",):
         if not (directory / FOLDER / folder).is_dir():
             continue
@@ -264,7 +264,7 @@ def restore_run(directory: str | Path, which: Literal["best", "last"] = "last") 
         InputError: no checkpoint there.
         RunError: every checkpoint is damaged.
     """
-    directory = Path(directory).absolute()
+    directory = Path(directory).expanduser().absolute()
     if not (directory / FOLDER / which).is_dir():
         raise InputError(f"no checkpoint in {directory}: train there first")
     with contextlib.closing(_manager(directory, which, read_only=True)) as manager:

@@ -128,7 +128,7 @@ def fit(
     run = {"config": kept.get("config"), "seed": seed, **dataclasses.asdict(optimiser)}
     init = partial(_init, init_fn, optimiser, seed)
     with (
-        _inside(Path(directory).absolute(), resume) as directory,
+        _inside(Path(directory).expanduser().absolute(), resume) as directory,
         watched() as should_stop,
         contextlib.closing(
             Checkpoints(

@@ -95,7 +95,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
     No file gives no records.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         return []
     records = []

@@ -48,7 +48,7 @@ def save(figure: "matplotlib.figure.Figure", path: str | os.PathLike) -> Path:
     Raises:
         InputError: a suffix that matplotlib cannot write.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     formats = figure.canvas.get_supported_filetypes()
     if path.suffix[1:] not in formats:
         raise InputError(

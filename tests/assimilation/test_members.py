@@ -90,6 +90,12 @@ def test_members_that_are_there_are_not_drawn_again(analyse, straight, parts, tm
     assert {p.name for p in tmp_path.iterdir()} == {STATES, INDEX}
 
 
+def test_members_may_be_kept_in_the_home_folder(analyse, straight, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert_equal(analyse("~/members"), straight)
+    assert {p.name for p in (tmp_path / "members").iterdir()} == {STATES, INDEX}
+
+
 def test_what_another_analysis_left_is_not_used(analyse, straight, parts, tmp_path):
     _, written = parts
     for change in ({"seed": 4}, {"shift": 0.1}, {"members": 4}, {}):

@@ -19,6 +19,7 @@ from slams_jax.training import (
     read_metrics,
     replicated,
     restore_model,
+    restore_run,
     shard_batch,
 )
 from support.training_problem import (
@@ -247,6 +248,16 @@ def test_finished_run_is_returned_at_once(tmp_path):
 
     again = train(tmp_path, optimiser=optimiser(steps=4), loss_fn=untouched, loader=[])
     assert_same(state, again)
+
+
+def test_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train("~/run", optimiser=optimiser(steps=4))
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+    assert read_metrics("~/run/metrics.jsonl") == read_metrics(tmp_path / "run" / "metrics.jsonl")
+    both = (restore_model(run)[0] for run in ("~/run", tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, *both)
+    assert restore_run("~/run").step == 4
 
 
 def test_a_batch_that_does_not_divide_uses_fewer_devices(tmp_path):

@@ -253,6 +253,13 @@ def figures():
     }
 
 
+def test_a_figure_may_be_saved_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    figure = plots.training_curves([{"step": 1, "loss": 1.0}])
+    assert plots.save(figure, "~/curves.png") == tmp_path / "curves.png"
+    assert (tmp_path / "curves.png").is_file()
+
+
 def test_figures_are_written_whole_and_small(tmp_path):
     for name, figure in figures().items():
         path = plots.save(figure, tmp_path / "pictures" / f"{name}.png")
