@@ -109,6 +109,7 @@ def variant_settings(
         "assimilation": {
             **values["assimilation"],
             "latent_inputs": variant.modalities,
+            "streams": {},  # the settings of the ablation are all that is observed
             "frames": ablation.frames,
             "members": ablation.members,
         },
