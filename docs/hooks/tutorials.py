@@ -69,8 +69,9 @@ def executed(source: Path) -> nbformat.NotebookNode:
         return nbformat.read(kept, as_version=4)
     notebook = jupytext.read(source)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    # A single CPU device whatever the caller's settings, and the library of this checkout.
-    inherited = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    # One CPU device, programs optimised as for users, and the library of this checkout.
+    settings_of_tests = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    inherited = {k: v for k, v in os.environ.items() if k not in settings_of_tests}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         settings = Config()
