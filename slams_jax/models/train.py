@@ -40,7 +40,7 @@ from slams_jax.training import (
 )
 from slams_jax.training.devices import in_batches, is_writer, wait_for_all
 
-_log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 # What of a configuration decides each stage: a run resumes only where it is the same.
 _DECISIVE = {
@@ -293,7 +293,7 @@ def _estimated(
         )
         state_error = increment_error = missed(None)
         ratio = state_error / data.statistics[STATE].std
-        _log.info("reconstruction error, standard deviations: %s", np.round(ratio, 3))
+        LOG.info("reconstruction error, standard deviations: %s", np.round(ratio, 3))
         if BACKGROUND in data.archive.fields:
             increment_error = missed(BACKGROUND)
     statistics = {
