@@ -180,6 +180,8 @@ def score() -> dict[str, Any]:
         "coordinates": "latitude",
         # What the network predicts: "v" or "eps".
         "prediction": "v",
+        # A noise level for each frame of a window, so that frames may be absent; or one for all.
+        "frame_noise": True,
         # Precision of convolutions and activations: "float32" or "bfloat16".
         "compute": "float32",
     }

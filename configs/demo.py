@@ -43,7 +43,8 @@ def get_config() -> ConfigDict:
         ema_decay=0.99,
         checkpoint_every=250,
     )
-    config.score.update(window=3, widths=(48, 96), blocks=2)
+    # As the model that comes with the library.
+    config.score.update(window=3, widths=(48, 96), blocks=2, frame_noise=False)
     config.score_training.update(
         steps=1200,
         batch_size=16,

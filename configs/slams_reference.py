@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
         padding="torus",
         coordinates="none",
         prediction="eps",
+        frame_noise=False,
     )
     config.score_training.update(published)
     config.sampler.update(solver="pc", steps=512, grid="uniform", corrections=1, tau=0.5)

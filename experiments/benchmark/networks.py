@@ -44,6 +44,7 @@ LATENT = ScoreConfig(
     padding="torus",
     coordinates="none",
     prediction="eps",
+    frame_noise=False,
 )
 PIXEL = dataclasses.replace(
     LATENT, channels=10, padding="sphere", coordinates="latitude", prediction="v"
@@ -211,8 +212,8 @@ def _training(config: ScoreConfig, params: Params, shape: tuple[int, int]) -> Me
 def _gradient_difference(config: ScoreConfig, params: Params, windows: np.ndarray) -> float:
     """Of the loss's gradients, for one sample with the same noise in both."""
     x, eps = windows[:1], np.flip(windows[:1], axis=2).copy()
-    t = jnp.full((1,), TIME)
-    alpha, sigma = float(SCHEDULE.alpha(t[0])), float(SCHEDULE.sigma(t[0]))
+    t = jnp.full((1, 1), TIME)
+    alpha, sigma = float(SCHEDULE.alpha(t[0, 0])), float(SCHEDULE.sigma(t[0, 0]))
     goal = eps if config.prediction == "eps" else alpha * eps - sigma * x
 
     def loss(params):
@@ -244,7 +245,7 @@ def _forward_operations(
 ) -> float:
     """Of the convolutions and products of one pass, as the library evaluates them."""
     x = jax.ShapeDtypeStruct((windows, config.window, *shape, config.channels), jnp.float32)
-    t = jax.ShapeDtypeStruct((windows,), jnp.float32)
+    t = jax.ShapeDtypeStruct((windows, config.levels), jnp.float32)
     return _operations(jax.make_jaxpr(functools.partial(score.predict, config))(params, x, t).jaxpr)
 
 

@@ -65,7 +65,7 @@ def to_denoised(
     prediction: Float[Array, "*shape"],
     kind: Prediction,
     x_t: Float[Array, "*shape"],
-    t: Float[Array, ""],
+    t: Float[Array, "*#shape"],
 ) -> Float[Array, "*shape"]:
     """E[x_0 | x_t] from a network's prediction of the noise or of the velocity.
 
@@ -84,7 +84,7 @@ def target(
     kind: Prediction,
     x_0: Float[Array, "*shape"],
     eps: Float[Array, "*shape"],
-    t: Float[Array, ""],
+    t: Float[Array, "*#shape"],
 ) -> Float[Array, "*shape"]:
     """The training target at `t` of a network of this kind: eps, or v = alpha eps - sigma x_0."""
     if kind == "eps":

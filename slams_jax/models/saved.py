@@ -349,7 +349,8 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
     grid = Grid.of(about["grid"]["latitude"], about["grid"]["longitude"])
     networks = Networks(
         CosineSchedule(**about["schedule"]),
-        ScoreConfig(**_tuples(about["score"])),
+        # Models older than noise levels of frames have one for the window.
+        ScoreConfig(**{"frame_noise": False, **_tuples(about["score"])}),
         encoder,
         grid.shape,
     )

@@ -1,8 +1,11 @@
 """The score network: a denoiser of short windows of a trajectory.
 
-A network predicts the noise eps, or the velocity v, in a window of k frames at diffusion time t;
-`to_denoised` turns that into E[x_0 | x_t]. `slams_jax.diffusion.compose` makes a denoiser of long
-trajectories of it.
+A network predicts the noise eps, or the velocity v, in a window of k frames; `to_denoised` turns
+that into E[x_0 | x_t]. `slams_jax.diffusion.compose` makes a denoiser of long trajectories of it.
+
+The frames of a window may have diffusion times of their own (Chen et al. 2024, Diffusion Forcing,
+arXiv 2407.01392). A frame at t = 1 is pure noise and thus absent: one network denoises windows of
+k frames or fewer, and frames given others.
 """
 
 import dataclasses
@@ -36,6 +39,7 @@ class ScoreConfig:
         padding: what lies beyond the edges of the grid.
         coordinates: position channels beside the frames.
         prediction: what the network predicts, "eps" or "v".
+        frame_noise: whether each frame of a window has a noise level of its own, or all have one.
         compute: what convolutions and activations are in, "float32" or "bfloat16"; parameters,
             norms, the embedding of time and the result are float32 always.
 
@@ -52,6 +56,7 @@ class ScoreConfig:
     padding: Padding = "sphere"
     coordinates: Coordinates = "latitude"
     prediction: Prediction = "v"
+    frame_noise: bool = True
     compute: Compute = "float32"
 
     def __post_init__(self):
@@ -79,6 +84,11 @@ class ScoreConfig:
             if not good:
                 raise InputError(f"score {name} must be {expected}, got {value!r}")
 
+    @property
+    def levels(self) -> int:
+        """Number of noise levels of a window."""
+        return self.window if self.frame_noise else 1
+
 
 def _network(config: ScoreConfig) -> UNet:
     return UNet(
@@ -96,21 +106,26 @@ def _network(config: ScoreConfig) -> UNet:
 def init(config: ScoreConfig, key: PRNGKey, shape: tuple[int, int]) -> Params:
     """Fresh parameters for a grid of `shape` (lat, lon); they fit any other shape too."""
     x = jnp.zeros((1, *shape, config.window * config.channels))
-    return initialise(_network(config).init, key, x, jnp.zeros((1,)))["params"]
+    return initialise(_network(config).init, key, x, jnp.zeros((1, config.levels)))["params"]
 
 
 def predict(
     config: ScoreConfig,
     params: Params,
     x_t: Float[Array, "window frame lat lon channel"],
-    t: Float[Array, " window"],
+    t: Float[Array, "window level"],
 ) -> Float[Array, "window frame lat lon channel"]:
-    """The network: its prediction of eps or v for windows, each at its own time."""
+    """The network: its prediction of eps or v for windows, at `config.levels` times each."""
     n, k, lat, lon, c = x_t.shape
     if (k, c) != (config.window, config.channels):
         raise InputError(
             f"score windows have {k} frames of {c} channels, expected {config.window} frames of "
             f"{config.channels} channels"
+        )
+    if t.shape[1] != config.levels:
+        raise InputError(
+            f"the score network takes {config.levels} noise levels per window, got {t.shape[1]}: "
+            "give one, or train with frame_noise"
         )
     flat = x_t.transpose(0, 2, 3, 1, 4).reshape(n, lat, lon, k * c)
     y = jnp.asarray(_network(config).apply({"params": params}, flat, t))
@@ -127,7 +142,10 @@ def loss(
     """Mean squared error of the predicted noise (or velocity) at random times.
 
     t ~ U(0, 1), stratified over the batch: each sample's time is uniform, and together they cover
-    the interval evenly, which takes variance from the gradient.
+    the interval evenly, which takes variance from the gradient. With `frame_noise`, half of the
+    windows have this time in all frames, as analyses do. In a quarter each frame is absent (t = 1)
+    with probability one half, and in the last quarter frames have independent times ~ U(0, 1), as
+    in Diffusion Forcing (Chen et al. 2024, algorithm 1).
 
     Args:
         config: the network.
@@ -149,27 +167,45 @@ def noisy(
     key: PRNGKey,
     windows: Float[Array, "batch frame lat lon channel"],
 ) -> dict[str, Array]:
-    """All that is random in `loss`: noisy windows `x_t`, their times `t` and the `goal`.
+    """All that is random in `loss`: noisy windows `x_t`, times `t` (window, level), the `goal`.
 
     Drawn for a whole batch, they are the same however the batch is then taken in parts.
     """
     key_time, key_noise = jax.random.split(key)
-    n = windows.shape[0]
-    t = (jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(key_time, (n,))) / n
+    t = _times(config, key_time, windows.shape[0])
     eps = jax.random.normal(key_noise, windows.shape, windows.dtype)
-    alpha, sigma = (f(t)[:, None, None, None, None] for f in (schedule.alpha, schedule.sigma))
-    goal = jax.vmap(lambda x, e, time: target(schedule, config.prediction, x, e, time))
-    return {"x_t": alpha * windows + sigma * eps, "t": t, "goal": goal(windows, eps, t)}
+    time = _of_frames(t)
+    x_t = schedule.alpha(time) * windows + schedule.sigma(time) * eps
+    return {"x_t": x_t, "t": t, "goal": target(schedule, config.prediction, windows, eps, time)}
+
+
+def _times(config: ScoreConfig, key: PRNGKey, count: int) -> Float[Array, "window level"]:
+    """Times of training windows, as `loss` describes them."""
+    key, key_kind, key_absent, key_own = jax.random.split(key, 4)
+    offset = jax.random.uniform(key, (count, 1))
+    common = (jnp.arange(count, dtype=jnp.float32)[:, None] + offset) / count
+    if config.levels == 1:
+        return common
+    shape = (count, config.levels)
+    absent = jax.random.bernoulli(key_absent, 0.5, shape)
+    fewer = jnp.where(absent, 1.0, common)
+    own = jax.random.uniform(key_own, shape)
+    kind = jax.random.uniform(key_kind, (count, 1))
+    return jnp.where(kind < 0.5, common, jnp.where(kind < 0.75, fewer, own))
+
+
+def _of_frames(t: Float[Array, "window level"]) -> Float[Array, "window level 1 1 1"]:
+    """Times in the shape that broadcasts over windows."""
+    return t[:, :, None, None, None]
 
 
 def error(
     config: ScoreConfig, params: Params, batch: Mapping[str, Array]
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """The `loss` of a batch from `noisy`: a mean over its samples, without randomness."""
-    t = batch["t"]
-    missed = predict(config, params, batch["x_t"], t) - batch["goal"]
-    mse = jnp.mean(jnp.square(missed), axis=(1, 2, 3, 4))
-    third = jnp.minimum(jnp.floor(3.0 * t), 2.0)
+    missed = predict(config, params, batch["x_t"], batch["t"]) - batch["goal"]
+    mse = jnp.mean(jnp.square(missed), axis=(2, 3, 4))
+    third = jnp.broadcast_to(jnp.minimum(jnp.floor(3.0 * batch["t"]), 2.0), mse.shape)
     info = {}
     for i, name in enumerate(("low", "middle", "high")):
         member = (third == i).astype(mse.dtype)
@@ -180,10 +216,14 @@ def error(
 def window_denoiser(
     config: ScoreConfig, schedule: CosineSchedule, params: Params
 ) -> WindowDenoiser:
-    """The denoiser of windows: (x_t, t) -> E[x_0 | x_t], with one time for all windows."""
+    """The denoiser of windows: (x_t, t) -> E[x_0 | x_t].
+
+    `t` is one time for all frames or, with `frame_noise`, an array of times (window, frame).
+    """
 
     def denoise(x_t: Array, t: Array) -> Array:
-        prediction = predict(config, params, x_t, jnp.full((x_t.shape[0],), t))
-        return to_denoised(schedule, prediction, config.prediction, x_t, t)
+        times = jnp.full((x_t.shape[0], config.levels), t) if t.ndim == 0 else t
+        prediction = predict(config, params, x_t, times)
+        return to_denoised(schedule, prediction, config.prediction, x_t, _of_frames(times))
 
     return denoise

@@ -45,7 +45,7 @@ def with_coordinates(
 
 
 class TimeEmbedding(nn.Module):
-    """Sixteen harmonics of the diffusion time, followed by a small perceptron.
+    """Sixteen harmonics of each diffusion time, followed by a small perceptron.
 
     Attributes:
         features: size of the embedding.
@@ -54,9 +54,10 @@ class TimeEmbedding(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, t: Float[Array, " batch"]) -> Float[Array, "batch features"]:
-        """Embed times in [0, 1]."""
-        angle = t[:, None] * jnp.asarray(_FREQUENCIES)[None, :]
+    def __call__(self, t: Float[Array, "batch level"]) -> Float[Array, "batch features"]:
+        """Embed times in [0, 1], one or several per element of the batch."""
+        angle = t[:, :, None] * jnp.asarray(_FREQUENCIES)[None, None, :]
+        angle = angle.reshape(t.shape[0], -1)
         y = nn.Dense(256)(jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1))
         return nn.Dense(self.features)(nn.silu(y))
 
@@ -114,9 +115,9 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch lat lon input"], t: Float[Array, " batch"]
+        self, x: Float[Array, "batch lat lon input"], t: Float[Array, "batch level"]
     ) -> Float[Array, "batch lat lon output"]:
-        """Evaluate the network at times `t` in [0, 1], one per element of the batch."""
+        """Evaluate the network at times `t` in [0, 1], one or several per element."""
         modulation = TimeEmbedding(self.embedding)(t)
         x = with_coordinates(x, self.padding, self.coordinates).astype(self.compute)
         skips = []

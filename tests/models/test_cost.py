@@ -22,7 +22,7 @@ def programs():
     """Forward pass and gradient of the loss, compiled."""
     params = score.init(CONFIG, jax.random.key(0), (8, 8))
     window = jax.ShapeDtypeStruct((BATCH, 3, *SHAPE, 4), jnp.float32)
-    batch = {"x_t": window, "goal": window, "t": jax.ShapeDtypeStruct((BATCH,), jnp.float32)}
+    batch = {"x_t": window, "goal": window, "t": jax.ShapeDtypeStruct((BATCH, 3), jnp.float32)}
     loss = lambda params, batch: score.error(CONFIG, params, batch)[0]
     options = compiler_options() or None
     compiled = lambda f: jax.jit(f, compiler_options=options).lower(params, batch).compile()
@@ -53,6 +53,7 @@ def test_parameters_of_every_shape_of_network():
         dict(widths=(4, 8, 12), kernel=5),
         dict(coordinates="none", blocks=0),
         dict(coordinates="both", window=1),
+        dict(frame_noise=False),
     ):
         config = dataclasses.replace(CONFIG, **changes)
         shapes = jax.eval_shape(

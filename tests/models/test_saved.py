@@ -9,8 +9,16 @@ import pytest
 import safetensors.numpy
 
 from slams_jax.errors import InputError
-from slams_jax.models import decode, demo_model, encode, load_model, save_model, trajectory_prior
-from support import web_server
+from slams_jax.models import (
+    decode,
+    demo_model,
+    encode,
+    load_model,
+    save_model,
+    score,
+    trajectory_prior,
+)
+from support import bad_models, web_server
 from support.small_model import CHANNELS, GRID, assert_same_model, everything, tiny_model
 
 STEP = np.timedelta64(6, "h")
@@ -51,6 +59,19 @@ def test_a_model_of_the_state_itself_that_says_nothing_of_its_origin(tmp_path):
     assert_same_model(load_model(path), model)
     assert load_model(path).time_step is None
     assert "not recorded" in path.with_suffix(".md").read_text()
+
+
+def test_an_older_network_has_one_noise_level_for_all_frames(model, tmp_path):
+    config = dataclasses.replace(model.networks.score, frame_noise=False)
+    networks = dataclasses.replace(model.networks, score=config)
+    params = score.init(config, jax.random.key(1), networks.frame_shape[:2])
+    arrays = model.arrays._replace(score=params)
+    older = dataclasses.replace(model, networks=networks, arrays=arrays)
+    path = save_model(older, tmp_path / "older.safetensors")
+    header, tensors = bad_models.parts(path)
+    del header["networks"]["score"]["frame_noise"]
+    bad_models.write(header, tensors, path)
+    assert_same_model(load_model(path), older)
 
 
 def test_a_path_may_begin_at_home(model, monkeypatch, tmp_path):

@@ -114,6 +114,58 @@ def test_untrained_loss_is_the_variance_of_the_target():
     assert float(value) == pytest.approx(float(sum(info.values())) / 3, rel=0.02)
 
 
+def trained(config, draw, steps):
+    """Parameters for one point after `steps` batches of 256 windows from `draw`."""
+    params = score.init(config, jax.random.key(0), (1, 1))
+    optimiser = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
+
+    @jax.jit
+    def step(carry, key):
+        params, state = carry
+        key_data, key_loss = jax.random.split(key)
+        x = draw(key_data, 256)
+        gradient = jax.grad(lambda p: score.loss(config, SCHEDULE, p, key_loss, x)[0])(params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), None
+
+    with jax.numpy_dtype_promotion("standard"):
+        start = (params, optimiser.init(params))
+    (params, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(3), steps))
+    return params
+
+
+def test_one_time_is_the_same_time_for_every_frame():
+    x = jax.random.normal(jax.random.key(1), (2, 3, 4, 6, 2))
+    for config in (small(), small(frame_noise=False)):
+        params = randomised(score.init(config, jax.random.key(0), (4, 6)))
+        denoise = jax.jit(window_denoiser(config, SCHEDULE, params))
+        one = denoise(x, jnp.float32(0.4))
+        many = jnp.full((2, config.levels), 0.4)
+        np.testing.assert_allclose(denoise(x, many), one, atol=1e-6)
+    params = randomised(score.init(small(), jax.random.key(0), (4, 6)))
+    changed = jax.jit(window_denoiser(small(), SCHEDULE, params))
+    mixed = jnp.array([[0.4, 0.4, 0.4], [0.4, 0.4, 0.9]])
+    same, other = changed(x, mixed) - changed(x, jnp.float32(0.4))
+    np.testing.assert_allclose(same, 0.0, atol=1e-6)
+    assert float(jnp.abs(other[0]).max()) > 1e-3
+
+
+def test_training_mixes_common_times_absent_frames_and_times_of_their_own():
+    x = jnp.zeros((4000, 3, 1, 1, 2))
+    t = np.asarray(score.noisy(small(), SCHEDULE, jax.random.key(0), x)["t"])
+    error = 4 * 0.5 / 4000**0.5
+    levels = np.array([len(set(times) - {1.0}) for times in t])
+    assert abs((levels == 3).mean() - 0.25) < error  # each frame its own
+    absent = (t == 1.0).sum(axis=1)
+    for count, share in enumerate((0.75 + 0.25 / 8, 0.75 / 8, 0.75 / 8, 0.25 / 8)):
+        assert abs((absent == count).mean() - share) < error
+    assert abs(t[(absent == 0) & (levels == 1), 0].mean() - 0.5) < error
+    one = score.noisy(small(frame_noise=False), SCHEDULE, jax.random.key(0), x)["t"]
+    assert one.shape == (4000, 1)
+    np.testing.assert_allclose(np.sort(one[:, 0]), one[:, 0])  # stratified
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("prediction", "times"), [("eps", (0.1, 0.4)), ("v", (0.1, 0.4, 0.7))])
 def test_training_finds_the_denoiser_of_a_gaussian(prediction, times):
@@ -127,24 +179,11 @@ def test_training_finds_the_denoiser_of_a_gaussian(prediction, times):
         embedding=32,
         prediction=prediction,
     )
-    params = score.init(config, jax.random.key(0), (1, 1))
     direction = jnp.array([1.0, 0.5])
-    steps = 1200
-    optimiser = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
-
-    @jax.jit
-    def step(carry, key):
-        params, state = carry
-        key_data, key_loss = jax.random.split(key)
-        x = jax.random.normal(key_data, (256, 1, 1, 1, 1)) * direction[None, None, None, None]
-        gradient = jax.grad(lambda p: score.loss(config, SCHEDULE, p, key_loss, x)[0])(params)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimiser.update(gradient, state)
-            return (optax.apply_updates(params, updates), state), None
-
-    with jax.numpy_dtype_promotion("standard"):
-        start = (params, optimiser.init(params))
-    (params, _), _ = jax.lax.scan(step, start, jax.random.split(jax.random.key(3), steps))
+    draw = lambda key, n: (
+        jax.random.normal(key, (n, 1, 1, 1, 1)) * direction[None, None, None, None]
+    )
+    params = trained(config, draw, steps=1200)
     denoise = jax.jit(window_denoiser(config, SCHEDULE, params))
     key_a, key_eps = jax.random.split(jax.random.key(4))
     x_0 = jax.random.normal(key_a, (512, 1)) * direction[None]
@@ -156,6 +195,28 @@ def test_training_finds_the_denoiser_of_a_gaussian(prediction, times):
         exact = x_t @ gain
         found = denoise(x_t[:, None, None, None, :], jnp.float32(t))[:, 0, 0, 0]
         assert float(jnp.sqrt(jnp.mean((found - exact) ** 2))) < 0.06
+
+
+@pytest.mark.slow
+def test_frames_at_pure_noise_are_absent():
+    """Of a Gaussian chain, one network denoises frames whose levels of noise differ."""
+    config = ScoreConfig(3, 1, (32,), 2, 32, kernel=1, padding="edge", coordinates="none")
+    covariance = 0.9 ** np.abs(np.arange(3)[:, None] - np.arange(3))
+    root = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
+    draw = lambda key, n: (jax.random.normal(key, (n, 3)) @ root.T)[:, :, None, None, None]
+    params = trained(config, draw, steps=1000)
+    denoise = jax.jit(window_denoiser(config, SCHEDULE, params))
+    key_clean, key_noise = jax.random.split(jax.random.key(4))
+    x_0, eps = draw(key_clean, 512), jax.random.normal(key_noise, (512, 3, 1, 1, 1))
+    for levels in ([0.4, 0.4, 0.4], [0.3, 1.0, 0.3], [0.1, 1.0, 1.0], [0.1, 0.3, 0.7]):
+        t = jnp.broadcast_to(jnp.asarray(levels, jnp.float32), (512, 3))
+        alpha, sigma = (f(t)[:, :, None, None, None] for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+        x_t = alpha * x_0 + sigma * eps
+        a, s = np.diag(alpha[0, :, 0, 0, 0]), np.diag(sigma[0, :, 0, 0, 0])
+        gain = covariance @ a @ np.linalg.inv(a @ covariance @ a + s @ s)
+        exact = np.asarray(x_t)[:, :, 0, 0, 0] @ gain.T
+        found = denoise(x_t, t)[:, :, 0, 0, 0]
+        assert float(jnp.sqrt(jnp.mean((found - exact) ** 2))) < 0.15
 
 
 @pytest.mark.parametrize(
@@ -175,5 +236,7 @@ def test_bad_calls_are_named():
         trajectory_denoiser(denoise, 3)(jnp.zeros((2, 4, 6, 2)), jnp.float32(0.5))
     with pytest.raises(InputError, match="expected 3 frames of 2 channels"):
         denoise(jnp.zeros((1, 3, 4, 6, 1)), jnp.float32(0.5))
+    with pytest.raises(InputError, match="takes 3 noise levels per window, got 2"):
+        denoise(jnp.zeros((1, 3, 4, 6, 2)), jnp.full((1, 2), 0.5))
     with pytest.raises(InputError, match="chunk must be"):
         trajectory_denoiser(denoise, 3, chunk=0)

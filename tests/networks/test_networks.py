@@ -165,7 +165,7 @@ def randomised(module, *args):
 )
 def test_unet_takes_any_size(padding, shape):
     net = unet(padding=padding, coordinates="both", widths=(8, 8, 8))
-    x, t = random((2, *shape, 4)), jnp.array([0.1, 0.9])
+    x, t = random((2, *shape, 4)), jnp.array([[0.1], [0.9]])
     params = randomised(net, x, t)
     y, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(net.apply(params, x, t))))(x)
     assert jax.eval_shape(net.apply, params, x, t).shape == (2, *shape, 5)
@@ -176,7 +176,7 @@ def test_unet_takes_any_size(padding, shape):
 @pytest.mark.parametrize("padding", ["sphere", "torus"])
 def test_unet_is_equivariant_in_longitude(padding):
     net = unet(padding=padding, coordinates="latitude")
-    x, t = random((1, 8, 16, 4)), jnp.array([0.3])
+    x, t = random((1, 8, 16, 4)), jnp.array([[0.3]])
     params = randomised(net, x, t)
     apply = jax.jit(net.apply)
     y = apply(params, x, t)
@@ -188,15 +188,15 @@ def test_unet_is_equivariant_in_longitude(padding):
 def test_unet_depends_on_time_and_position():
     net = unet(coordinates="latitude")
     x = jnp.zeros((2, 8, 8, 4))
-    params = randomised(net, x, jnp.zeros((2,)))
-    y = jax.jit(net.apply)(params, x, jnp.array([0.2, 0.7]))
+    params = randomised(net, x, jnp.zeros((2, 1)))
+    y = jax.jit(net.apply)(params, x, jnp.array([[0.2], [0.7]]))
     assert float(jnp.max(jnp.abs(y[0] - y[1]))) > 1e-2
     assert float(jnp.max(jnp.abs(y[0, 0] - y[0, 4]))) > 1e-2
 
 
 def test_unet_starts_at_zero():
     net = unet()
-    x, t = random((1, 8, 8, 4)), jnp.zeros((1,))
+    x, t = random((1, 8, 8, 4)), jnp.zeros((1, 1))
     params = initialise(net.init, jax.random.key(0), x, t)
     np.testing.assert_array_equal(jax.jit(net.apply)(params, x, t), 0.0)
 
@@ -204,7 +204,7 @@ def test_unet_starts_at_zero():
 def test_reference_unet_has_the_published_architecture():
     net = UNet(channels=25, widths=(32, 64, 128), blocks=3, embedding=64, kernel=3, padding="torus")
     x = jax.ShapeDtypeStruct((1, 120, 240, 25), jnp.float32)
-    t = jax.ShapeDtypeStruct((1,), jnp.float32)
+    t = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     params = jax.eval_shape(net.init, jax.random.key(0), x, t)["params"]
 
     def conv(a, b):
@@ -233,7 +233,7 @@ def test_plain_lax_convolution_agrees_on_a_torus():
 
 def test_initial_parameters_have_the_shapes_of_the_module_and_unit_gain():
     net = unet(widths=(64, 64), blocks=2)
-    x, t = random((1, 8, 8, 4)), jnp.zeros((1,))
+    x, t = random((1, 8, 8, 4)), jnp.zeros((1, 1))
     params = initialise(net.init, jax.random.key(0), x, t)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, t)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda s: s.shape, shapes)
