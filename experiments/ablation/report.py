@@ -46,7 +46,7 @@ def tables(rows: Sequence[Row]) -> str:
             parts += [
                 "### corrected: RMSE / climatological std minus that of OI",
                 "",
-                "With the half-width of the 95 % interval of a paired block bootstrap over times.",
+                f"With the half-width of the 95 % interval, from {FEWEST} times on.",
                 "",
                 _differences(mine),
                 "",
@@ -78,8 +78,10 @@ def _differences(rows: Sequence[Row], reference: str = "OI") -> str:
 
     def cell(model: str, setting: str) -> tuple[str, bool]:
         own, other = (errors.get((m, setting)) for m in (model, reference))
-        if own is None or other is None or len(own) < FEWEST:
+        if own is None or other is None:
             return "", False
+        if len(own) < FEWEST:  # too few for an interval
+            return f"{np.sqrt(own.mean()) - np.sqrt(other.mean()):+.3f}", False
         found = paired_difference(own, other, root=True)
         text = f"{found.value[0]:+.3f} ± {found.high[0] - found.value[0]:.3f}"
         return text, bool(found.low[0] * found.high[0] > 0)

@@ -76,8 +76,8 @@ def _profiles(
             f"Differences of RMSE and CRPS of the analysis from {_and(list(near))} by level, with "
             "confidence intervals.",
             "Analysis minus reference, in per cent of the reference, with "
-            f"{scores['significance']['confidence']:.0%} intervals of a paired block bootstrap "
-            "over time: the analysis is better left of zero.",
+            f"{scores['significance']['confidence']:.0%} intervals for correlated times: the "
+            "analysis is better left of zero.",
         )
 
 

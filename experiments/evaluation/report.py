@@ -163,8 +163,8 @@ def headline(scores: dict[str, Any]) -> Table:
         rows,
         f"Change of the score relative to the reference, mean over levels; negative is better. A "
         f"level counts as better or worse where the {confidence:.0%} interval of the difference "
-        "in RMSE excludes zero (paired block bootstrap over time, no correction for the number of "
-        "levels).",
+        "in RMSE excludes zero (for correlated times, no correction for the number of levels). "
+        f"Fewer than {scores['significance']['fewest']} times have no intervals.",
     )
 
 

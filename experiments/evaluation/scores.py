@@ -106,6 +106,10 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
         note = f" The stations have {stations['analysis']['count']} values."
         values = [stations[n]["rmse"] for n in names]
         rows.append(["withheld stations", *values, *[None] * (len(header) - 1 - len(names))])
+    if not scores["significance"]["against"]:
+        note += (
+            f" Fewer than {scores['significance']['fewest']} times: differences have no interval."
+        )
     return Table(
         "Scores by level",
         header,
@@ -178,14 +182,14 @@ def significance_table(model: Model, scores: dict[str, Any]) -> Table:
         header += [f"from {LABELS[name]}", "low", "high", "p"]
         columns += [of["rmse"][k] for k in ("difference", "low", "high")]
         columns.append([f"{p:.4f}" for p in of["rmse"]["p_value"]])
-    blocks = {of["rmse"]["block"] for of in found["against"].values()}
+    independent = [n for of in found["against"].values() for n in of["rmse"]["independent"]]
     return Table(
         "RMSE of the analysis minus that of each reference",
         header,
         _rows(model, columns),
         f"Negative: the analysis is better. {found['confidence']:.0%} intervals and two-sided "
-        f"p-values of a paired block bootstrap over time, {found['samples']} samples, blocks of "
-        f"{' or '.join(map(str, sorted(blocks)))} times.",
+        "p-values of the mean of a correlated series; the times count as "
+        f"{min(independent):.0f} to {max(independent):.0f} independent ones.",
     )
 
 

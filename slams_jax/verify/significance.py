@@ -1,4 +1,15 @@
-"""Significance of score differences: a paired block bootstrap over time."""
+r"""Significance of score differences: intervals of the mean of a short, correlated series.
+
+The differences d_t of two systems' scores are modelled as a stationary first-order autoregression,
+
+    d_t = m + u_t,      cov(u_s, u_t) = v r^|s - t|.
+
+For known r, the mean m given d has Student's t distribution with n - 1 degrees of freedom about
+the generalised least-squares estimate. A short series hardly tells r, and an interval that takes
+an estimate of it for the truth is too narrow; here the t distributions are averaged over all r,
+weighted by their likelihood (flat priors of m, log v and r: Zellner and Tiao 1964, J. Am. Stat.
+Assoc. 59, 763-778). docs/verification.md has the coverage.
+"""
 
 from typing import NamedTuple
 
@@ -8,8 +19,8 @@ from jaxtyping import Float
 
 from slams_jax.errors import InputError
 
-SAMPLES = 2000
-FEWEST = 4  # smallest number of blocks in a series
+FEWEST = 12  # times; with fewer, intervals of strongly correlated series are too narrow
+MEMORY = np.linspace(-0.9, 0.97, 60)[:, None]  # r
 
 
 class Difference(NamedTuple):
@@ -20,14 +31,14 @@ class Difference(NamedTuple):
         low: lower end of the confidence interval (channel,).
         high: upper end of the confidence interval (channel,).
         p_value: two-sided, for the hypothesis of no difference (channel,).
-        block: length of the blocks, in times.
+        independent: effective number of independent times, n (1 - r)/(1 + r), at most n (channel,).
     """
 
     value: Float[np.ndarray, " channel"]
     low: Float[np.ndarray, " channel"]
     high: Float[np.ndarray, " channel"]
     p_value: Float[np.ndarray, " channel"]
-    block: int
+    independent: Float[np.ndarray, " channel"]
 
 
 def paired_difference(
@@ -36,22 +47,18 @@ def paired_difference(
     *,
     root: bool = False,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> Difference:
     """Difference of two mean scores, its confidence interval and its p-value.
 
-    The same random blocks of times, on a circle (Politis and Romano 1992), are drawn for both
-    systems, so that common difficulties cancel and correlated times stay together. `block_length`
-    gives their length. With few blocks, the resampled differences scatter too little, which
-    `_widening` corrects. The interval is symmetric (Hall 1988), value ± the quantile of
-    |deviation|; the p-value is the frequency of deviations as large as the value.
+    Scores are paired by time, so that common difficulties cancel. The interval is symmetric about
+    the difference, and holds the mean of the series with probability `confidence`; the p-value is
+    the probability that the mean is further from the difference than zero is.
 
     Args:
-        first: mean score at each time, averaged over area (time, channel).
+        first: mean score at each time, averaged over area (time, channel); times equally spaced.
         second: scores of the other system at the same times.
         root: the scores are mean squares, and the difference is that of their roots.
         confidence: of the interval.
-        seed: of the resampling.
 
     Raises:
         InputError: scores of different shapes, or at fewer than `FEWEST` times.
@@ -62,74 +69,71 @@ def paired_difference(
             f"paired scores need equal shapes and at least {FEWEST} times, got {first.shape} and "
             f"{second.shape}"
         )
-    value_of = np.sqrt if root else (lambda mean: mean)
     means = first.mean(axis=0), second.mean(axis=0)
-    value = value_of(means[0]) - value_of(means[1])
-    # The contribution of each time to the difference, to first order; its correlation in time
-    # determines the length of the blocks.
-    slope = [0.5 / np.sqrt(np.maximum(m, 1e-30)) if root else 1.0 for m in means]
-    memory = correlation(first * slope[0] - second * slope[1])
-    block = block_length(len(first), float(np.nanmedian(memory)))
-    drawn = _block_counts(np.random.default_rng(seed), len(first), block)
-    deviation = np.abs(value_of(drawn @ first) - value_of(drawn @ second) - value)
-    deviation = deviation * _widening(len(first), block, memory, confidence)
-    reach = np.quantile(deviation, confidence, axis=0)
-    p_value = (1.0 + (deviation >= np.abs(value)).sum(axis=0)) / (SAMPLES + 1.0)
-    return Difference(value, value - reach, value + reach, p_value, block)
+    value, slopes = means[0] - means[1], (1.0, 1.0)
+    if root:
+        value = np.sqrt(means[0]) - np.sqrt(means[1])
+        slopes = tuple(0.5 / np.sqrt(np.maximum(m, 1e-30)) for m in means)
+    # The contribution of each time to the difference, to first order.
+    mean = _mean_of(first * slopes[0] - second * slopes[1])
+    reach = mean.reach(confidence)
+    memory = mean.memory
+    independent = len(first) * np.minimum((1.0 - memory) / (1.0 + memory), 1.0)
+    return Difference(value, value - reach, value + reach, mean.beyond(np.abs(value)), independent)
 
 
-def correlation(series: Float[np.ndarray, "time channel"]) -> Float[np.ndarray, " channel"]:
-    """Lag-one autocorrelation, in [0, 0.95], corrected for the bias of short series.
+class _Mean(NamedTuple):
+    """The mean of a series less its sample mean, as a mixture of t distributions.
 
-    An estimate from n times is too small by (1 + 3ρ)/n (Kendall 1954). A constant series counts as
-    uncorrelated.
+    Attributes:
+        weight: of each r (memory, channel).
+        centre: of each t distribution (memory, channel).
+        scale: likewise.
+        freedom: their degrees of freedom.
     """
-    series = np.asarray(series, np.float64)
-    departure = series - series.mean(axis=0)
-    square = (departure**2).sum(axis=0)
-    nearest = (departure[1:] * departure[:-1]).sum(axis=0) / np.where(square > 0, square, 1.0)
-    number = len(series)
-    return np.clip((number * nearest + 1.0) / (number - 3.0), 0.0, 0.95)
+
+    weight: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+    freedom: int
+
+    @property
+    def memory(self) -> np.ndarray:
+        """Mean of r (channel,)."""
+        return (self.weight * MEMORY).sum(axis=0)
+
+    def beyond(self, distance: np.ndarray) -> np.ndarray:
+        """Probability that the mean is further than `distance` from the sample mean (channel,)."""
+        tail = lambda x: scipy.special.stdtr(self.freedom, -x / self.scale)
+        tails = tail(distance + self.centre) + tail(distance - self.centre)
+        return (self.weight * tails).sum(axis=0)
+
+    def reach(self, confidence: float) -> np.ndarray:
+        """The distance within which the mean is with probability `confidence` (channel,)."""
+        quantile = scipy.special.stdtrit(self.freedom, 0.5 + 0.5 * confidence)
+        high = (np.abs(self.centre) + quantile * self.scale).max(axis=0)
+        low = np.zeros_like(high)
+        for _ in range(50):  # bisection, to the last digit
+            middle = 0.5 * (low + high)
+            outside = self.beyond(middle) > 1.0 - confidence
+            low, high = np.where(outside, middle, low), np.where(outside, high, middle)
+        return high
 
 
-def block_length(number: int, memory: float) -> int:
-    """Block length for n times with autocorrelation ρ, at most a quarter of them.
-
-        l = (n - l + 1)^(2/3 (1 - n'/n)) ,   n' = n (1 - ρ)/(1 + ρ)
-
-    Wilks 1997, J. Climate 10, 65-82, eq. 19, solved by iteration.
-    """
-    exponent = 2.0 / 3.0 * (1.0 - (1.0 - memory) / (1.0 + memory))
-    length = 1.0
-    for _ in range(100):
-        length = (number - length + 1.0) ** exponent
-    return int(np.clip(round(length), 1, number // FEWEST))
-
-
-def _block_counts(rng: np.random.Generator, number: int, block: int) -> np.ndarray:
-    """Weight of each time in each resampled mean (sample, time)."""
-    starts = rng.integers(0, number, (SAMPLES, -(-number // block)))
-    index = (starts[..., None] + np.arange(block)) % number
-    index = index.reshape(SAMPLES, -1)[:, :number]
-    counts = np.zeros((SAMPLES, number))
-    np.add.at(counts, (np.arange(SAMPLES)[:, None], index), 1.0)
-    return counts / number
-
-
-def _widening(number: int, block: int, memory: np.ndarray, confidence: float) -> np.ndarray:
-    """Factor by which deviations of resampled means are too small, (channel,).
-
-    For a first-order autoregressive series, the variance of the mean is σ² v / n with v from all
-    lags, while resampled blocks include only the lags within a block, minus the loss v l / n due to
-    the mean of the series. The second factor is the ratio of the tails of Student's t and of the
-    Gaussian for n / v independent times.
-    """
-    lags, within = np.arange(1, number)[:, None], np.arange(1, block)[:, None]
-    v = 1.0 + 2.0 * ((1.0 - lags / number) * memory**lags).sum(axis=0)
-    in_blocks = (
-        1.0 + 2.0 * ((1.0 - within / block) * memory**within).sum(axis=0) - v * block / number
-    )
-    tail = 0.5 + 0.5 * confidence
-    freedom = np.maximum(number / v - 1.0, 2.0)
-    heavy = scipy.special.stdtrit(freedom, tail) / scipy.special.ndtri(tail)
-    return np.sqrt(v / np.maximum(in_blocks, 0.1)) * heavy
+def _mean_of(series: np.ndarray) -> _Mean:
+    """What a series (time, channel) says of its mean."""
+    number, y = len(series), series - series.mean(axis=0)
+    ends, middle = y[0] + y[-1], y[1:-1].sum(axis=0)
+    r, one = MEMORY, 1.0 - MEMORY**2
+    # Products with the inverse of the correlation matrix, which is tridiagonal.
+    ones = (2.0 * (1.0 - r) + (number - 2) * (1.0 - r) ** 2) / one
+    cross = ((1.0 - r) ** 2 * middle + (1.0 - r) * ends) / one
+    square = (y**2).sum(axis=0) + r**2 * (y[1:-1] ** 2).sum(axis=0)
+    square = (square - 2.0 * r * (y[1:] * y[:-1]).sum(axis=0)) / one
+    # Equal systems differ by nothing: no interval, but no division by zero either.
+    rest = np.maximum(square - cross**2 / ones, 1e-300)
+    determinant = (number - 1) * np.log(one)
+    log_weight = -0.5 * (determinant + np.log(ones) + (number - 1) * np.log(rest))
+    weight = np.exp(log_weight - log_weight.max(axis=0))
+    scale = np.sqrt(rest / ((number - 1) * ones))
+    return _Mean(weight / weight.sum(axis=0), cross / ones, scale, number - 1)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.verify import metrics
-from slams_jax.verify.significance import FEWEST, SAMPLES
+from slams_jax.verify.significance import FEWEST
 
 Ensemble = Float[np.ndarray, "member time lat lon channel"]
 
@@ -187,7 +187,8 @@ def significance(
 ) -> dict[str, Any]:
     """RMSE and CRPS of one system minus those of the others, with intervals and p-values.
 
-    Times with a missing score are ignored; `against` is empty if fewer than four remain.
+    Times with a missing score are ignored. If fewer than `fewest` remain, there is no interval and
+    `against` is empty.
 
     Args:
         truth: physical units, NaN where unknown.
@@ -197,8 +198,9 @@ def significance(
         confidence: of the intervals.
 
     Returns:
-        `confidence`, `samples`, and `against`: for each reference and "rmse" or "crps",
-        `difference`, `low`, `high`, `p_value` (channel,) and `block`, the block length in times.
+        `confidence`, `fewest`, and `against`: for each reference and "rmse" or "crps",
+        `difference`, `low`, `high`, `p_value` and `independent`, the effective number of
+        independent times (channel,).
     """
     square = lambda x, y: jnp.square(metrics.rmse(x.mean(axis=0), y, weights))
     crps = lambda x, y: metrics.crps(x, y, weights)
@@ -220,9 +222,9 @@ def significance(
                 "low": _list(value.low),
                 "high": _list(value.high),
                 "p_value": _list(value.p_value),
-                "block": value.block,
+                "independent": _list(value.independent),
             }
-    return {"confidence": confidence, "samples": SAMPLES, "against": against}
+    return {"confidence": confidence, "fewest": FEWEST, "against": against}
 
 
 def station_scores(

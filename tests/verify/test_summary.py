@@ -136,13 +136,14 @@ def test_significance_of_a_better_and_of_the_same_system():
         assert max(worse["high"]) < 0
         assert max(worse["p_value"]) < 0.01
         assert same["p_value"] == [1.0, 1.0]
-        assert worse["block"] >= 1
-    few = {name: members[:, :3] for name, members in systems.items()}
-    assert summary.significance(truth[:3], few, weights)["against"] == {}
+        assert 1 < min(worse["independent"]) <= max(worse["independent"]) <= 24
+    few = {name: members[:, :11] for name, members in systems.items()}
+    assert summary.significance(truth[:11], few, weights)["against"] == {}
 
 
 def test_a_missing_time_is_left_out_of_significance():
     truth, ensemble, weights = problem()
+    truth, ensemble = np.concatenate([truth] * 3), np.concatenate([ensemble] * 3, axis=1)
     truth[2] = np.nan
     systems = {"other": ensemble[::-1] + 1.0, "analysis": ensemble}
     found = summary.significance(truth, systems, weights)["against"]["other"]["rmse"]
