@@ -1,0 +1,30 @@
+"""Gaussian statistics of fields in space and time: priors, regressions, closed-form posteriors."""
+
+from slams_jax.gaussian.modes import Coefficients, Modes
+from slams_jax.gaussian.posterior import GaussianPosterior, condition
+from slams_jax.gaussian.prior import ChiSquared, GaussianPrior, chi_squared, fit_prior
+from slams_jax.gaussian.regression import (
+    ModalCovariance,
+    ModalOperator,
+    Regression,
+    absorbed,
+    fit_regression,
+)
+from slams_jax.gaussian.spectrum import Spectrum
+
+__all__ = [
+    "ChiSquared",
+    "Coefficients",
+    "GaussianPosterior",
+    "GaussianPrior",
+    "ModalCovariance",
+    "ModalOperator",
+    "Modes",
+    "Regression",
+    "Spectrum",
+    "absorbed",
+    "chi_squared",
+    "condition",
+    "fit_prior",
+    "fit_regression",
+]

@@ -1,0 +1,154 @@
+r"""Closed-form Gaussian posteriors of trajectories, given what is diagonal in the modes.
+
+Under the prior N(0, P) and observations y = M x + e, e ~ N(0, R), of all modes, each at its own
+frequency and with its own correlation in time, the posterior has for each mode the precision
+
+    \Lambda = P^-1 + sum M^* R^-1 M  (time x time),  and the mean \Lambda^-1 h, h = sum M^* R^-1 y.
+
+With its eigenvectors, products with (\Lambda + 1 / ratio)^-1 cost no more than the change to modes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import Trajectory
+from slams_jax.gaussian.modes import Coefficients, Modes, over_time, scaled
+from slams_jax.gaussian.spectrum import Spectrum
+
+SMALLEST = 1e-5  # eigenvalue of a correlation matrix in time
+
+Matrices = tuple[Array, ...]  # of each part (block, mode, time, time)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GaussianPosterior:
+    r"""N(\Lambda^-1 h, \Lambda^-1) of a trajectory; a prior where nothing is absorbed.
+
+    Attributes:
+        modes: the EOFs.
+        values: eigenvalues of \Lambda, of each part (block, mode, time).
+        vectors: its eigenvectors, in the columns of (block, mode, time, time).
+        pull: h as a field; None where nothing is absorbed.
+        information: sum M^* R^-1 M; None likewise.
+    """
+
+    modes: Modes
+    values: tuple[Array, ...]
+    vectors: Matrices
+    pull: Trajectory | None = None
+    information: Matrices | None = None
+
+    def solve(self, x: Trajectory, ratio: Float[Array, ""] | Float[Array, " time"]) -> Trajectory:
+        r"""(\Lambda + 1 / ratio)^-1 x, for a noise variance `ratio`, one or one of each frame."""
+        coefficients = self.modes.coefficients(x)
+        if jnp.ndim(ratio):
+            return self.modes.field(self._solve_each(coefficients, ratio))
+        rotated = over_time(_adjoint(self.vectors), coefficients)
+        factors = tuple(ratio / (1.0 + ratio * v) for v in self.values)
+        return self.modes.field(over_time(self.vectors, scaled(rotated, factors)))
+
+    def denoise(self, x_t: Trajectory, alpha: Array, sigma: Array) -> Trajectory:
+        """E[x_0 | x_t, what is absorbed] for x_t = alpha x_0 + sigma eps; as `solve`, by frames."""
+        pull = _frames(alpha / sigma**2) * x_t
+        return self.solve(pull if self.pull is None else pull + self.pull, (sigma / alpha) ** 2)
+
+    def absorb(self, x_0: Trajectory, ratio: Float[Array, ""]) -> Trajectory:
+        """E[x_0 | x_t, what is absorbed] where E[x_0 | x_t] is `x_0` and P approximates the rest.
+
+        `ratio` is sigma^2 / alpha^2. Exact for the prior's own denoiser.
+        """
+        if self.pull is None or self.information is None:
+            return x_0
+        seen = self.modes.field(over_time(self.information, self.modes.coefficients(x_0)))
+        return x_0 + self.solve(self.pull - seen, ratio)
+
+    def _solve_each(self, coefficients: Coefficients, ratio: Array) -> Coefficients:
+        r"""With the noise D = diag(ratio): \Lambda^-1 = C gives D - D (C + D)^-1 D.
+
+        Frames of pure noise, whose ratio is huge, leave this well conditioned.
+        """
+        solved = []
+        for value, vector, c in zip(self.values, self.vectors, coefficients, strict=True):
+            inverse = spectral(vector, 1.0 / value)
+            noise = jnp.diag(ratio).astype(inverse.dtype)
+            noise = jnp.broadcast_to(noise, inverse.shape)
+            gain = jnp.linalg.solve(inverse + noise, inverse)
+            # C (C + D)^-1 D = (D - D (C + D)^-1 D), written without the difference.
+            solved.append(over_time((_adjoint((gain,))[0],), scaled((c,), (ratio[None, None],)))[0])
+        return tuple(solved)
+
+
+def condition(
+    modes: Modes,
+    spectra: Sequence[Spectrum],
+    count: int,
+    absorbed: Sequence[tuple[Matrices, Coefficients]] = (),
+) -> GaussianPosterior:
+    """The posterior of `count` frames given absorbed observations.
+
+    Args:
+        modes: the EOFs.
+        spectra: of the prior.
+        count: number of frames.
+        absorbed: of each observation M^* R^-1 M and M^* R^-1 y.
+    """
+    values, vectors = [], []
+    for spectrum in spectra:
+        eigenvalues, eigenvectors = jnp.linalg.eigh(spectrum.correlation(count))
+        variance = spectrum.variance[..., None]
+        values.append(1.0 / (variance * jnp.maximum(eigenvalues, SMALLEST)))
+        vectors.append(eigenvectors)
+    if not absorbed:
+        return GaussianPosterior(modes, tuple(values), tuple(vectors))
+    matrices, pulls = zip(*absorbed, strict=True)
+    total = lambda parts: tuple(functools.reduce(jnp.add, p) for p in zip(*parts, strict=True))
+    information, pull = total(matrices), total(pulls)
+    precisions = [
+        spectral(vector, value) + seen
+        for vector, value, seen in zip(vectors, values, information, strict=True)
+    ]
+    found = [jnp.linalg.eigh(p) for p in precisions]
+    return GaussianPosterior(
+        modes,
+        tuple(jnp.maximum(f.eigenvalues, jnp.finfo(jnp.float32).tiny) for f in found),
+        tuple(f.eigenvectors for f in found),
+        modes.field(pull),
+        information,
+    )
+
+
+def covariance_root(modes: Modes, spectra: Sequence[Spectrum], white: Trajectory) -> Trajectory:
+    """The square root of the covariance applied to white noise, up to a rotation in time."""
+    coefficients = modes.coefficients(white)
+    return modes.field(over_time(time_roots(spectra, white.shape[0]), coefficients))
+
+
+def time_roots(spectra: Sequence[Spectrum], count: int) -> Matrices:
+    """Symmetric square roots of the covariances in time of each mode."""
+    roots = []
+    for spectrum in spectra:
+        values, vectors = jnp.linalg.eigh(spectrum.correlation(count))
+        variance = spectrum.variance[..., None] * jnp.maximum(values, SMALLEST)
+        roots.append(spectral(vectors, jnp.sqrt(variance)))
+    return tuple(roots)
+
+
+def spectral(vectors: Array, values: Array) -> Array:
+    """U diag(values) U^*."""
+    weighted = vectors * jnp.broadcast_to(values[..., None, :], vectors.shape).astype(vectors.dtype)
+    return weighted @ vectors.conj().swapaxes(-1, -2)
+
+
+def _adjoint(matrices: Matrices) -> Matrices:
+    return tuple(m.conj().swapaxes(-1, -2) for m in matrices)
+
+
+def _frames(values: Array) -> Array:
+    """Scalars of frames for (time, lat, lon, channel)."""
+    return values[:, None, None, None] if jnp.ndim(values) else values

@@ -1,0 +1,243 @@
+"""Priors and regressions in modes: against dense algebra, and on samples whose truth is known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slams_jax.errors import InputError
+from slams_jax.gaussian import absorbed, chi_squared, condition, fit_prior, fit_regression
+from slams_jax.gaussian.spectrum import Spectrum, stationary
+
+SHAPE = (2, 6, 2)  # lat, lon, channel
+FRAMES = 4
+
+
+def waves(count: int, seed: int = 0) -> np.ndarray:
+    """Frames of small waves, and of large ones that are stronger, slower and travel."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((count + 50, *SHAPE))
+    kernel = np.fft.rfft(np.eye(SHAPE[1])[0])
+    wave = np.arange(len(kernel))
+    persistence = 0.9 * np.exp(-0.5 * wave) * np.exp(0.6j * (wave == 1))
+    size = 2.0 * np.exp(-0.7 * wave)
+    state = np.zeros((SHAPE[0], len(kernel), SHAPE[2]), complex)
+    frames = []
+    for white in noise:
+        drive = np.fft.rfft(white, axis=1, norm="ortho")
+        root = np.sqrt(1.0 - np.abs(persistence) ** 2)[None, :, None]
+        state = persistence[None, :, None] * state + root * drive
+        frames.append(np.fft.irfft(size[None, :, None] * state, SHAPE[1], axis=1, norm="ortho"))
+    frames = np.stack(frames[50:])
+    frames[..., 1] = 0.8 * frames[..., 0] + 0.6 * frames[..., 1]
+    return frames.astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=[(True, 4), (False, 24), (False, 9)])
+def prior(request):
+    periodic, rank = request.param
+    return fit_prior(waves(400), periodic=periodic, rank=rank)
+
+
+def dense(function, frames=FRAMES) -> np.ndarray:
+    """The matrix of a linear map of trajectories."""
+    size = frames * int(np.prod(SHAPE))
+    basis = jnp.eye(size).reshape(size, frames, *SHAPE)
+    return np.asarray(jax.lax.map(function, basis)).reshape(size, size).T.astype(np.float64)
+
+
+def test_products_are_those_of_one_covariance(prior):
+    """(P^-1 + 1 / ratio)^-1 for one noise level and for one of each frame; P^(1/2) squared is P."""
+    root = dense(prior.sample_root)
+    covariance = root @ root.T
+    for ratio in (jnp.float32(0.3), jnp.array([0.01, 0.3, 5.0, 1e6])):
+        found = dense(lambda x, ratio=ratio: prior.posterior(x, ratio))
+        noise = np.repeat(np.broadcast_to(ratio, FRAMES), np.prod(SHAPE))
+        expected = np.linalg.inv(np.linalg.inv(covariance) + np.diag(1.0 / noise))
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_the_denoiser_is_the_regression_on_noisy_frames(prior):
+    covariance = dense(prior.sample_root)
+    covariance = covariance @ covariance.T
+    alpha, sigma = jnp.array([0.9, 0.6, 0.3, 1e-3]), jnp.array([0.3, 0.8, 0.9, 1.0])
+    each = lambda a: np.repeat(np.asarray(a, np.float64), np.prod(SHAPE))
+    noisy = np.outer(each(alpha), each(alpha)) * covariance + np.diag(each(sigma) ** 2)
+    gain = covariance * each(alpha) @ np.linalg.inv(noisy)
+    np.testing.assert_allclose(dense(lambda x: prior.denoise(x, alpha, sigma)), gain, atol=2e-4)
+
+
+def test_a_prior_has_the_covariance_of_its_data_amplitude_included():
+    """Scale by scale and lag by lag, which no separable covariance has."""
+    frames = 2.0 * waves(6000)
+    prior = fit_prior(frames, periodic=True)
+    root = dense(prior.sample_root, 3)
+    covariance = (root @ root.T).reshape(3, -1, 3, int(np.prod(SHAPE)))
+    spun = np.concatenate([np.roll(frames, i, axis=2) for i in range(SHAPE[1])])
+    flat = spun.reshape(SHAPE[1], len(frames), -1)
+    for lag in range(3):
+        pairs = flat[:, lag:], flat[:, : flat.shape[1] - lag]
+        sample = np.einsum("ktp,ktq->pq", *pairs) / (SHAPE[1] * pairs[0].shape[1])
+        np.testing.assert_allclose(covariance[lag, :, 0], sample, atol=0.12)
+    found = chi_squared(prior, 2.0 * waves(2000, seed=1))
+    for value in (found.all, *found.channel, *found.longitude, *found.block, found.innovation):
+        assert 0.85 < value < 1.15
+    assert chi_squared(prior, 4.0 * waves(200, seed=1)).all > 3.0
+
+
+def test_a_small_sample_is_shrunk():
+    """Chi-squared of unseen frames: near one, where the sample covariance has several."""
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((24, 24)) / np.sqrt(24)
+    draw = lambda n: (rng.standard_normal((n, 24)) @ mix).reshape(n, *SHAPE)
+    train, other = draw(40), draw(400)
+    found = chi_squared(fit_prior(train, order=0), other).all
+    sample = np.einsum("tp,tq->pq", *(train.reshape(40, -1),) * 2) / 40
+    flat = other.reshape(400, -1)
+    unshrunk = np.mean(flat * np.linalg.solve(sample, flat.T).T)
+    assert unshrunk > 2.2
+    assert found < 0.75 * unshrunk
+
+
+def test_gaps_are_not_taken_for_steps():
+    frames = waves(600)
+    kept = np.flatnonzero(np.arange(600) % 5 != 0)
+    whole, holed = (
+        fit_prior(frames[k], k, periodic=True).spectra[0].lags for k in (np.arange(600), kept)
+    )
+    np.testing.assert_allclose(holed, whole, atol=0.12)
+    spliced = fit_prior(frames[kept], periodic=True).spectra[0].lags
+    assert np.abs(spliced[:2, 0] - whole[:2, 0]).max() > 0.04
+
+
+def test_lags_beyond_the_order_follow_the_process():
+    """An AR(2) process: its own autocorrelations, to any lag, positive definite."""
+    phi = (0.5 + 0.3j, 0.2)
+    lags = np.zeros(12, complex)
+    lags[0], lags[1] = 1.0, 0.0
+    for _ in range(200):  # Yule-Walker: c_1 = phi_1 + phi_2 c_1^*
+        lags[1] = phi[0] + phi[1] * lags[1].conj()
+    for i in range(2, 12):
+        lags[i] = phi[0] * lags[i - 1] + phi[1] * lags[i - 2]
+    known = stationary(lags[None, None, 1:3])
+    matrix = Spectrum(jnp.ones((1, 1)), jnp.asarray(known, jnp.complex64)).correlation(12)
+    np.testing.assert_allclose(matrix[0, 0, :, 0], lags, atol=1e-5)
+    assert np.linalg.eigvalsh(matrix[0, 0]).min() > 0
+    assert np.abs(stationary(np.array([[[1.5, -2.0]]]))).max() < 1.0
+
+
+def seen_through(frames: np.ndarray, slope: float, rho: float, seed: int = 5) -> np.ndarray:
+    """slope x + 1 + e, e with standard deviation 0.5 and correlation rho from time to time."""
+    rng = np.random.default_rng(seed)
+    error = np.zeros_like(frames)
+    last = rng.standard_normal(frames.shape[1:])
+    for t in range(len(frames)):
+        last = rho * last + np.sqrt(1 - rho**2) * rng.standard_normal(frames.shape[1:])
+        error[t] = 0.5 * last
+    return slope * frames + 1.0 + error
+
+
+def posterior_of(prior, regression, values, patterns):
+    operator, covariance, offset = regression.at(patterns)
+    entered = absorbed(operator, covariance, jnp.asarray(values, jnp.float32) - offset)
+    return condition(prior.modes, prior.spectra, len(values), [entered])
+
+
+def test_absorbing_is_bayes_rule(prior):
+    frames = waves(400)
+    regression = fit_regression([seen_through(frames, 0.4, 0.8)], frames, prior.modes)
+    patterns = np.array([0, -1, 0, 0])
+    values = np.random.default_rng(1).standard_normal((FRAMES, *SHAPE))
+    posterior = posterior_of(prior, regression, values, patterns)
+    operator, covariance, offset = regression.at(patterns)
+    root = dense(prior.sample_root)
+    errors = dense(covariance.sample_root)
+    seen = np.repeat(patterns >= 0, np.prod(SHAPE))
+    slope = dense(operator)[seen]
+    noise = (errors @ errors.T)[np.ix_(seen, seen)]
+    precision = np.linalg.inv(root @ root.T) + slope.T @ np.linalg.solve(noise, slope)
+    gap = np.asarray(values - offset, np.float64).reshape(-1)[seen]
+    mean = np.linalg.solve(precision, slope.T @ np.linalg.solve(noise, gap))
+    found = dense(lambda x: posterior.solve(x, jnp.float32(0.5)))
+    np.testing.assert_allclose(found, np.linalg.inv(precision + 2.0 * np.eye(len(root))), atol=1e-3)
+    whole = posterior.solve(posterior.pull, jnp.float32(1e6))
+    np.testing.assert_allclose(np.asarray(whole).reshape(-1), mean, atol=3e-3)
+    # Through the denoiser of the prior, at any noise level.
+    x_t, alpha, sigma = jnp.asarray(values, jnp.float32), jnp.float32(0.6), jnp.float32(0.8)
+    absorbing = posterior.absorb(prior.denoise(x_t, alpha, sigma), (sigma / alpha) ** 2)
+    np.testing.assert_allclose(absorbing, posterior.denoise(x_t, alpha, sigma), atol=2e-3)
+
+
+@pytest.mark.parametrize(("slope", "rho"), [(1.0, 0.0), (0.4, 0.0), (0.4, 0.9)])
+def test_the_posterior_of_a_regression_is_as_wide_as_its_error(slope, rho):
+    """Spread over skill near one, which M = 1 or independent errors would miss."""
+    frames = waves(4000)
+    prior = fit_prior(frames, periodic=True)
+    regression = fit_regression([seen_through(frames, slope, rho)], frames, prior.modes)
+    length = 8
+    truth = waves(8 * 60, seed=7)
+    values = seen_through(truth, slope, rho, seed=8)
+
+    @jax.jit
+    def squares(values, regression):
+        operator, covariance, offset = regression.at(np.zeros(length, int))
+        entered = absorbed(operator, covariance, values - offset)
+        posterior = condition(prior.modes, prior.spectra, length, [entered])
+        mean = posterior.solve(posterior.pull, jnp.float32(1e6))
+        # Each wavenumber but the first and last counts twice among real values.
+        count = jnp.array([1.0, 2.0, 2.0, 1.0])[:, None, None]
+        variance = jnp.sum(count / posterior.values[0]) / mean.size
+        return mean, variance
+
+    def spread_over_skill(regression):
+        found = []
+        for x, y in zip(np.split(truth, 60), np.split(values, 60), strict=True):
+            mean, variance = squares(jnp.asarray(y, jnp.float32), regression)
+            found.append((variance, np.mean((np.asarray(mean) - x) ** 2)))
+        spread, error = np.sqrt(np.mean(found, axis=0))
+        return spread / error
+
+    assert 0.93 < spread_over_skill(regression) < 1.07
+    unbiased = dataclasses.replace(
+        regression, slope=tuple(jnp.ones_like(s) for s in regression.slope)
+    )
+    if slope < 1.0:
+        assert spread_over_skill(unbiased) < 0.9
+    if rho > 0.0:
+        alone = dataclasses.replace(regression, lags=tuple(c[..., :0] for c in regression.lags))
+        assert spread_over_skill(alone) < 0.9
+
+
+def test_an_input_that_sees_nothing_changes_nothing():
+    frames = waves(400)
+    prior = fit_prior(frames, periodic=True, rank=4)
+    nothing = np.random.default_rng(3).standard_normal(frames.shape)
+    regression = fit_regression([nothing], frames, prior.modes)
+    posterior = posterior_of(prior, regression, nothing[:FRAMES], np.zeros(FRAMES, int))
+    free = prior.over(FRAMES)
+    x = jnp.asarray(frames[:FRAMES])
+    np.testing.assert_allclose(posterior.pull, 0.0, atol=1e-6)
+    args = (x, jnp.float32(0.5), jnp.float32(0.8))
+    np.testing.assert_allclose(posterior.denoise(*args), free.denoise(*args), atol=1e-4)
+
+
+def test_each_pattern_of_availability_has_its_own_statistics():
+    frames = waves(500)
+    prior = fit_prior(frames, periodic=True)
+    sharp, blurred = (seen_through(frames, slope, 0.5) for slope in (1.0, 0.2))
+    regression = fit_regression([sharp, blurred], frames, prior.modes)
+    operator, _, _ = regression.at(np.array([1, 0, -1, 0]))
+    slope = np.abs(operator.slope[0][0, 0])
+    np.testing.assert_allclose(slope[[0, 1, 3]], [0.2, 1.0, 1.0], atol=0.1)
+
+
+def test_input_that_cannot_be_fitted_is_refused():
+    with pytest.raises(InputError, match="at least 20 frames, got 5"):
+        fit_prior(waves(5))
+    with pytest.raises(InputError, match="need"):
+        fit_prior(np.zeros((30, *SHAPE)))
+    prior = fit_prior(waves(40), periodic=True)
+    with pytest.raises(InputError, match="at least 20 complete frames, got 0"):
+        fit_regression([np.full((40, *SHAPE), np.nan)], waves(40), prior.modes)
