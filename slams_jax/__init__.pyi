@@ -1,5 +1,6 @@
 from slams_jax import assimilation as assimilation
 from slams_jax import baselines as baselines
+from slams_jax import cycling as cycling
 from slams_jax import data as data
 from slams_jax import diffusion as diffusion
 from slams_jax import dynamics as dynamics

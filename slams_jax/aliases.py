@@ -1,4 +1,4 @@
-"""Names for arrays, and the two protocols that connect the parts of the library."""
+"""Names for arrays, and the protocols that connect the parts of the library."""
 
 from typing import Protocol, runtime_checkable
 
@@ -27,4 +27,13 @@ class ObservationOperator(Protocol):
 
     def __call__(self, state: Array, /) -> Array:
         """Return the observed quantities in `state`."""
+        ...
+
+
+@runtime_checkable
+class Forecast(Protocol):
+    """From a state, any pytree, to the state some steps later; pure, random only through `key`."""
+
+    def __call__(self, state: PyTree, key: PRNGKey, /) -> PyTree:
+        """Return the later state."""
         ...
