@@ -6,6 +6,8 @@ latitude and channel. On other grids there is one block, of real EOFs over the w
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,18 @@ class Modes:
         for complement in rest:
             blocks = blocks + complement
         return self._fields(blocks)
+
+    def mean_variance(self, variances: Sequence[Array]) -> Float[Array, " time"]:
+        """Mean variance of the values of a frame, of coefficients' (block, mode, time)."""
+        _, lon, _ = self.shape
+        blocks, size, rank = self.vectors.shape
+        wave = np.arange(blocks)
+        # A complex coefficient stands for its conjugate too.
+        twice = 1.0 + (self.periodic & (wave > 0) & (2 * wave != lon))
+        weight = jnp.asarray(twice / math.prod(self.shape), jnp.float32)
+        counts = (rank, size - rank)  # one mode may stand for all of a part
+        means = (n * jnp.mean(v, axis=1) for n, v in zip(counts, variances, strict=False))
+        return jnp.sum(weight[:, None] * sum(means), axis=0)
 
     def _blocks(self, x: Array) -> Array:
         """(block, dim, time); real blocks where the grid is not periodic."""

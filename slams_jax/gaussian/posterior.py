@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import Trajectory
 from slams_jax.gaussian.modes import Coefficients, Modes, over_time, scaled
@@ -73,15 +73,29 @@ class GaussianPosterior:
 
         Frames of pure noise, whose ratio is huge, leave this well conditioned.
         """
-        solved = []
-        for value, vector, c in zip(self.values, self.vectors, coefficients, strict=True):
-            inverse = spectral(vector, 1.0 / value)
-            noise = jnp.diag(ratio).astype(inverse.dtype)
-            noise = jnp.broadcast_to(noise, inverse.shape)
-            gain = jnp.linalg.solve(inverse + noise, inverse)
-            # C (C + D)^-1 D = (D - D (C + D)^-1 D), written without the difference.
-            solved.append(over_time((_adjoint((gain,))[0],), scaled((c,), (ratio[None, None],)))[0])
-        return tuple(solved)
+        gains = self._gains(ratio)
+        return over_time(gains, scaled(coefficients, tuple(ratio[None, None] for _ in gains)))
+
+    def _gains(self, ratio: Float[Array, " time"]) -> Matrices:
+        """C (C + D)^-1, which gives the difference above without cancellation: times D."""
+        pairs = zip(self.vectors, self.values, strict=True)
+        covariances = [spectral(vector, 1.0 / value) for vector, value in pairs]
+        noise = jnp.diag(ratio)[None, None]
+        return tuple(c @ _inverse(c + noise.astype(c.dtype)) for c in covariances)
+
+    def variance(self, ratio: Float[Array, ""] | Float[Array, " time"]) -> Float[Array, " time"]:
+        r"""Mean of the diagonal of (\Lambda + 1 / ratio)^-1 over the values of each frame.
+
+        For ratio = sigma^2 / alpha^2 that is var(x_0 | x_t), the mean square error of `denoise`.
+        """
+        if jnp.ndim(ratio):
+            gains = self._gains(ratio)
+            each = [jnp.diagonal(g, axis1=-2, axis2=-1).real * ratio[None, None] for g in gains]
+        else:
+            factors = [ratio / (1.0 + ratio * v) for v in self.values]
+            pairs = zip(self.vectors, factors, strict=True)
+            each = [jnp.sum(jnp.abs(u) ** 2 * f[..., None, :], axis=-1) for u, f in pairs]
+        return self.modes.mean_variance(each)
 
 
 def condition(
@@ -143,6 +157,25 @@ def spectral(vectors: Array, values: Array) -> Array:
     """U diag(values) U^*."""
     weighted = vectors * jnp.broadcast_to(values[..., None, :], vectors.shape).astype(vectors.dtype)
     return weighted @ vectors.conj().swapaxes(-1, -2)
+
+
+def _inverse(matrices: Array) -> Array:
+    """Inverses of positive definite matrices (..., n, n), small and many, by the sweep operator.
+
+    Elementwise over the batch, where LAPACK takes one matrix after the other.
+    """
+
+    def sweep(i: Int[Array, ""], a: Array) -> Array:
+        at = jnp.arange(a.shape[-1]) == i
+        pivot = a[..., i, i][..., None]
+        column, row = a[..., :, i] / pivot, a[..., i, :] / pivot
+        swept = a - column[..., :, None] * a[..., i, :][..., None, :]
+        # The pivot's column makes room for the inverse's.
+        swept = jnp.where(at[None, :], -column[..., :, None], swept)
+        row = jnp.where(at, 1.0 / pivot, row)
+        return jnp.where(at[:, None], row[..., None, :], swept)
+
+    return jax.lax.fori_loop(0, matrices.shape[-1], sweep, matrices)
 
 
 def _adjoint(matrices: Matrices) -> Matrices:

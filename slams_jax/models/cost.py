@@ -75,7 +75,8 @@ class NetworkCost:
 def network_cost(config: ScoreConfig, shape: tuple[int, int]) -> NetworkCost:
     """The cost of a window on a grid of `shape` (lat, lon)."""
     taps, features = config.kernel**2, config.window * config.channels
-    read = features + {"none": 0, "latitude": 2, "both": 4}[config.coordinates]
+    position = {"none": 0, "latitude": 2, "both": 4}[config.coordinates]
+    read = config.window * config.inputs + position
     embedding = (32 * config.levels + 1) * 256 + (256 + 1) * config.embedding
     parameters, flops, kept = embedding, 2.0 * embedding, 0.0
     lat, lon = shape

@@ -1,7 +1,15 @@
 """The score network: a denoiser of short windows of a trajectory.
 
-A network predicts the noise eps, or the velocity v, in a window of k frames; `to_denoised` turns
-that into E[x_0 | x_t]. `slams_jax.diffusion.compose` makes a denoiser of long trajectories of it.
+A network predicts the noise eps or the velocity v in a window of k frames, and `to_denoised` turns
+that into D(x_t) = E[x_0 | x_t]; or it predicts the departure from the denoiser G of a Gaussian
+prior N(0, P), fitted before,
+
+    D(x_t) = G(x_t) + r F(c (x_t - alpha G), G, t),   r^2 = mean var(x_0 | x_t) under N(0, P),
+    c = (sigma^2 + alpha^2 r^2)^(-1/2),               G(x_t) = E[x_0 | x_t] under N(0, P),
+
+a preconditioning (Karras et al. 2022, arXiv 2206.00364, section 5) whose linear part is already the
+best one: the network F starts at zero and learns what is not Gaussian.
+`slams_jax.diffusion.compose` makes a denoiser of long trajectories of one of windows.
 
 The frames of a window may have diffusion times of their own (Chen et al. 2024, Diffusion Forcing,
 arXiv 2407.01392). A frame at t = 1 is pure noise and thus absent: one network denoises windows of
@@ -10,7 +18,7 @@ k frames or fewer, and frames given others.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +26,13 @@ from jaxtyping import Array, Float
 
 from slams_jax.aliases import Params, PRNGKey, Scalar
 from slams_jax.diffusion.compose import WindowDenoiser
-from slams_jax.diffusion.schedule import CosineSchedule, Prediction, target, to_denoised
+from slams_jax.diffusion.schedule import CosineSchedule, target, to_denoised
 from slams_jax.errors import InputError
+from slams_jax.gaussian import GaussianPosterior
 from slams_jax.grid import Padding
 from slams_jax.networks import Compute, Coordinates, UNet, initialise
+
+Prediction = Literal["departure", "v", "eps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +49,7 @@ class ScoreConfig:
         kernel: size of the convolutions, odd; 1 on a grid of one point.
         padding: what lies beyond the edges of the grid.
         coordinates: position channels beside the frames.
-        prediction: what the network predicts, "eps" or "v".
+        prediction: what the network predicts: "departure" from a Gaussian prior, "v" or "eps".
         frame_noise: whether each frame of a window has a noise level of its own, or all have one.
         compute: what convolutions and activations are in, "float32" or "bfloat16"; parameters,
             norms, the embedding of time and the result are float32 always.
@@ -72,7 +83,12 @@ class ScoreConfig:
             ("blocks", self.blocks, self.blocks >= 0, "not negative"),
             ("embedding", self.embedding, self.embedding >= 1, "at least 1"),
             ("kernel", self.kernel, self.kernel >= 1 and self.kernel % 2 == 1, "odd and positive"),
-            ("prediction", self.prediction, self.prediction in ("eps", "v"), "'eps' or 'v'"),
+            (
+                "prediction",
+                self.prediction,
+                self.prediction in get_args(Prediction),
+                f"one of {get_args(Prediction)}",
+            ),
             (
                 "compute",
                 self.compute,
@@ -88,6 +104,11 @@ class ScoreConfig:
     def levels(self) -> int:
         """Number of noise levels of a window."""
         return self.window if self.frame_noise else 1
+
+    @property
+    def inputs(self) -> int:
+        """Number of channels of a frame that the network reads."""
+        return 2 * self.channels if self.prediction == "departure" else self.channels
 
 
 def _network(config: ScoreConfig) -> UNet:
@@ -105,31 +126,26 @@ def _network(config: ScoreConfig) -> UNet:
 
 def init(config: ScoreConfig, key: PRNGKey, shape: tuple[int, int]) -> Params:
     """Fresh parameters for a grid of `shape` (lat, lon); they fit any other shape too."""
-    x = jnp.zeros((1, *shape, config.window * config.channels))
+    x = jnp.zeros((1, *shape, config.window * config.inputs))
     return initialise(_network(config).init, key, x, jnp.zeros((1, config.levels)))["params"]
 
 
 def predict(
     config: ScoreConfig,
     params: Params,
-    x_t: Float[Array, "window frame lat lon channel"],
+    inputs: Float[Array, "window frame lat lon input"],
     t: Float[Array, "window level"],
 ) -> Float[Array, "window frame lat lon channel"]:
-    """The network: its prediction of eps or v for windows, at `config.levels` times each."""
-    n, k, lat, lon, c = x_t.shape
-    if (k, c) != (config.window, config.channels):
-        raise InputError(
-            f"score windows have {k} frames of {c} channels, expected {config.window} frames of "
-            f"{config.channels} channels"
-        )
+    """The network: its output for windows, at `config.levels` times each."""
+    n, k, lat, lon, c = inputs.shape
     if t.shape[1] != config.levels:
         raise InputError(
             f"the score network takes {config.levels} noise levels per window, got {t.shape[1]}: "
             "give one, or train with frame_noise"
         )
-    flat = x_t.transpose(0, 2, 3, 1, 4).reshape(n, lat, lon, k * c)
+    flat = inputs.transpose(0, 2, 3, 1, 4).reshape(n, lat, lon, k * c)
     y = jnp.asarray(_network(config).apply({"params": params}, flat, t))
-    return y.reshape(n, lat, lon, k, c).transpose(0, 3, 1, 2, 4)
+    return y.reshape(n, lat, lon, k, config.channels).transpose(0, 3, 1, 2, 4)
 
 
 def loss(
@@ -138,8 +154,11 @@ def loss(
     params: Params,
     key: PRNGKey,
     windows: Float[Array, "batch frame lat lon channel"],
+    gaussian: GaussianPosterior | None = None,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """Mean squared error of the predicted noise (or velocity) at random times.
+    """Mean squared error of D over sigma^2 at random times: of the velocity, or of the departure.
+
+    Of "eps" it is the error of the noise, sigma^2 / alpha^2 of that.
 
     t ~ U(0, 1), stratified over the batch: each sample's time is uniform, and together they cover
     the interval evenly, which takes variance from the gradient. With `frame_noise`, half of the
@@ -153,12 +172,13 @@ def loss(
         params: of the network.
         key: for this step.
         windows: clean windows of unit variance.
+        gaussian: the prior of windows, `GaussianPrior.over(config.window)`, for "departure".
 
     Returns:
         The loss, and scalars: `mse_low`, `mse_middle`, `mse_high`, the error over the thirds of
         [0, 1] in t (0 where the batch has no sample).
     """
-    return error(config, params, noisy(config, schedule, key, windows))
+    return error(config, params, noisy(config, schedule, key, windows, gaussian))
 
 
 def noisy(
@@ -166,17 +186,90 @@ def noisy(
     schedule: CosineSchedule,
     key: PRNGKey,
     windows: Float[Array, "batch frame lat lon channel"],
+    gaussian: GaussianPosterior | None = None,
 ) -> dict[str, Array]:
-    """All that is random in `loss`: noisy windows `x_t`, times `t` (window, level), the `goal`.
+    """All of `loss` that does not depend on parameters, and all that is random.
 
-    Drawn for a whole batch, they are the same however the batch is then taken in parts.
+    That is the network's `inputs` and times `t` (window, level), the `scale` (window, frame) of its
+    output and the `goal`. Drawn for a whole batch, they are the same however the batch is then
+    taken in parts.
     """
     key_time, key_noise = jax.random.split(key)
     t = _times(config, key_time, windows.shape[0])
     eps = jax.random.normal(key_noise, windows.shape, windows.dtype)
     time = _of_frames(t)
-    x_t = schedule.alpha(time) * windows + schedule.sigma(time) * eps
-    return {"x_t": x_t, "t": t, "goal": target(schedule, config.prediction, windows, eps, time)}
+    sigma = schedule.sigma(time)
+    x_t = schedule.alpha(time) * windows + sigma * eps
+    if config.prediction == "departure":
+        inputs, centre, spread = _gaussian(schedule, gaussian, x_t, t)
+        goal, scale = (windows - centre) / sigma, spread / sigma
+    else:
+        inputs, scale = x_t, jnp.ones_like(time)
+        goal = target(schedule, config.prediction, windows, eps, time)
+    return {"inputs": inputs, "t": t, "scale": scale, "goal": goal}
+
+
+def error(
+    config: ScoreConfig, params: Params, batch: Mapping[str, Array]
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """The `loss` of a batch from `noisy`: a mean over its samples, without randomness."""
+    predicted = predict(config, params, batch["inputs"], batch["t"])
+    mse = jnp.mean(jnp.square(batch["scale"] * predicted - batch["goal"]), axis=(2, 3, 4))
+    third = jnp.broadcast_to(jnp.minimum(jnp.floor(3.0 * batch["t"]), 2.0), mse.shape)
+    info = {}
+    for i, name in enumerate(("low", "middle", "high")):
+        member = (third == i).astype(mse.dtype)
+        info[f"mse_{name}"] = jnp.sum(mse * member) / jnp.maximum(jnp.sum(member), 1.0)
+    return jnp.mean(mse), info
+
+
+def window_denoiser(
+    config: ScoreConfig,
+    schedule: CosineSchedule,
+    params: Params,
+    gaussian: GaussianPosterior | None = None,
+) -> WindowDenoiser:
+    """The denoiser of windows: (x_t, t) -> E[x_0 | x_t].
+
+    `t` is one time for all frames or, with `frame_noise`, an array of times (window, frame).
+    `gaussian` is as in `loss`.
+    """
+
+    def denoise(x_t: Array, t: Array) -> Array:
+        n, k, c = x_t.shape[0], x_t.shape[1], x_t.shape[-1]
+        if (k, c) != (config.window, config.channels):
+            raise InputError(
+                f"score windows have {k} frames of {c} channels, expected {config.window} frames "
+                f"of {config.channels} channels"
+            )
+        times = jnp.full((n, config.levels), t) if t.ndim == 0 else t
+        if config.prediction == "departure":
+            one = jnp.full((n, 1), t) if t.ndim == 0 else t
+            inputs, centre, spread = _gaussian(schedule, gaussian, x_t, one)
+            return centre + spread * predict(config, params, inputs, times)
+        prediction = predict(config, params, x_t, times)
+        return to_denoised(schedule, prediction, config.prediction, x_t, _of_frames(times))
+
+    return denoise
+
+
+def _gaussian(
+    schedule: CosineSchedule,
+    gaussian: GaussianPosterior | None,
+    x_t: Float[Array, "window frame lat lon channel"],
+    t: Float[Array, "window level"],
+) -> tuple[Array, Array, Array]:
+    """Inputs of a network that predicts departures; what it departs from, and r."""
+    if gaussian is None:
+        raise InputError("the score network predicts departures from a Gaussian prior: give it")
+    # One level costs less than one for every frame.
+    levels = t[:, 0] if t.shape[1] == 1 else t
+    alpha, sigma = schedule.alpha(levels), schedule.sigma(levels)
+    centre = jax.vmap(gaussian.denoise)(x_t, alpha, sigma)
+    spread = jnp.sqrt(_of_frames(jax.vmap(gaussian.variance)((sigma / alpha) ** 2)))
+    alpha, sigma = schedule.alpha(_of_frames(t)), schedule.sigma(_of_frames(t))
+    innovation = (x_t - alpha * centre) * jax.lax.rsqrt(sigma**2 + (alpha * spread) ** 2)
+    return jnp.concatenate([innovation, centre], axis=-1), centre, spread
 
 
 def _times(config: ScoreConfig, key: PRNGKey, count: int) -> Float[Array, "window level"]:
@@ -194,36 +287,6 @@ def _times(config: ScoreConfig, key: PRNGKey, count: int) -> Float[Array, "windo
     return jnp.where(kind < 0.5, common, jnp.where(kind < 0.75, fewer, own))
 
 
-def _of_frames(t: Float[Array, "window level"]) -> Float[Array, "window level 1 1 1"]:
-    """Times in the shape that broadcasts over windows."""
-    return t[:, :, None, None, None]
-
-
-def error(
-    config: ScoreConfig, params: Params, batch: Mapping[str, Array]
-) -> tuple[Scalar, dict[str, Scalar]]:
-    """The `loss` of a batch from `noisy`: a mean over its samples, without randomness."""
-    missed = predict(config, params, batch["x_t"], batch["t"]) - batch["goal"]
-    mse = jnp.mean(jnp.square(missed), axis=(2, 3, 4))
-    third = jnp.broadcast_to(jnp.minimum(jnp.floor(3.0 * batch["t"]), 2.0), mse.shape)
-    info = {}
-    for i, name in enumerate(("low", "middle", "high")):
-        member = (third == i).astype(mse.dtype)
-        info[f"mse_{name}"] = jnp.sum(mse * member) / jnp.maximum(jnp.sum(member), 1.0)
-    return jnp.mean(mse), info
-
-
-def window_denoiser(
-    config: ScoreConfig, schedule: CosineSchedule, params: Params
-) -> WindowDenoiser:
-    """The denoiser of windows: (x_t, t) -> E[x_0 | x_t].
-
-    `t` is one time for all frames or, with `frame_noise`, an array of times (window, frame).
-    """
-
-    def denoise(x_t: Array, t: Array) -> Array:
-        times = jnp.full((x_t.shape[0], config.levels), t) if t.ndim == 0 else t
-        prediction = predict(config, params, x_t, times)
-        return to_denoised(schedule, prediction, config.prediction, x_t, _of_frames(times))
-
-    return denoise
+def _of_frames(values: Float[Array, "window level"]) -> Float[Array, "window level 1 1 1"]:
+    """Values of frames in the shape that broadcasts over windows."""
+    return values[:, :, None, None, None]

@@ -24,6 +24,7 @@ from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.dynamics.lorenz63 import Lorenz63, trajectory
 from slams_jax.errors import InputError
+from slams_jax.gaussian import GaussianPosterior
 from slams_jax.models.score import ScoreConfig, window_denoiser
 from slams_jax.observe import Chain, Diagonal, PriorCovariance, make_stream
 from slams_jax.reference_problems.cases import Problem
@@ -46,15 +47,17 @@ class ScorePrior:
         params: of the network.
         config: of the network.
         schedule: noise schedule.
+        gaussian: prior of windows that the network departs from, if it does.
     """
 
     params: Params
     config: ScoreConfig = dataclasses.field(metadata={"static": True})
     schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
+    gaussian: GaussianPosterior | None = None
 
     def __call__(self, x_t: Array, t: Array) -> Array:
         """E[x_0 | x_t], composed of windows."""
-        window = window_denoiser(self.config, self.schedule, self.params)
+        window = window_denoiser(self.config, self.schedule, self.params, self.gaussian)
         return trajectory_denoiser(window, self.config.window)(x_t, t)
 
 

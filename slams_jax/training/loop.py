@@ -29,7 +29,7 @@ from jaxtyping import PyTree
 
 from slams_jax.aliases import Params
 from slams_jax.errors import Diverged, InputError, Preempted, RunError
-from slams_jax.mesh import place, shardings
+from slams_jax.mesh import place, shardings, whole
 from slams_jax.storage import locked
 from slams_jax.training import arrays
 from slams_jax.training.chatter import without_chatter
@@ -82,6 +82,7 @@ def fit(
     devices: DeviceConfig = DeviceConfig(),
     validate: Validate | None = None,
     prepare: Prepare | None = None,
+    fixed: tuple[PyTree, ...] = (),
     metadata: Mapping[str, Any] | None = None,
     statistics: PyTree = None,
     resume: bool = True,
@@ -107,6 +108,7 @@ def fit(
         validate: (averaged params, model_state) -> scalars, of which "loss" decides what is best;
             the same in every process.
         prepare: what is random in the loss, as in `make_step`.
+        fixed: arrays that `prepare` takes after the batch.
         metadata: JSON kept with every checkpoint; on resume its "config" must be the same.
         statistics: tree of arrays kept with every checkpoint.
         resume: False removes a run found in `directory` and starts over.
@@ -155,6 +157,7 @@ def fit(
                 optimiser,
                 mesh=mesh,
                 prepare=prepare,
+                fixed=len(fixed),
                 accumulate=devices.accumulate,
                 sharded=devices.sharded,
                 compiler_options=devices.compiler_options,
@@ -163,6 +166,7 @@ def fit(
             parts = _Parts(
                 place=partial(_place, init, mesh=mesh, sharded=devices.sharded),
                 step=step,
+                fixed=place(fixed, mesh, whole),
                 feed=_prefetch(batches, first, mesh),
                 record=partial(_record, directory, plan=plan, samples=size, schedule=schedule),
                 plan=plan,
@@ -182,6 +186,7 @@ class _Parts(NamedTuple):
 
     place: Callable[[Restored | None], TrainState]
     step: Step
+    fixed: tuple[PyTree, ...]
     feed: Iterator[tuple[PyTree, Any]]
     record: Callable[[Restored | None], Recorder]
     plan: Plan
@@ -250,7 +255,7 @@ def _run(
                 recorder.running.add(step - 1, infos.take(), limit=limit)
                 save(step - 1)
             raise
-        state, info = parts.step(state, batch)
+        state, info = parts.step(state, batch, *parts.fixed)
         position = after
         infos.put(info)
         if step == recorder.first:

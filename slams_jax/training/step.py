@@ -27,8 +27,8 @@ from slams_jax.training.state import (
     update_average,
 )
 
-Step = Callable[[TrainState, PyTree], tuple[TrainState, Info]]
-Prepare = Callable[[PRNGKey, PyTree], PyTree]
+Step = Callable[..., tuple[TrainState, Info]]  # (state, batch, *fixed)
+Prepare = Callable[..., PyTree]  # (key, batch, *fixed) -> batch
 
 
 def make_step(
@@ -37,11 +37,12 @@ def make_step(
     *,
     mesh: Mesh | None = None,
     prepare: Prepare | None = None,
+    fixed: int = 0,
     accumulate: int = 1,
     sharded: bool = False,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> Step:
-    """The jitted step (state, batch) -> (state, info), data-parallel over `mesh`.
+    """The jitted step (state, batch, *fixed) -> (state, info), data-parallel over `mesh`.
 
     The loss is a mean over the whole batch, whatever the number of devices: the partitioner adds
     the sum over devices, and the random numbers do not depend on their number. The state given in
@@ -52,8 +53,10 @@ def make_step(
             dictionary of scalars.
         optimiser: how gradients become updates.
         mesh: the devices, a mesh with the axis `data`; all of them unless given.
-        prepare: (key, batch) -> batch for `loss_fn`, drawing for the whole batch what is random;
-            so that parts of it (`accumulate`) see the same noise.
+        prepare: (key, batch, *fixed) -> batch for `loss_fn`, drawing for the whole batch what is
+            random; so that parts of it (`accumulate`) see the same noise.
+        fixed: number of further arguments of the step, which `prepare` needs in every step: large
+            arrays would be copied into the program if it closed over them.
         accumulate: parts that a batch is taken in, one after the other, their gradients averaged:
             the activations of one part only are in memory. The same step as with the whole
             batch where the loss is a mean over samples and draws nothing itself; otherwise the
@@ -70,11 +73,11 @@ def make_step(
     spec = state_spec(mesh, sharded=sharded)
     cut = lambda tree: jax.lax.with_sharding_constraint(tree, shardings(tree, mesh, spec))
 
-    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, Info]:
+    def step(state: TrainState, batch: PyTree, *fixed: PyTree) -> tuple[TrainState, Info]:
         key = jax.random.fold_in(state.key, state.step)
         if prepare is not None:
             key_prepare, key = jax.random.split(key)
-            batch = prepare(key_prepare, batch)
+            batch = prepare(key_prepare, batch, *fixed)
         params = state.params
         if sharded:
             params = jax.lax.with_sharding_constraint(params, everywhere)
@@ -95,7 +98,7 @@ def make_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(None if sharded else everywhere, batched(mesh)),
+        in_shardings=(None if sharded else everywhere, batched(mesh), *[everywhere] * fixed),
         out_shardings=(None if sharded else everywhere, everywhere),
         compiler_options=None if compiler_options is None else dict(compiler_options),
     )

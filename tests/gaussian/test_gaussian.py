@@ -57,6 +57,8 @@ def test_products_are_those_of_one_covariance(prior):
         noise = np.repeat(np.broadcast_to(ratio, FRAMES), np.prod(SHAPE))
         expected = np.linalg.inv(np.linalg.inv(covariance) + np.diag(1.0 / noise))
         np.testing.assert_allclose(found, expected, atol=2e-4)
+        variance = np.diag(expected).reshape(FRAMES, -1).mean(axis=1)
+        np.testing.assert_allclose(prior.over(FRAMES).variance(ratio), variance, atol=2e-4)
 
 
 def test_the_denoiser_is_the_regression_on_noisy_frames(prior):

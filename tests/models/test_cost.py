@@ -13,7 +13,7 @@ from slams_jax.networks import compiler_options
 
 pytestmark = pytest.mark.optimised  # counts are those of optimised programs
 
-CONFIG = ScoreConfig(window=3, channels=4, widths=(16, 32), blocks=2, embedding=16)
+CONFIG = ScoreConfig(window=3, channels=4, widths=(16, 32), blocks=2, embedding=16, prediction="v")
 SHAPE, BATCH = (32, 64), 2
 
 
@@ -22,7 +22,13 @@ def programs():
     """Forward pass and gradient of the loss, compiled."""
     params = score.init(CONFIG, jax.random.key(0), (8, 8))
     window = jax.ShapeDtypeStruct((BATCH, 3, *SHAPE, 4), jnp.float32)
-    batch = {"x_t": window, "goal": window, "t": jax.ShapeDtypeStruct((BATCH, 3), jnp.float32)}
+    scale = jax.ShapeDtypeStruct((BATCH, 3, 1, 1, 1), jnp.float32)
+    batch = {
+        "inputs": window,
+        "goal": window,
+        "scale": scale,
+        "t": jax.ShapeDtypeStruct((BATCH, 3), jnp.float32),
+    }
     loss = lambda params, batch: score.error(CONFIG, params, batch)[0]
     options = compiler_options() or None
     compiled = lambda f: jax.jit(f, compiler_options=options).lower(params, batch).compile()
@@ -54,6 +60,7 @@ def test_parameters_of_every_shape_of_network():
         dict(coordinates="none", blocks=0),
         dict(coordinates="both", window=1),
         dict(frame_noise=False),
+        dict(prediction="departure"),
     ):
         config = dataclasses.replace(CONFIG, **changes)
         shapes = jax.eval_shape(

@@ -147,7 +147,7 @@ def test_bfloat16_computes_and_float32_remembers():
         assert np.linalg.norm(a - b) <= 0.1 * np.linalg.norm(b) + 1e-6
     assert not np.array_equal(half, full)
     lowered = jax.jit(lambda x, t: score.predict(config, params, x, t)).lower(
-        batch["x_t"], batch["t"]
+        batch["inputs"], batch["t"]
     )
     convolutions = [
         line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line

@@ -7,6 +7,7 @@ import pytest
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.diffusion.schedule import CosineSchedule
 from slams_jax.errors import InputError
+from slams_jax.gaussian import fit_prior
 from slams_jax.models import score
 from slams_jax.models.score import ScoreConfig, window_denoiser
 
@@ -114,7 +115,7 @@ def test_untrained_loss_is_the_variance_of_the_target():
     assert float(value) == pytest.approx(float(sum(info.values())) / 3, rel=0.02)
 
 
-def trained(config, draw, steps):
+def trained(config, draw, steps, gaussian=None):
     """Parameters for one point after `steps` batches of 256 windows from `draw`."""
     params = score.init(config, jax.random.key(0), (1, 1))
     optimiser = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
@@ -124,7 +125,8 @@ def trained(config, draw, steps):
         params, state = carry
         key_data, key_loss = jax.random.split(key)
         x = draw(key_data, 256)
-        gradient = jax.grad(lambda p: score.loss(config, SCHEDULE, p, key_loss, x)[0])(params)
+        loss = lambda params: score.loss(config, SCHEDULE, params, key_loss, x, gaussian)[0]
+        gradient = jax.grad(loss)(params)
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimiser.update(gradient, state)
             return (optax.apply_updates(params, updates), state), None
@@ -219,6 +221,62 @@ def test_frames_at_pure_noise_are_absent():
         assert float(jnp.sqrt(jnp.mean((found - exact) ** 2))) < 0.15
 
 
+def curved(key, count):
+    """States x, y = x^2 / 2 + noise on a point, each one a chain of three frames."""
+    key_x, key_y = jax.random.split(key)
+    covariance = 0.8 ** np.abs(np.arange(3)[:, None] - np.arange(3))
+    x = jax.random.normal(key_x, (count, 3)) @ jnp.asarray(np.linalg.cholesky(covariance).T, "f4")
+    y = (x**2 - 1.0 + 0.3 * jax.random.normal(key_y, x.shape)) / 1.5
+    return jnp.stack([x, y], axis=-1)[:, :, None, None, :]
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    """The prior of windows of `curved`, moments of its chain."""
+    frames = np.asarray(curved(jax.random.key(8), 400))[:, :, 0].reshape(1200, 1, 1, 2)
+    steps = (np.arange(400)[:, None] * 10 + np.arange(3)).ravel()
+    return fit_prior(frames, steps).over(3)
+
+
+DEPARTURE = ScoreConfig(
+    3, 2, (32,), 2, 32, kernel=1, padding="edge", coordinates="none", prediction="departure"
+)
+
+
+def test_departures_start_at_the_gaussian_denoiser(gaussian):
+    params = score.init(DEPARTURE, jax.random.key(0), (1, 1))
+    denoise = jax.jit(lambda g, x, t: window_denoiser(DEPARTURE, SCHEDULE, params, g)(x, t))
+    x = jax.random.normal(jax.random.key(1), (4, 3, 1, 1, 2))
+    for t in (jnp.float32(0.4), jnp.tile(jnp.array([[0.2, 1.0, 0.6]]), (4, 1))):
+        alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
+        levels = (None, None) if t.ndim == 0 else (0, 0)
+        exact = jax.vmap(gaussian.denoise, (0, *levels))(x, alpha, sigma)
+        np.testing.assert_allclose(denoise(gaussian, x, t), exact, atol=1e-5)
+
+
+def test_the_untrained_loss_of_departures_is_bounded_at_low_noise(gaussian):
+    """The error of the Gaussian denoiser over sigma^2: below that of x_t / alpha."""
+    params = score.init(DEPARTURE, jax.random.key(0), (1, 1))
+    x = curved(jax.random.key(2), 4096)
+    loss = jax.jit(lambda g: score.loss(DEPARTURE, SCHEDULE, params, jax.random.key(1), x, g))
+    value, info = loss(gaussian)
+    assert 0.3 < float(info["mse_low"]) < 1.1
+    assert 0.3 < float(value) < 1.1
+
+
+@pytest.mark.slow
+def test_departures_learn_what_is_not_gaussian(gaussian):
+    params = trained(DEPARTURE, curved, 300, gaussian)
+    x_0 = curved(jax.random.key(5), 1024)
+    eps = jax.random.normal(jax.random.key(6), x_0.shape)
+    t = jnp.float32(0.3)
+    x_t = SCHEDULE.alpha(t) * x_0 + SCHEDULE.sigma(t) * eps
+    found = jax.jit(window_denoiser(DEPARTURE, SCHEDULE, params, gaussian))(x_t, t)
+    linear = jax.vmap(gaussian.denoise, (0, None, None))(x_t, SCHEDULE.alpha(t), SCHEDULE.sigma(t))
+    missed = lambda x: float(jnp.mean((x - x_0) ** 2))
+    assert missed(found) < 0.8 * missed(linear)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"window": 4}, {"widths": ()}, {"kernel": 2}, {"embedding": 0}, {"channels": 0}],
@@ -238,5 +296,8 @@ def test_bad_calls_are_named():
         denoise(jnp.zeros((1, 3, 4, 6, 1)), jnp.float32(0.5))
     with pytest.raises(InputError, match="takes 3 noise levels per window, got 2"):
         denoise(jnp.zeros((1, 3, 4, 6, 2)), jnp.full((1, 2), 0.5))
+    departing = window_denoiser(DEPARTURE, SCHEDULE, params)
+    with pytest.raises(InputError, match="departures from a Gaussian prior: give it"):
+        departing(jnp.zeros((1, 3, 1, 1, 2)), jnp.float32(0.5))
     with pytest.raises(InputError, match="chunk must be"):
         trajectory_denoiser(denoise, 3, chunk=0)

@@ -154,6 +154,25 @@ def test_step_compiles_once_and_donates_its_state():
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
 
 
+def test_fixed_arrays_are_arguments_of_the_program():
+    """A closure copies them into it; the step is the same."""
+    table = jnp.linspace(0.0, 1.0, 10_000)
+    shifted = lambda key, batch, table: {n: x + jnp.mean(table) for n, x in batch.items()}
+    config, mesh = optimiser(), data_mesh(jax.devices()[:1])
+    batch = shard_batch(next(iter(loader())), mesh)
+    losses, sizes = [], []
+    for prepare, fixed in (
+        (shifted, (jax.device_put(table, replicated(mesh)),)),
+        (lambda key, batch: shifted(key, batch, table), ()),
+    ):
+        state = jax.device_put(init_state(jax.random.key(0), init_fn, config), replicated(mesh))
+        step = make_step(loss_fn, config, mesh=mesh, prepare=prepare, fixed=len(fixed))
+        sizes.append(len(step.lower(state, batch, *fixed).as_text()))
+        losses.append(step(state, batch, *fixed)[1]["loss"])
+    assert sizes[1] > sizes[0] + 7 * table.size
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_each_step_draws_from_its_own_key():
     def noisy(params, model_state, key, batch):
