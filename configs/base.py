@@ -51,6 +51,7 @@ def get_config() -> Any:
             "sampler": sampler(),
             "guidance": guidance(),
             "assimilation": assimilation(),
+            "compare": compare(),
         }
     )
 
@@ -299,6 +300,26 @@ def assimilation() -> dict[str, Any]:
         "space_devices": 1,
         # Horizontal patterns of estimated error covariances.
         "rank": 200,
+    }
+
+
+def compare() -> dict[str, Any]:
+    """A comparison with classical methods over the test period."""
+    return {
+        # Number of analyses; fewer where the test period is too short.
+        "windows": 60,
+        # Times between them.
+        "every": 5,
+        # Times before that of the analysis in its window.
+        "before": 4,
+        # Times after it, which smoothers see and filters do not.
+        "after": 2,
+        # Members of every ensemble.
+        "members": 8,
+        # EOFs of each wavenumber (or of the domain) in the linear baselines.
+        "rank": 60,
+        # What is compared; () for all.
+        "systems": (),
     }
 
 

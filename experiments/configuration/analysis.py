@@ -27,6 +27,7 @@ def analyse(
     model: Model,
     observations: Sequence[Observations | Stream] | None = None,
     *,
+    frames: np.ndarray | None = None,
     keep: Path | None = None,
 ) -> xr.Dataset:
     """The analysis of a configuration whose data and model are open.
@@ -36,12 +37,14 @@ def analyse(
         data: its data.
         model: its trained model.
         observations: taken in place of the configuration's streams.
+        frames: indices of the times to analyse in place of the configuration's.
         keep: folder that holds the members as they are drawn (`slams_jax.assimilate`).
 
     Raises:
         InputError, RunError: as `slams_jax.assimilate` has them.
     """
-    frames, options = frames_of(settings, data), settings.assimilation
+    frames = frames_of(settings, data) if frames is None else frames
+    options = settings.assimilation
     if observations is None:
         observations, _ = open_streams(settings, data, frames)
     return assimilate(

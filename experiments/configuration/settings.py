@@ -205,6 +205,43 @@ class AssimilationSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompareSettings:
+    """What `experiments.compare` compares.
+
+    Attributes:
+        windows: number of analyses; fewer where the test period is too short.
+        every: times between them.
+        before: times before that of the analysis in its window.
+        after: times after it, which smoothers see and filters do not.
+        members: of every ensemble.
+        rank: EOFs of a block of the linear baselines.
+        systems: what is compared (`experiments.compare.systems`); empty for all.
+    """
+
+    windows: int = 60
+    every: int = 5
+    before: int = 4
+    after: int = 2
+    members: int = 8
+    rank: int = 60
+    systems: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name, low in (
+            ("windows", 1),
+            ("every", 1),
+            ("before", 0),
+            ("after", 0),
+            ("members", 2),
+            ("rank", 1),
+        ):
+            if getattr(self, name) < low:
+                raise InputError(
+                    f"compare.{name} must be at least {low}, got {getattr(self, name)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """A whole configuration.
 
@@ -224,6 +261,7 @@ class Settings:
     sampler: SamplerConfig
     guidance: GuidanceConfig
     assimilation: AssimilationSettings
+    compare: CompareSettings
     raw: Mapping[str, Any]
 
 
@@ -269,6 +307,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         sampler=build(SamplerConfig, raw.get("sampler", {}), "sampler"),
         guidance=build(GuidanceConfig, raw.get("guidance", {}), "guidance"),
         assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
+        compare=build(CompareSettings, raw.get("compare", {}), "compare"),
         raw=raw,
     )
     _check_counted_once(settings.data, settings.assimilation)
@@ -292,14 +331,14 @@ def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> No
     for name, stream in options.streams.items():
         for latent in options.latent_inputs:
             modality = data.modalities.get(latent)
-            if name == latent or (modality and _overlap(stream.path, modality.path)):
+            if name == latent or (modality and overlap(stream.path, modality.path)):
                 raise InputError(
                     f"{where} names {latent!r}, which assimilation.streams.{name} observes too: "
                     "that would count it double, stations withheld for verification included, "
                     "leave one out"
                 )
         for (path, variable), other in used.items():
-            if variable == stream.variable and _overlap(path, stream.path):
+            if variable == stream.variable and overlap(path, stream.path):
                 raise InputError(
                     f"assimilation.streams.{name} and assimilation.streams.{other} are both of "
                     f"{variable!r} in {stream.path}: that would count it double, leave one out"
@@ -307,7 +346,7 @@ def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> No
         used[stream.path, stream.variable] = name
 
 
-def _overlap(one: str | Sequence[str], other: str | Sequence[str]) -> bool:
+def overlap(one: str | Sequence[str], other: str | Sequence[str]) -> bool:
     """Whether two lists of paths or patterns name a file in common, as far as they tell."""
     listed = lambda paths: [paths] if isinstance(paths, str) else paths
     normal = lambda paths: [os.path.normpath(os.path.expanduser(p)) for p in listed(paths) if p]

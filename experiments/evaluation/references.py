@@ -23,6 +23,13 @@ def climate_of(model: Model, data: Inputs, frames: np.ndarray) -> np.ndarray:
     return np.broadcast_to(climate, (len(frames), *shape))
 
 
+def training_anomalies(data: Inputs, count: int) -> np.ndarray:
+    """Departures from the climatology on about `count` training days, physical units."""
+    train = data.frames("train")
+    some = train[:: max(1, len(train) // count)]
+    return data.standardised(STATE, some) * data.statistics[STATE].std
+
+
 def references(
     settings: Settings,
     model: Model,
@@ -32,14 +39,12 @@ def references(
     climate: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Background, climatology and optimal interpolation, as ensembles by name."""
-    train = data.frames("train")
-    some = train[:: max(1, len(train) // 500)]
-    anomalies = data.standardised(STATE, some) * data.statistics[STATE].std
+    anomalies = training_anomalies(data, 500)
     systems = {
         "climatology": climatological_ensemble(
             anomalies,
             climate,
-            members=min(CLIMATE_MEMBERS, len(some)),
+            members=min(CLIMATE_MEMBERS, len(anomalies)),
             seed=settings.seed,
         )
     }

@@ -75,13 +75,17 @@ def _at_stations(systems: dict[str, np.ndarray], withheld: list[Withheld]) -> di
     return summary.station_scores(values, forecasts)
 
 
-def _rows(model: Model, columns: list[list[Any]]) -> list[list[Any]]:
-    """A row for each channel, named by its level alone if there is one variable."""
+def level_rows(model: Model, columns: list[list[Any]]) -> list[list[Any]]:
+    """A row for each channel."""
+    return [[name, *values] for name, *values in zip(channel_names(model), *columns, strict=True)]
+
+
+def channel_names(model: Model) -> list[str]:
+    """Each channel by its level alone if there is one variable."""
     single = len({c.variable for c in model.channels}) == 1
-    names = [
+    return [
         f"{c.level:g} hPa" if single and c.level is not None else str(c) for c in model.channels
     ]
-    return [[name, *values] for name, *values in zip(names, *columns, strict=True)]
 
 
 def names_of(scores: dict[str, Any]) -> list[str]:
@@ -100,7 +104,7 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
         columns += [scores[n][key] for n in ensembles]
     header += ["bias", "W1", "reconstruction"]
     columns += [scores["analysis"][k] for k in ("bias", "w1")] + [scores["reconstruction_rmse"]]
-    rows, note = _rows(model, columns), ""
+    rows, note = level_rows(model, columns), ""
     if "stations" in scores:
         stations = scores["stations"]
         note = f" The stations have {stations['analysis']['count']} values."
@@ -155,7 +159,7 @@ def parts_table(model: Model, scores: dict[str, Any]) -> Table:
     return Table(
         "Parts of the CRPS",
         header,
-        _rows(model, columns),
+        level_rows(model, columns),
         "CRPS = reliability − resolution + uncertainty (Hersbach 2000), of departures from the "
         "climatology; smaller reliability and larger resolution are better.",
     )
@@ -186,7 +190,7 @@ def significance_table(model: Model, scores: dict[str, Any]) -> Table:
     return Table(
         "RMSE of the analysis minus that of each reference",
         header,
-        _rows(model, columns),
+        level_rows(model, columns),
         f"Negative: the analysis is better. {found['confidence']:.0%} intervals and two-sided "
         "p-values of the mean of a correlated series; the times count as "
         f"{min(independent):.0f} to {max(independent):.0f} independent ones.",

@@ -2,19 +2,38 @@
 
 from slams_jax.baselines.climatology import climatological_ensemble
 from slams_jax.baselines.kalman import Smoothed, kalman_smoother
+from slams_jax.baselines.linear import LinearAnalysis, LinearModel, fit_linear
 from slams_jax.baselines.optimal_interpolation import (
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
 from slams_jax.baselines.particle_filter import Particles, particle_filter, systematic_resampling
+from slams_jax.baselines.protocol import Baseline, Window
+from slams_jax.baselines.simple import (
+    Background,
+    Climatology,
+    OptimalInterpolation,
+    Persistence,
+    tuned,
+)
 
 __all__ = [
+    "Background",
+    "Baseline",
+    "Climatology",
+    "LinearAnalysis",
+    "LinearModel",
+    "OptimalInterpolation",
     "Particles",
+    "Persistence",
     "Smoothed",
+    "Window",
     "climatological_ensemble",
+    "fit_linear",
     "kalman_smoother",
     "optimal_interpolation",
     "optimal_interpolation_ensemble",
     "particle_filter",
     "systematic_resampling",
+    "tuned",
 ]

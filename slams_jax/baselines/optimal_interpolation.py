@@ -59,7 +59,7 @@ def optimal_interpolation(
         # J is the sum of squares of the control variable and the whitened innovations.
         return v, whitened_innovations(streams, state, identity_decode, jnp.zeros(()))
 
-    step = lambda _, v: _gauss_newton(residuals, v, iterations)
+    step = lambda _, v: gauss_newton(residuals, v, iterations)
     v = jax.lax.fori_loop(0, outer, step, jnp.zeros_like(background))
     return background + covariance.sample_root(v)
 
@@ -107,7 +107,7 @@ def optimal_interpolation_ensemble(
         keys = jax.random.split(key_streams, max(len(streams), 1))
         return optimal_interpolation(
             background + covariance.sample_root(white),
-            [_perturb(k, stream) for k, stream in zip(keys, streams, strict=False)],
+            [perturbed(k, stream) for k, stream in zip(keys, streams, strict=False)],
             covariance,
             iterations=iterations,
             outer=outer,
@@ -137,10 +137,10 @@ def _check(
             )
 
 
-def _gauss_newton(
+def gauss_newton(
     residuals: Callable[[Trajectory], PyTree[Array]], v: Trajectory, iterations: int
 ) -> Trajectory:
-    """One step from `v` towards the minimum of |residuals(v)|^2.
+    """One Gauss-Newton step from `v` towards the minimum of |residuals(v)|^2.
 
     The step solves J^T J step = -J^T residuals. It is shortened if in full it would not reduce the
     sum of squares, down to zero for operators so nonlinear that no length helps.
@@ -155,7 +155,7 @@ def _gauss_newton(
     return v + lengths[jnp.nanargmin(costs)] * step
 
 
-def _perturb(key: PRNGKey, stream: Stream) -> Stream:
+def perturbed(key: PRNGKey, stream: Stream) -> Stream:
     """`stream` with a draw of its error added to the values."""
     error = stream.covariance.sample_root(jax.random.normal(key, stream.values.shape))
     return dataclasses.replace(stream, values=stream.values + jnp.where(stream.mask, error, 0.0))

@@ -24,6 +24,7 @@ from slams_jax.verify.deterministic import bias, climatological_std, count, mae,
 from slams_jax.verify.distances import energy_distance, wasserstein
 from slams_jax.verify.points import AnyArray, Members, Points, Score, Weights
 from slams_jax.verify.probabilistic import (
+    asymptotic_rmse,
     crps,
     energy_score,
     flatness,
@@ -51,6 +52,7 @@ __all__ = [
     "Reliability",
     "Score",
     "Weights",
+    "asymptotic_rmse",
     "bias",
     "binned_spread_skill",
     "climatological_std",

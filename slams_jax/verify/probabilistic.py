@@ -107,6 +107,30 @@ def spread(members: Members, truth: Points | None = None, weights: Weights = Non
     return jnp.sqrt(weighted_mean(ensemble_variance(x), where, weights))
 
 
+def asymptotic_rmse(members: Members, truth: Points, weights: Weights = None) -> Score:
+    """RMSE that the ensemble mean would have with infinitely many members.
+
+        √⟨(x̄ - y)² - s²/M⟩
+
+    The mean of M exchangeable members has the sampling variance s²/M, which inflates the error of
+    small ensembles and not that of one analysis that is itself a mean (Leutbecher 2019, Q. J. R.
+    Meteorol. Soc. 145, 107-128, on ensemble size). Of a single member it is the RMSE.
+
+    Args:
+        members: x (member, ..., channel).
+        truth: y (..., channel); NaN where missing.
+        weights: areas (lat, lon) for the axes before the last.
+
+    Returns:
+        (channel,), units of the truth; zero where chance makes the square negative.
+    """
+    mean, size = ensemble_mean(float32(members)), members.shape[0]
+    square = jnp.square(rmse(mean, truth, weights))
+    if size > 1:
+        square = square - jnp.square(spread(members, truth, weights)) / size
+    return jnp.sqrt(jnp.maximum(square, 0.0))
+
+
 def spread_skill(members: Members, truth: Points, weights: Weights = None) -> Score:
     """Ratio of the spread to the error of the ensemble mean; one for a calibrated ensemble.
 

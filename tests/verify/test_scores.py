@@ -323,3 +323,17 @@ def test_a_true_difference_is_found_and_has_its_sign():
 def test_few_times_have_no_interval():
     with pytest.raises(InputError, match="at least 12 times"):
         metrics.paired_difference(np.ones((11, 1)), np.ones((11, 1)))
+
+
+def test_the_error_of_a_mean_is_corrected_for_the_number_of_members():
+    """Draws about a mean whose error is known; a single member is left as it is."""
+    rng = np.random.default_rng(12)
+    truth = rng.standard_normal((4000, 1))
+    mean = truth + 0.5 * rng.standard_normal(truth.shape)
+    members = mean + 2.0 * rng.standard_normal((4, *truth.shape))
+    assert metrics.rmse(members.mean(axis=0), truth)[0] > 1.0
+    np.testing.assert_allclose(metrics.asymptotic_rmse(members, truth), 0.5, atol=0.05)
+    one = members[:1]
+    np.testing.assert_allclose(
+        metrics.asymptotic_rmse(one, truth), metrics.rmse(one[0], truth), rtol=1e-6
+    )

@@ -1,0 +1,214 @@
+"""Scores over all windows, differences with their intervals, and the tables."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.compare.systems import Study, System
+from experiments.evaluation.scores import channel_names
+from slams_jax.verify.metrics import paired_difference
+from slams_jax.verify.report import Table, markdown
+from slams_jax.verify.significance import FEWEST
+
+Record = dict[str, Any]
+
+
+def scores(
+    study: Study,
+    systems: dict[str, System],
+    times: list[str],
+    records: dict[str, list[Record]],
+) -> dict[str, Any]:
+    """All scores, by system and region, and differences from the best baseline.
+
+    A baseline is the best if its RMSE, corrected for the number of members, is the smallest on
+    average over levels in climatological standard deviations; a filter is compared with the best
+    filter, a smoother with the best of all.
+    """
+    std = np.asarray(study.model.arrays.std, np.float64)
+    found = {name: _of_system(system, records[name]) for name, system in systems.items()}
+    mean = lambda name: float(np.mean(_whole(found[name])["rmse"] / std))
+    differences = {}
+    for name, system in systems.items():
+        against = [
+            other
+            for other, s in systems.items()
+            if s.baseline and other != name and (s.sees == "filter" or system.sees == "smoother")
+        ]
+        if not system.baseline and against:
+            best = min(against, key=mean)
+            differences[name] = {
+                "from": best,
+                **_differences(records[name], records[best]),
+            }
+    listed = {
+        name: {
+            **of,
+            "regions": {
+                region: {k: _list(v) for k, v in values.items()}
+                for region, values in of["regions"].items()
+            },
+        }
+        for name, of in found.items()
+    }
+    return {
+        "times": times,
+        "fewest": FEWEST,
+        "channels": channel_names(study.model),
+        "climatological_std": std.tolist(),
+        "systems": listed,
+        "differences": differences,
+    }
+
+
+def _of_system(system: System, records: list[Record]) -> dict[str, Any]:
+    """Averages over windows before roots; the RMSE is that of infinitely many members."""
+    size = records[0]["members"]
+    regions = {}
+    for region in records[0]["regions"]:
+        square, crps = (_series(records, region, k).mean(axis=0) for k in ("square", "crps"))
+        error = _corrected(records, region).mean(axis=0)
+        regions[region] = {
+            "rmse": np.sqrt(np.maximum(error, 0.0)),
+            "rmse_of_mean": np.sqrt(square),
+            "crps": crps,
+        }
+        if size > 1:
+            variance = _series(records, region, "variance").mean(axis=0)
+            regions[region] |= {
+                "spread": np.sqrt(variance),
+                "spread_skill": np.sqrt((size + 1) / size * variance / square),
+            }
+    errors = np.array([r["stations"] for r in records], np.float64)
+    count = int(np.isfinite(errors).sum())
+    stations = float(np.sqrt(np.nanmean(errors**2))) if count else None
+    return {
+        "sees": system.sees,
+        "baseline": system.baseline,
+        "members": size,
+        "regions": regions,
+        "stations": {"rmse_of_mean": stations, "count": count},
+    }
+
+
+def _series(records: list[Record], region: str, score: str) -> np.ndarray:
+    """One score in a region (window, channel)."""
+    return np.array([r["regions"][region][score] for r in records], np.float64)
+
+
+def _corrected(records: list[Record], region: str) -> np.ndarray:
+    """Square errors of the mean less its sampling variance (`metrics.asymptotic_rmse`)."""
+    square, size = _series(records, region, "square"), records[0]["members"]
+    return square if size == 1 else square - _series(records, region, "variance") / size
+
+
+def _differences(ours: list[Record], theirs: list[Record]) -> dict[str, Any]:
+    """By channel on the complete grid, with intervals if there are enough windows."""
+    region = next(iter(ours[0]["regions"]))
+    found = {}
+    for name, root in (("rmse", True), ("crps", False)):
+        one, two = (
+            _corrected(r, region) if root else _series(r, region, "crps") for r in (ours, theirs)
+        )
+        if len(one) >= FEWEST:
+            value = paired_difference(one, two, root=root)
+            found[name] = {
+                "difference": _list(value.value),
+                "low": _list(value.low),
+                "high": _list(value.high),
+                "p_value": _list(value.p_value),
+                "independent": _list(value.independent),
+            }
+        else:
+            means = [np.maximum(x.mean(axis=0), 0.0) for x in (one, two)]
+            means = [np.sqrt(m) for m in means] if root else means
+            found[name] = {"difference": _list(means[0] - means[1])}
+    return found
+
+
+def text(study: Study, scores: dict[str, Any]) -> str:
+    """All tables in Markdown."""
+    parts = []
+    for table in tables(scores):
+        parts += [f"### {table.caption}", "", table.note, "", markdown(table)]
+    return "\n".join(parts)
+
+
+def tables(scores: dict[str, Any]) -> list[Table]:
+    """By level, by region, at stations, and the differences from the best baseline."""
+    std = np.array(scores["climatological_std"])
+    systems, channels = scores["systems"], scores["channels"]
+    days = f"{len(scores['times'])} analyses from {scores['times'][0]} to {scores['times'][-1]}."
+    found = []
+    for title, score, note in (
+        ("RMSE by level", "rmse", "Of infinitely many members; the mean in standard deviations."),
+        ("CRPS by level", "crps", "Fair; the mean in standard deviations."),
+        ("Spread/skill by level", "spread_skill", "1 when calibrated."),
+    ):
+        rows = []
+        for name, of in systems.items():
+            values = _whole(of).get(score)
+            if values is not None:
+                scale = 1.0 if score == "spread_skill" else std
+                mean = float(np.mean(np.array(values, np.float64) / scale))
+                rows.append([name, of["sees"], *values, mean])
+        found.append(Table(title, ["System", "sees", *channels, "mean"], rows, f"{note} {days}"))
+    found.append(_regions(scores, std))
+    if any(of["stations"]["count"] for of in systems.values()):
+        rows = [
+            [name, of["sees"], of["stations"]["rmse_of_mean"], of["stations"]["count"]]
+            for name, of in systems.items()
+        ]
+        note = "RMSE of the mean of the members, observation error included."
+        found.append(Table("Withheld stations", ["System", "sees", "RMSE", "values"], rows, note))
+    return found + [_difference_table(scores, k) for k in ("rmse", "crps") if scores["differences"]]
+
+
+def _regions(scores: dict[str, Any], std: np.ndarray) -> Table:
+    systems = scores["systems"]
+    names = list(next(iter(systems.values()))["regions"])
+    rms = lambda values: float(np.sqrt(np.mean(np.square(np.array(values, np.float64) / std))))
+    rows = [
+        [name, of["sees"], *(rms(of["regions"][r]["rmse"]) for r in names)]
+        for name, of in systems.items()
+    ]
+    return Table(
+        "RMSE by region",
+        ["System", "sees", *names],
+        rows,
+        "Root mean square over levels, in climatological standard deviations.",
+    )
+
+
+def _difference_table(scores: dict[str, Any], score: str) -> Table:
+    rows = []
+    for name, of in scores["differences"].items():
+        values = of[score]
+        cells = [f"{d:+.3f}" for d in values["difference"]]
+        if "low" in values:
+            ranges = zip(cells, values["low"], values["high"], strict=True)
+            marked = ((f"{c} ± {(high - low) / 2:.3f}", low * high > 0) for c, low, high in ranges)
+            cells = [f"**{cell}**" if clear else cell for cell, clear in marked]
+        rows.append([name, of["from"], *cells])
+    enough = len(scores["times"]) >= scores["fewest"]
+    note = (
+        "Negative: better than the best baseline that sees no more. Half-widths of 95 % intervals; "
+        "bold where zero lies outside."
+        if enough
+        else f"Fewer than {scores['fewest']} analyses have no intervals."
+    )
+    return Table(
+        f"{score.upper()} minus that of the best baseline",
+        ["System", "from", *scores["channels"]],
+        rows,
+        note,
+    )
+
+
+def _whole(of: dict[str, Any]) -> dict[str, Any]:
+    """The scores of the complete grid."""
+    return next(iter(of["regions"].values()))
+
+
+def _list(values: Any) -> list[float]:
+    return [float(v) for v in np.asarray(values)]

@@ -1,0 +1,147 @@
+"""The comparison with classical methods, on a tiny world."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.compare import __main__ as command
+from experiments.compare import run as compare_run
+from experiments.compare.run import analysis_times, compare
+from experiments.compare.systems import Study, systems_of
+from experiments.configuration import inputs
+from experiments.configuration.models import open_model
+from experiments.configuration.settings import read
+from slams_jax.errors import InputError
+from slams_jax.verify import metrics
+from support.small_world import run_command, small_config, untrained, write_config
+
+pytestmark = pytest.mark.slow
+
+SYSTEMS = {
+    "climatology": "filter",
+    "background": "filter",
+    "persistence": "filter",
+    "oi": "filter",
+    "oi ensemble": "filter",
+    "regression": "filter",
+    "linear filter": "filter",
+    "linear smoother": "smoother",
+    "network filter": "filter",
+    "network smoother": "smoother",
+}
+
+
+class Killed(BaseException):
+    """As a signal, it is caught nowhere."""
+
+
+@pytest.fixture(scope="module")
+def config(world, tmp_path_factory):
+    config = small_config(world, tmp_path_factory.mktemp("compare") / "run")
+    config.compare.update(windows=2, every=4, before=1, after=1, members=2, rank=8)
+    untrained(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def done(config):
+    """The folder of a whole run of the command."""
+    folder = Path(config.workdir).parent
+    file = write_config(config, folder / "config.py")
+    assert run_command(command.main, f"--config={file}", f"--output={folder / 'out'}") == 0
+    return folder / "out"
+
+
+def records(folder: Path) -> dict[str, dict]:
+    return {p.name: json.loads(p.read_text()) for p in (folder / "windows").iterdir()}
+
+
+def test_every_system_is_scored_on_every_window(config, done):
+    found = json.loads((done / "compare.json").read_text())
+    assert found["times"] == ["2001-03-06T00:00", "2001-03-10T00:00"]
+    assert {n: of["sees"] for n, of in found["systems"].items()} == SYSTEMS
+    for name, of in found["systems"].items():
+        assert next(iter(of["regions"])) == "globe"
+        assert np.isfinite(of["regions"]["globe"]["rmse"]).all(), name
+        assert of["stations"]["count"] > 5
+    assert len(records(done)) == 2 * len(SYSTEMS)
+    assert found["differences"]["network filter"]["from"] in SYSTEMS
+    assert SYSTEMS[found["differences"]["network filter"]["from"]] == "filter"
+    text = (done / "compare.md").read_text()
+    for part in ("| linear smoother | smoother |", "Fewer than 12 analyses", "withheld"):
+        assert part.lower() in text.lower(), part
+
+
+def test_scores_are_those_of_the_metrics(config, done):
+    found = json.loads((done / "compare.json").read_text())
+    data = inputs.load(read(config))
+    days = analysis_times(read(config), data)
+    fields = (np.asarray(data.archive.fields[n].array[days]) for n in ("background", "state"))
+    expected = metrics.rmse(*fields, data.archive.grid.area_weights())
+    np.testing.assert_allclose(
+        found["systems"]["background"]["regions"]["globe"]["rmse"], expected, rtol=1e-5
+    )
+
+
+def test_an_interrupted_run_resumes_with_the_same_records(config, done, tmp_path, monkeypatch):
+    settings, original, count = read(config), compare_run._record, []
+
+    def killed(*arguments):
+        count.append(1)
+        if len(count) == 14:
+            raise Killed
+        return original(*arguments)
+
+    monkeypatch.setattr(compare_run, "_record", killed)
+    with pytest.raises(Killed):
+        compare(settings, tmp_path / "out")
+    assert len(records(tmp_path / "out")) == 13
+    text = compare(settings, tmp_path / "out")
+    assert len(count) == 14 + len(SYSTEMS) * 2 - 13
+    assert records(tmp_path / "out") == records(done)
+    assert text == (done / "compare.md").read_text()
+    monkeypatch.setattr(compare_run, "_record", lambda *_: pytest.fail("analysed again"))
+    assert compare(settings, tmp_path / "out") == text
+
+
+def test_filters_never_see_the_future_and_smoothers_do(config, done, monkeypatch):
+    """The windows that systems are given, with other data after the analysis."""
+    settings = read(config)
+    data = inputs.load(settings)
+    study = Study.of(settings, data, open_model(settings, data))
+    day = int(analysis_times(settings, data)[0])
+    future = slice(day + 1, None)
+    other = inputs.load(settings)
+    for field in other.archive.fields.values():
+        values = np.array(field.array)
+        values[future] += 2.0
+        object.__setattr__(field, "array", values)
+    changed = Study.of(settings, other, study.model)
+    later = data.archive.times[day]
+    for o in changed.observations:
+        values = o.data[o.variable]
+        o.data[o.variable] = values.where(values["time"] <= later, values + 2.0)
+    for name in ("oi", "linear filter", "linear smoother", "network filter", "network smoother"):
+        system = systems_of(study)[name]
+        frames = np.arange(day - 1, day + 1 + (system.sees == "smoother"))
+        one, two = (systems_of(s)[name].make()(frames)[:, 1] for s in (study, changed))
+        same = np.allclose(one, two, atol=1e-3)
+        assert same == (system.sees == "filter"), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"systems": ("best",)}, "names 'best', which is unknown"),
+        ({"systems": ("linear smoother",), "after": 0}, "names 'linear smoother'"),
+        ({"before": 40}, "the test period has 17 times, fewer than the 42 of a window"),
+    ],
+)
+def test_bad_configurations_are_refused_in_one_line(config, tmp_path, change, message):
+    changed = config.copy_and_resolve_references()
+    changed.compare.update(change)
+    with pytest.raises(InputError, match=message) as error:
+        compare(read(changed), tmp_path / "out")
+    assert "\n" not in str(error.value)
