@@ -26,6 +26,7 @@ from experiments.configuration.inputs import Inputs
 from experiments.configuration.models import network_settings
 from experiments.configuration.settings import (
     AssimilationSettings,
+    CompareSettings,
     DataSettings,
     FieldSettings,
     Settings,
@@ -135,6 +136,7 @@ BASE = {
     "sampler": (base.sampler(), names_of(SamplerConfig)),
     "guidance": (base.guidance(), names_of(GuidanceConfig)),
     "assimilation": (base.assimilation(), names_of(AssimilationSettings)),
+    "compare": (base.compare(), names_of(CompareSettings)),
     "run": (base.get_config(), names_of(Settings, without=("raw",))),
     "held_suarez": (base.held_suarez(), names_of(HeldSuarezRun) | {"system": "held_suarez"}),
     "model": (base.held_suarez().model, names_of(HeldSuarezConfig)),
