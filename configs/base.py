@@ -365,8 +365,6 @@ def held_suarez(**changes: Any) -> Any:
             "spin_up": 150,
             # Of temperature, hPa.
             "levels": (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0),
-            # Of the background's initial perturbations.
-            "amplitude": 0.24,
             # Standard deviation of outgoing longwave radiation, W/m2.
             "longwave_error": 5.0,
             "model": {
@@ -380,6 +378,54 @@ def held_suarez(**changes: Any) -> Any:
                 "diffusion_days": 1.0,
                 # Power of the Laplacian in the diffusion.
                 "diffusion_order": 4,
+                "forcing": {
+                    # Time scale of the friction of wind at the surface, days.
+                    "friction_days": 1.0,
+                    # Time scale of the relaxation of temperature in the free atmosphere, days.
+                    "cooling_days": 40.0,
+                    # The same at the surface on the equator, days.
+                    "surface_cooling_days": 4.0,
+                    # Difference of equilibrium temperature between equator and poles, K.
+                    "meridional_contrast": 60.0,
+                    # Increase of equilibrium potential temperature with height, K.
+                    "vertical_contrast": 10.0,
+                },
+            },
+            # The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
+            "forecast": {
+                # Of the backgrounds, hours; a multiple of 24.
+                "lead": 24,
+                # Last days of the run's spin-up, over which forecast and analysis settle.
+                "spin_up": 40,
+                # Number of radiosondes a day, at fixed places.
+                "soundings": 80,
+                # Standard deviation of their temperature, K.
+                "temperature_error": 1.0,
+                # Of each component of their wind, m/s.
+                "wind_error": 2.0,
+                # Of surface pressure, hPa.
+                "pressure_error": 1.0,
+                # Of the static ensemble of the analysis.
+                "members": 80,
+                # Days between two of them.
+                "interval": 3,
+                # Of the background's error over that of the static ensemble, in the analysis.
+                "variance": 0.2,
+                # Of localisation, km.
+                "radius": 1500.0,
+                # As that of the model, but wrong.
+                "forcing": {
+                    # Time scale of the friction of wind at the surface, days.
+                    "friction_days": 1.15,
+                    # Time scale of the relaxation of temperature in the free atmosphere, days.
+                    "cooling_days": 45.0,
+                    # The same at the surface on the equator, days.
+                    "surface_cooling_days": 4.5,
+                    # Difference of equilibrium temperature between equator and poles, K.
+                    "meridional_contrast": 63.0,
+                    # Increase of equilibrium potential temperature with height, K.
+                    "vertical_contrast": 9.5,
+                },
             },
             "stations": {
                 # Number of surface stations.

@@ -2,8 +2,9 @@
 
     python -m experiments.generate --config=configs/held_suarez.py
 
-Takes about two minutes on two cores and 100 MB of disk. The background is wrong by about 0.4
-climatological standard deviations at every level.
+Takes about three minutes on two cores and 100 MB of disk. The backgrounds are forecasts of an
+imperfect model in a cycle with radiosondes (`nature.forecast`), wrong by about half a
+climatological standard deviation.
 """
 
 from ml_collections import ConfigDict

@@ -1,28 +1,14 @@
 """The nature run of a configuration."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration.build import build, group
-from slams_jax.dynamics import (
-    HeldSuarezConfig,
-    HeldSuarezRun,
-    Lorenz63,
-    Lorenz63Run,
-    NatureRun,
-    SounderConfig,
-    StationsConfig,
-)
+from slams_jax.dynamics import HeldSuarezRun, Lorenz63Run, NatureRun
 from slams_jax.errors import InputError
 
-# Of each system: the settings of a run, and the groups of fields among them.
-SYSTEMS: dict[str, tuple[type[NatureRun], dict[str, type]]] = {
-    "held_suarez": (
-        HeldSuarezRun,
-        {"model": HeldSuarezConfig, "stations": StationsConfig, "sounder": SounderConfig},
-    ),
-    "lorenz63": (Lorenz63Run, {"model": Lorenz63}),
-}
+SYSTEMS: dict[str, type[NatureRun]] = {"held_suarez": HeldSuarezRun, "lorenz63": Lorenz63Run}
 
 
 def read_nature(values: Mapping[str, Any]) -> NatureRun:
@@ -35,8 +21,15 @@ def read_nature(values: Mapping[str, Any]) -> NatureRun:
     system = fields.pop("system", None)
     if system not in SYSTEMS:
         raise InputError(f"nature.system must be one of {sorted(SYSTEMS)}, got {system!r}")
-    cls, groups = SYSTEMS[system]
-    built = {
-        name: build(part, fields.pop(name, {}), f"nature.{name}") for name, part in groups.items()
+    return _build(SYSTEMS[system], fields, "nature")
+
+
+def _build(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """As `build`; the fields of `cls` that are dataclasses are groups of fields themselves."""
+    fields = dict(group(values, where))
+    groups = {
+        f.name: _build(f.type, fields.pop(f.name, {}), f"{where}.{f.name}")
+        for f in dataclasses.fields(cls)
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type)
     }
-    return build(cls, fields, "nature", **built)
+    return build(cls, fields, where, **groups)

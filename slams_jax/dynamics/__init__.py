@@ -6,11 +6,13 @@ folder = nature_run(HeldSuarezRun(days=450))  # state.nc, background.nc, station
 """
 
 from slams_jax.dynamics import held_suarez, lorenz63
-from slams_jax.dynamics.held_suarez import Atmosphere, HeldSuarezConfig
+from slams_jax.dynamics.held_suarez import Atmosphere, Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.dynamics.nature import nature_run
 from slams_jax.dynamics.nature_config import (
+    ForecastConfig,
     HeldSuarezRun,
+    ImperfectForcing,
     Lorenz63Run,
     NatureRun,
     SounderConfig,
@@ -19,8 +21,11 @@ from slams_jax.dynamics.nature_config import (
 
 __all__ = [
     "Atmosphere",
+    "Forcing",
+    "ForecastConfig",
     "HeldSuarezConfig",
     "HeldSuarezRun",
+    "ImperfectForcing",
     "Lorenz63",
     "Lorenz63Run",
     "NatureRun",

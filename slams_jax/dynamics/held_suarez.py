@@ -13,7 +13,6 @@ by a scale-selective diffusion as in Held & Suarez, but weaker, so that T21 keep
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +41,34 @@ Report = Callable[[int, int], None]  # (days done, days to do)
 
 
 @dataclasses.dataclass(frozen=True)
+class Forcing:
+    """Parameters of the forcing; the defaults are those of Held & Suarez (1994).
+
+    Attributes:
+        friction_days: time scale of the friction of wind at the surface, days.
+        cooling_days: time scale of the relaxation of temperature in the free atmosphere, days.
+        surface_cooling_days: the same at the surface on the equator, days.
+        meridional_contrast: difference of equilibrium temperature between equator and poles, K.
+        vertical_contrast: increase of equilibrium potential temperature with height in the
+            tropics, K over a factor e of pressure.
+
+    Raises:
+        InputError: a value that is not positive.
+    """
+
+    friction_days: float = 1.0
+    cooling_days: float = 40.0
+    surface_cooling_days: float = 4.0
+    meridional_contrast: float = 60.0
+    vertical_contrast: float = 10.0
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} of the forcing must be a positive number, got {value}")
+
+
+@dataclasses.dataclass(frozen=True)
 class HeldSuarezConfig:
     """Parameters of the model.
 
@@ -51,6 +78,7 @@ class HeldSuarezConfig:
         steps_per_day: number of time steps; 12 (of two hours) is stable at T21 with some margin.
         diffusion_days: e-folding time of the smallest scale, days.
         diffusion_order: power of the Laplacian in the diffusion; 4 is ∇^8.
+        forcing: towards which the atmosphere relaxes, and how fast.
 
     Raises:
         InputError: a value out of range.
@@ -61,6 +89,7 @@ class HeldSuarezConfig:
     steps_per_day: int = 12
     diffusion_days: float = 1.0
     diffusion_order: int = 4
+    forcing: Forcing = dataclasses.field(default_factory=Forcing)
 
     def __post_init__(self):
         if not 5 <= self.truncation <= 213:
@@ -87,6 +116,7 @@ class Nodal(NamedTuple):
 
     temperature: Float[Array, "layer lat lon"]  # K
     zonal_wind: Float[Array, "layer lat lon"]  # m/s
+    meridional_wind: Float[Array, "layer lat lon"]  # m/s
     surface_pressure: Float[Array, "lat lon"]  # hPa
 
 
@@ -103,6 +133,7 @@ class Atmosphere:
             stratosphere would still be cooling after half a year.
         day: from a state to the state 24 hours later.
         nodal: from a state to its fields on the grid.
+        add: from a state and an increment of its fields on the grid to a state.
     """
 
     config: HeldSuarezConfig
@@ -111,6 +142,7 @@ class Atmosphere:
     initial: Callable[[PRNGKey], State]
     day: Callable[[State], State]
     nodal: Callable[[State], Nodal]
+    add: Callable[[State, Nodal], State]
 
 
 def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
@@ -149,15 +181,34 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
 
     def nodal(state):
         with _relaxed():
-            wind = sh.get_cos_lat_vector(state.vorticity, state.divergence, horizontal, clip=False)
+            u, v = sh.vor_div_to_uv_nodal(horizontal, state.vorticity, state.divergence, clip=False)
             variation = horizontal.to_nodal(state.temperature_variation)
             fields = (
                 (variation + reference[:, None, None]) / kelvin,
-                horizontal.to_nodal(wind[0]) / horizontal.cos_lat / metre_per_second,
+                u / metre_per_second,
+                v / metre_per_second,
                 jnp.exp(horizontal.to_nodal(state.log_surface_pressure))[0] / hectopascal,
             )
         # The core has longitude before latitude.
         return Nodal(*(jnp.swapaxes(field, -1, -2) for field in fields))
+
+    def add(state, increment):
+        t, u, v, p = (jnp.swapaxes(field, -1, -2) for field in increment)
+        with _relaxed():
+            pressure = jnp.exp(horizontal.to_nodal(state.log_surface_pressure)) / hectopascal
+            vorticity, divergence = sh.uv_nodal_to_vor_div_modal(
+                horizontal, u * metre_per_second, v * metre_per_second
+            )
+            warming, growth = (
+                horizontal.clip_wavenumbers(horizontal.to_modal(x))
+                for x in (t * kelvin, jnp.log1p(p / pressure))
+            )
+            return state.replace(
+                vorticity=state.vorticity + vorticity,
+                divergence=state.divergence + divergence,
+                temperature_variation=state.temperature_variation + warming,
+                log_surface_pressure=state.log_surface_pressure + growth,
+            )
 
     def initial(key):
         with _relaxed():
@@ -167,7 +218,8 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
     longitude, sin_latitude = horizontal.nodal_axes
     grid = Grid.of(np.rad2deg(np.arcsin(sin_latitude)), np.rad2deg(longitude))
     sigma = tuple(float(s) for s in vertical.centers)
-    return Atmosphere(config, grid, sigma, jax.jit(initial), jax.jit(day), jax.jit(nodal))
+    compiled = (jax.jit(f) for f in (initial, day, nodal, add))
+    return Atmosphere(config, grid, sigma, *compiled)
 
 
 def trajectory(
@@ -181,7 +233,7 @@ def trajectory(
     for done in range(1, days + 1):
         state = atmosphere.day(state)
         if done % 10 == 0 or done == days:
-            _check_finite(atmosphere, state, f"on or before day {done}")
+            check_finite(atmosphere, state, f"on or before day {done}")
         if report is not None:
             report(done, days)
         yield state
@@ -201,84 +253,11 @@ def forecasts(
     results: list[State] = []
     with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
         for state in pool.map(lambda s: jax.block_until_ready(atmosphere.day(s)), states):
-            _check_finite(atmosphere, state, f"in forecast {len(results)}")
+            check_finite(atmosphere, state, f"in forecast {len(results)}")
             results.append(state)
             if report is not None:
                 report(len(results), len(states))
     return results
-
-
-def perturb(key: PRNGKey, states: Sequence[State], amplitude: float) -> list[State]:
-    """Each state plus `amplitude` times the difference of two others, chosen at random.
-
-    Differences between states of a long run are balanced and have the size and structure of its
-    variability; the two are at least a quarter of the run apart, so that they are independent.
-
-    Raises:
-        InputError: fewer than four states.
-    """
-    count = len(states)
-    if count < 4:
-        raise InputError(f"perturbations need at least 4 states, got {count}: lengthen the run")
-    key_first, key_gap = jax.random.split(key)
-    first = np.asarray(jax.random.randint(key_first, (count,), 0, count))
-    gap = jax.random.randint(key_gap, (count,), -(-count // 4), 3 * count // 4 + 1)
-    second = (first + np.asarray(gap)) % count
-    size = np.float32(amplitude)
-
-    @jax.jit
-    def add(x, a, b):
-        return jax.tree.map(lambda x, a, b: x + size * (a - b), x, a, b)
-
-    return [add(x, states[a], states[b]) for x, a, b in zip(states, first, second, strict=True)]
-
-
-def nature_run(
-    atmosphere: Atmosphere,
-    key: PRNGKey,
-    *,
-    days: int,
-    spin_up: int,
-    amplitude: float,
-    report: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[State], list[State]]:
-    """A true run and an imperfect background for each of its days.
-
-    The background is the 24-hour forecast from the true state of the previous day, perturbed by
-    `amplitude` times the difference of two other days (see `perturb`).
-
-    Args:
-        atmosphere: the model.
-        key: of all draws.
-        days: length of the run.
-        spin_up: number of initial days, from rest, to discard.
-        amplitude: of the perturbations; 0.24 gives background errors of about 0.4 climatological
-            standard deviations of temperature at every level.
-        report: called with the name of the stage, the days done and the days to do.
-
-    Returns:
-        The true states and the backgrounds, one of each per day.
-
-    Raises:
-        InputError: lengths or an amplitude out of range.
-        RunError: the model became unstable.
-    """
-    if days < 3 or spin_up < 0 or not amplitude > 0:
-        raise InputError(
-            f"a nature run needs days >= 3, spin_up >= 0 and amplitude > 0, got {days}, {spin_up} "
-            f"and {amplitude}"
-        )
-    key_start, key_perturb = jax.random.split(key)
-
-    def reporting(stage: str) -> Report | None:
-        return None if report is None else functools.partial(report, stage)
-
-    states = [atmosphere.initial(key_start)]
-    for state in trajectory(atmosphere, states[0], spin_up, report=reporting("spin-up")):
-        states = [state]
-    states += trajectory(atmosphere, states[0], days, report=reporting("nature run"))
-    starts = perturb(key_perturb, states, amplitude)[:-1]
-    return states[1:], forecasts(atmosphere, starts, report=reporting("background"))
 
 
 def on_pressure(
@@ -325,7 +304,17 @@ def _forced_step(config: HeldSuarezConfig, core, coords, specs, features) -> tup
         features[core.xarray_utils.OROGRAPHY], coords
     )
     dynamics = core.primitive_equations.PrimitiveEquationsSigma(reference, orography, coords, specs)
-    forcing = core.held_suarez.HeldSuarezForcingSigma(coords, specs, reference)
+    chosen = config.forcing
+    forcing = core.held_suarez.HeldSuarezForcingSigma(
+        coords,
+        specs,
+        reference,
+        kf=1 / (chosen.friction_days * units.day),
+        ka=1 / (chosen.cooling_days * units.day),
+        ks=1 / (chosen.surface_cooling_days * units.day),
+        dTy=chosen.meridional_contrast * units.degK,
+        dThz=chosen.vertical_contrast * units.degK,
+    )
     equation = integration.compose_equations([dynamics, forcing])
     dt, tau = (
         float(specs.nondimensionalize(seconds * units.second))
@@ -341,7 +330,12 @@ def _forced_step(config: HeldSuarezConfig, core, coords, specs, features) -> tup
     return forcing, step
 
 
-def _check_finite(atmosphere: Atmosphere, state: State, when: str) -> None:
+def check_finite(atmosphere: Atmosphere, state: State, when: str) -> None:
+    """Refuse a state that is not finite.
+
+    Raises:
+        RunError: the model became unstable.
+    """
     if not np.isfinite(np.asarray(state.vorticity)).all():
         raise RunError(
             f"the atmosphere became unstable {when}, with {atmosphere.config.steps_per_day} steps "

@@ -15,7 +15,7 @@ from slams_jax.errors import InputError
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = 2  # raised whenever the same settings give different files
+FORMAT = 3  # raised whenever the same settings give different files
 COMPLETE = "config.json"
 
 

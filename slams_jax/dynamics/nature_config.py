@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from slams_jax.dynamics.held_suarez import HeldSuarezConfig
+from slams_jax.dynamics.held_suarez import Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.errors import InputError
 from slams_jax.observe.satellite import SOUNDER_PEAKS
@@ -56,6 +56,66 @@ class SounderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImperfectForcing(Forcing):
+    """The forcing of the model that makes the backgrounds.
+
+    Its jets are too strong, and its friction and relaxation too weak.
+    """
+
+    friction_days: float = 1.15
+    cooling_days: float = 45.0
+    surface_cooling_days: float = 4.5
+    meridional_contrast: float = 63.0
+    vertical_contrast: float = 9.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastConfig:
+    """The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
+
+    Attributes:
+        lead: of the backgrounds, hours; a multiple of 24.
+        spin_up: last days of the run's spin-up, over which forecast and analysis settle.
+        soundings: number of radiosondes a day, at fixed places.
+        temperature_error: standard deviation, K.
+        wind_error: of each component, m/s.
+        pressure_error: of surface pressure, hPa.
+        members: of the static ensemble of the analysis.
+        interval: days between two members.
+        variance: of the background's error over that of the static ensemble, in the analysis.
+        radius: of localisation, km.
+        forcing: of the imperfect model, in other respects that of the run.
+    """
+
+    lead: int = 24
+    spin_up: int = 40
+    soundings: int = 80
+    temperature_error: float = 1.0
+    wind_error: float = 2.0
+    pressure_error: float = 1.0
+    members: int = 80
+    interval: int = 3
+    variance: float = 0.2
+    radius: float = 1500.0
+    forcing: ImperfectForcing = dataclasses.field(default_factory=ImperfectForcing)
+
+    def __post_init__(self):
+        if self.lead < 24 or self.lead % 24:
+            raise InputError(f"lead must be a multiple of 24 hours, got {self.lead}")
+        for name, least in (("spin_up", 0), ("soundings", 1), ("members", 2), ("interval", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("temperature_error", "wind_error", "pressure_error", "variance", "radius"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @property
+    def days_before(self) -> int:
+        """Days of truth that the first background needs before its own."""
+        return self.spin_up + self.lead // 24 - 1
+
+
+@dataclasses.dataclass(frozen=True)
 class HeldSuarezRun:
     """A Held-Suarez nature run, daily.
 
@@ -64,7 +124,7 @@ class HeldSuarezRun:
         days: length.
         spin_up: days from rest that are discarded first.
         levels: of temperature, hPa.
-        amplitude: of the background's initial perturbations.
+        forecast: how the backgrounds are made.
         longwave_error: standard deviation of outgoing longwave radiation, W/m².
         model: the atmosphere.
         stations: the surface network.
@@ -77,18 +137,20 @@ class HeldSuarezRun:
     days: int = 450
     spin_up: int = 150
     levels: tuple[float, ...] = SLAMS_LEVELS
-    amplitude: float = 0.24
     longwave_error: float = 5.0
     model: HeldSuarezConfig = dataclasses.field(default_factory=HeldSuarezConfig)
     stations: StationsConfig = dataclasses.field(default_factory=StationsConfig)
     sounder: SounderConfig = dataclasses.field(default_factory=SounderConfig)
+    forecast: ForecastConfig = dataclasses.field(default_factory=ForecastConfig)
     cache: str = "cache"
 
     def __post_init__(self):
-        if self.days < 3 or self.spin_up < 0 or not self.amplitude > 0:
+        if self.days < 3:
+            raise InputError(f"days must be >= 3, got {self.days}")
+        if self.spin_up < self.forecast.days_before:
             raise InputError(
-                f"days must be >= 3, spin_up >= 0 and amplitude > 0, got {self.days}, "
-                f"{self.spin_up} and {self.amplitude}"
+                f"spin_up must be at least {self.forecast.days_before} days, got {self.spin_up}: "
+                "raise it, or lower forecast.spin_up or forecast.lead"
             )
         if not self.longwave_error > 0:
             raise InputError(f"longwave_error must be positive, got {self.longwave_error}")

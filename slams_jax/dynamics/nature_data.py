@@ -3,6 +3,7 @@
 Dates begin on 2000-01-01 and are nominal: the systems have no seasons.
 """
 
+import dataclasses
 import logging
 import time
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from slams_jax.dynamics import held_suarez, lorenz63
+from slams_jax.dynamics import cycled, held_suarez, lorenz63
 from slams_jax.dynamics.nature_config import HeldSuarezRun, Lorenz63Run, SounderConfig
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, simulate, standard_pressure
@@ -55,6 +56,9 @@ def held_suarez_data(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
     channels = channels_of(["temperature"], run.levels)
     longwave, sounder = OutgoingLongwave.of(channels), Sounder.of(channels, peaks=run.sounder.peaks)
     atmosphere = held_suarez.held_suarez(run.model)
+    imperfect = held_suarez.held_suarez(
+        dataclasses.replace(run.model, forcing=run.forecast.forcing)
+    )
     grid = atmosphere.grid
     key_run, key_place, key_gap, key_stations, key_sounder, key_longwave = jax.random.split(
         jax.random.key(run.seed), 6
@@ -65,14 +69,7 @@ def held_suarez_data(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
     points = Points.at(
         grid, channels, network.latitude, network.longitude, standard_pressure(network.altitude)
     )
-    states, backgrounds = held_suarez.nature_run(
-        atmosphere,
-        key_run,
-        days=run.days,
-        spin_up=run.spin_up,
-        amplitude=run.amplitude,
-        report=_Progress(),
-    )
+    states, backgrounds = cycled.nature_run(run, atmosphere, imperfect, key_run, report=_Progress())
     truth, background = (
         held_suarez.temperature(atmosphere, x, run.levels) for x in (states, backgrounds)
     )
@@ -180,19 +177,19 @@ def _attributes(name: str, error: float | tuple[float, ...] | None = None) -> di
 
 
 class _Progress:
-    """Logs every ten seconds how far a stage is."""
+    """Logs every ten seconds how far each stage is."""
 
     def __init__(self):
-        self.stage, self.started, self.said = "", 0.0, 0.0
+        self.started: dict[str, float] = {}
+        self.said: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if stage != self.stage:
-            self.stage, self.started, self.said = stage, now, now
-        if now - self.said < 10.0 and done < total:
+        started = self.started.setdefault(stage, now)
+        if now - self.said.setdefault(stage, now) < 10.0 and done < total:
             return
-        self.said = now
-        each = (now - self.started) / max(1, done - 1)
+        self.said[stage] = now
+        each = (now - started) / max(1, done - 1)
         LOG.info(
             "%s: %d of %d days, %.2f s/day, %.0f s left",
             stage,

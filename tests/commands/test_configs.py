@@ -40,8 +40,11 @@ from slams_jax.data.store import Field
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import (
+    Forcing,
+    ForecastConfig,
     HeldSuarezConfig,
     HeldSuarezRun,
+    ImperfectForcing,
     Lorenz63,
     Lorenz63Run,
     SounderConfig,
@@ -140,6 +143,9 @@ BASE = {
     "run": (base.get_config(), names_of(Settings, without=("raw",))),
     "held_suarez": (base.held_suarez(), names_of(HeldSuarezRun) | {"system": "held_suarez"}),
     "model": (base.held_suarez().model, names_of(HeldSuarezConfig)),
+    "forcing": (base.held_suarez().model.forcing, names_of(Forcing)),
+    "forecast": (base.held_suarez().forecast, names_of(ForecastConfig)),
+    "imperfect": (base.held_suarez().forecast.forcing, names_of(ImperfectForcing)),
     "stations": (base.held_suarez().stations, names_of(StationsConfig)),
     "sounder": (base.held_suarez().sounder, names_of(SounderConfig)),
     "lorenz63": (base.lorenz63(), names_of(Lorenz63Run) | {"system": "lorenz63"}),

@@ -30,6 +30,7 @@ SMALL = {
     "model": {"truncation": 10, "boundaries": (0.0, 0.03, 0.1, 0.3, 0.5, 0.8, 1.0)},
     "stations": {"count": 20, "clusters": 0, "error": 0.5, "missing": 0.2},
     "sounder": {"peaks": (60.0, 400.0), "error": (0.4, 0.3)},
+    "forecast": {"spin_up": 2, "soundings": 10, "members": 4, "forcing": {"friction_days": 2.0}},
 }
 
 
@@ -100,6 +101,12 @@ def test_a_run_is_used_again_and_others_have_their_own_folder(folder, monkeypatc
     settings = json.loads((folder / "config.json").read_text())
     assert settings["days"] == 6
     assert settings["model"]["truncation"] == 10
+    # The rest of the imperfect forcing has its own defaults, not those of the truth.
+    assert settings["forecast"]["forcing"]["friction_days"] == 2.0
+    assert (
+        settings["forecast"]["forcing"]["cooling_days"]
+        != settings["model"]["forcing"]["cooling_days"]
+    )
     with pytest.raises(pytest.fail.Exception):
         nature_run(read_nature({**SMALL, "seed": 1, "cache": str(folder.parent)}))
 
@@ -130,6 +137,9 @@ def test_lorenz63(tmp_path):
         ({"system": "held_suarez", "model": {"truncatoin": 3}}, "did you mean 'truncation'"),
         ({"system": "held_suarez", "model": {"truncation": 1}}, "truncation must be"),
         ({"system": "held_suarez", "days": -3}, "days must be >= 3"),
+        ({"system": "held_suarez", "forecast": {"lead": 30}}, "nature.forecast: lead must be"),
+        ({"system": "held_suarez", "forecast": {"forcing": 3.0}}, "forcing must be a group"),
+        ({"system": "held_suarez", "spin_up": 20}, "raise it, or lower forecast.spin_up"),
         ({"system": "held_suarez", "levels": (500.0, 850.0)}, "add levels"),
         ({"system": "held_suarez", "sounder": {"error": (0.1,)}}, "as many"),
         ({"system": "held_suarez", "longwave_error": 0.0}, "error"),
