@@ -161,10 +161,10 @@ def loss(
     Of "eps" it is the error of the noise, sigma^2 / alpha^2 of that.
 
     t ~ U(0, 1), stratified over the batch: each sample's time is uniform, and together they cover
-    the interval evenly, which takes variance from the gradient. With `frame_noise`, half of the
-    windows have this time in all frames, as analyses do. In a quarter each frame is absent (t = 1)
-    with probability one half, and in the last quarter frames have independent times ~ U(0, 1), as
-    in Diffusion Forcing (Chen et al. 2024, algorithm 1).
+    the interval evenly, which takes variance from the gradient. With `frame_noise`, three
+    quarters of the windows have this time in all frames, as analyses do. In an eighth each frame is
+    absent (t = 1) with probability one half, and in the last eighth frames have independent times
+    ~ U(0, 1), as in Diffusion Forcing (Chen et al. 2024, algorithm 1).
 
     Args:
         config: the network.
@@ -284,7 +284,7 @@ def _times(config: ScoreConfig, key: PRNGKey, count: int) -> Float[Array, "windo
     fewer = jnp.where(absent, 1.0, common)
     own = jax.random.uniform(key_own, shape)
     kind = jax.random.uniform(key_kind, (count, 1))
-    return jnp.where(kind < 0.5, common, jnp.where(kind < 0.75, fewer, own))
+    return jnp.where(kind < 0.75, common, jnp.where(kind < 0.875, fewer, own))
 
 
 def _of_frames(values: Float[Array, "window level"]) -> Float[Array, "window level 1 1 1"]:

@@ -158,10 +158,10 @@ def test_training_mixes_common_times_absent_frames_and_times_of_their_own():
     t = np.asarray(score.noisy(small(), SCHEDULE, jax.random.key(0), x)["t"])
     error = 4 * 0.5 / 4000**0.5
     levels = np.array([len(set(times) - {1.0}) for times in t])
-    assert abs((levels == 3).mean() - 0.25) < error  # each frame its own
+    assert abs((levels == 3).mean() - 0.125) < error  # each frame its own
     absent = (t == 1.0).sum(axis=1)
-    for count, share in enumerate((0.75 + 0.25 / 8, 0.75 / 8, 0.75 / 8, 0.25 / 8)):
-        assert abs((absent == count).mean() - share) < error
+    for count, share in enumerate((7 + 1 / 8, 3 / 8, 3 / 8, 1 / 8)):
+        assert abs((absent == count).mean() - share / 8) < error
     assert abs(t[(absent == 0) & (levels == 1), 0].mean() - 0.5) < error
     one = score.noisy(small(frame_noise=False), SCHEDULE, jax.random.key(0), x)["t"]
     assert one.shape == (4000, 1)
