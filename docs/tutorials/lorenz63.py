@@ -27,8 +27,9 @@ from slams_jax.data import window_loader
 from slams_jax.diffusion import guide, sample, sample_ensemble
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.dynamics import Lorenz63, lorenz63
+from slams_jax.gaussian import fit_prior
 from slams_jax.models import score
-from slams_jax.observe import Diagonal, Identity, fit_prior, make_stream, whitened_innovations
+from slams_jax.observe import Diagonal, Identity, make_stream, whitened_innovations
 from slams_jax.training import OptimiserConfig, fit
 
 SYSTEM = Lorenz63()
@@ -129,7 +130,7 @@ posterior = guide(
     schedule,
     rule="mmps",
     iterations=1,
-    covariance=fit_prior(states[-4000:]).posterior,
+    covariance=fit_prior(states[-4000:]).over(FRAMES).solve,
 )
 
 # %% [markdown]

@@ -19,7 +19,8 @@ from slams_jax.data import window_loader
 from slams_jax.diffusion import guide, sample, sample_ensemble, target, to_denoised
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.dynamics import Lorenz63, lorenz63
-from slams_jax.observe import Diagonal, Select, fit_prior, make_stream, whitened_innovations
+from slams_jax.gaussian import fit_prior
+from slams_jax.observe import Diagonal, Select, make_stream, whitened_innovations
 from slams_jax.training import OptimiserConfig, fit
 
 run, _ = lorenz63.nature_run(
@@ -161,7 +162,7 @@ posterior = guide(
     schedule,
     rule="mmps",
     iterations=1,
-    covariance=fit_prior(states[-4000:]).posterior,
+    covariance=fit_prior(states[-4000:]).over(len(truth)).solve,
 )
 members = ensemble(posterior, jax.random.key(2), 32)
 

@@ -21,7 +21,7 @@ from slams_jax import CosineSchedule, Grid, Observations, SamplerConfig
 from slams_jax.assimilation.observations import to_stream
 from slams_jax.diffusion import guide, sample, sample_ensemble
 from slams_jax.observe import whitened_innovations
-from slams_jax.reference_problems import GaussianPrior
+from slams_jax.reference_problems import GaussianDenoiser
 from slams_jax.schema import channels_of
 
 # %% [markdown]
@@ -101,7 +101,7 @@ assert derivative_error < 1e-3
 # ## A prior and a truth
 #
 # States have 8 x 12 points and four levels, with correlations that decay with horizontal and
-# vertical distance. `GaussianPrior` is the denoiser of such a distribution.
+# vertical distance. `GaussianDenoiser` is the denoiser of such a distribution.
 
 # %%
 grid = Grid.of(np.arange(40.0, 56.0, 2.0), np.arange(0.0, 24.0, 2.0))
@@ -116,7 +116,7 @@ covariance = np.kron(
     np.exp(-0.5 * (apart / 2.5) ** 2), np.exp(-np.abs(height[:, None] - height) / 0.5)
 )
 schedule = CosineSchedule()
-prior = GaussianPrior.of(covariance, schedule)
+prior = GaussianDenoiser.of(covariance, schedule)
 SHAPE = (1, *grid.shape, len(channels))
 
 white = np.random.default_rng(3).standard_normal(covariance.shape[0])
@@ -164,7 +164,7 @@ def innovations(x, extra):
 
 
 posterior = guide(
-    prior, innovations, schedule, rule="gaussian", iterations=60, covariance=prior.posterior
+    prior, innovations, schedule, rule="gaussian", iterations=60, covariance=prior.solve
 )
 
 

@@ -30,9 +30,10 @@ from slams_jax.diffusion import (
 )
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.diffusion.presets import GuidanceConfig, preset
+from slams_jax.gaussian import fit_prior
 from slams_jax.models import score
 from slams_jax.networks import compiler_options
-from slams_jax.observe import fit_prior, whitened_innovations
+from slams_jax.observe import whitened_innovations
 
 # The same network read as a velocity: untrained it predicts zero, and draws are finite.
 FINITE = dataclasses.replace(LATENT, prediction="v")
@@ -63,7 +64,7 @@ def _analysis(sampler: SamplerConfig, guidance: GuidanceConfig, members: int):
             denoiser,
             innovations,
             SCHEDULE,
-            covariance=prior.posterior,
+            covariance=prior.over(FRAMES).solve,
             **dataclasses.asdict(guidance),
         )
         shape = (FRAMES, *COARSE, FINITE.channels)
@@ -81,7 +82,9 @@ def run_ensembles(machine: Machine, members: int, steps: int) -> Iterator[dict[s
     """
     params, stream = _problem(COARSE)
     rng = np.random.default_rng(1)
-    prior = fit_prior(rng.normal(size=(64, *COARSE, FINITE.channels)).astype(np.float32), rank=20)
+    prior = fit_prior(
+        rng.normal(size=(64, *COARSE, FINITE.channels)).astype(np.float32), periodic=True, rank=20
+    )
     arguments = (jax.random.key(0), params, stream, prior)
     seconds = {}
     for name, drawn in (("default", members), ("reference", 1)):

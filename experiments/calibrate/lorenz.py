@@ -48,12 +48,13 @@ def cases(workdir: Path | None) -> list[LorenzCase]:
             "configs/lorenz63.py trained"
         )
     assert model.arrays.prior is not None
-    state = model.statistics["state"]
+    mean = np.asarray(model.statistics["state"].coefficients, np.float64)[0, 0, 0]
+    std = np.asarray(model.arrays.std, np.float64)
     return lorenz_cases(
         ScorePrior(model.arrays.score, model.networks.score, model.networks.schedule),
         model.arrays.prior,
-        np.asarray(state.coefficients, np.float64)[0, 0, 0],
-        np.asarray(model.arrays.std, np.float64),
+        mean + std * np.asarray(model.arrays.latent_mean, np.float64)[0, 0],
+        std * np.asarray(model.arrays.latent_std, np.float64)[0, 0],
     )
 
 

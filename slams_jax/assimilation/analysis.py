@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,12 @@ from slams_jax.assimilation.diagnostics import StreamDiagnostics, diagnose, warn
 from slams_jax.assimilation.intake import background_fields
 from slams_jax.assimilation.members import MemberStore, draw_members, identity
 from slams_jax.assimilation.observations import Observations, to_stream
-from slams_jax.assimilation.posterior import Recipe, compiled_analysis, placed_arguments
+from slams_jax.assimilation.posterior import (
+    Recipe,
+    ScoreKind,
+    compiled_analysis,
+    placed_arguments,
+)
 from slams_jax.assimilation.streams import background_stream, latent_stream, unresolved
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
@@ -83,6 +88,7 @@ def assimilate(
     latent_inputs: Mapping[str, np.ndarray] | None = None,
     inflation: float = 1.0,
     gross_error: float | None = None,
+    score: ScoreKind = "network",
     sampler: SamplerConfig = SamplerConfig(),
     guidance: GuidanceConfig = GuidanceConfig(),
     compute: ComputeConfig = ComputeConfig(),
@@ -109,6 +115,8 @@ def assimilate(
             it widens the ensemble (`fit_inflation` finds it).
         gross_error: reject observations that are further than so many standard deviations from
             the background (`without_gross_errors`); None keeps all.
+        score: the prior: the trained "network", or the "gaussian" of the model's own statistics,
+            all else equal, which tells what the network is worth.
         sampler: how the reverse SDE is solved.
         guidance: how observations enter it.
         compute: devices, memory, and where drawn members are kept.
@@ -130,6 +138,8 @@ def assimilate(
         raise InputError(
             f"inflation must be positive and finite, got {inflation}: 1 changes nothing"
         )
+    if score not in get_args(ScoreKind):
+        raise InputError(f"unknown score {score!r}: choose from {get_args(ScoreKind)}")
     key = _checked_key(key)
     _check_counted_once(background, observations, latent_inputs)
     before = None
@@ -141,7 +151,7 @@ def assimilate(
     problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh)
     _, size = equal_parts(members, compute.member_batch, mesh.shape[MEMBER])
     recipe = Recipe(
-        model.networks, sampler, guidance, size, compute.window_chunk, compute.remat, mesh
+        model.networks, sampler, guidance, size, compute.window_chunk, compute.remat, mesh, score
     )
     # A window needs its frames: those after the last time are unobserved, and cut off again.
     padded = _padded(problem, max(len(times), model.networks.score.window))
@@ -159,6 +169,7 @@ def assimilate(
         streams=", ".join(s.name for s in problem.streams) or "none",
         diagnostics=json.dumps([dataclasses.asdict(d) for d in _diagnostics(problem, states)]),
         rule=guidance.rule,
+        score=score,
         solver=sampler.solver,
     )
 
@@ -312,7 +323,7 @@ def _pose(
     if gross_error is not None:
         streams = _without_gross_errors(streams, model, background, gross_error)
     if background is not None:
-        streams.append(background_stream(model, background))
+        streams.append(background_stream(model, background, climate, mesh))
         climate = climate + unresolved(model, background, climate, mesh)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs, mesh))

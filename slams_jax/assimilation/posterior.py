@@ -8,20 +8,37 @@ z by the reverse SDE of the guided denoiser, the innovations taken through the d
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import Denoiser, PRNGKey, Trajectory
-from slams_jax.diffusion import DrawInfo, SamplerConfig, guide, sample_ensemble, sample_with_info
+from slams_jax.diffusion import (
+    CosineSchedule,
+    DrawInfo,
+    SamplerConfig,
+    guide,
+    sample_ensemble,
+    sample_with_info,
+)
 from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.gaussian import (
+    Coefficients,
+    GaussianPosterior,
+    Matrices,
+    ModalCovariance,
+    ModalOperator,
+    absorbed,
+    condition,
+)
 from slams_jax.mesh import MEMBER, SPACE, in_bands, place, split, whole
 from slams_jax.models.model import Model, ModelArrays, Networks, decode, trajectory_prior
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Stream, whitened_innovations
 
+ScoreKind = Literal["network", "gaussian"]
 COMPILED = 8  # programs kept: one for each model, recipe and mesh lately used in this process
 
 Members = Float[Array, "member time lat lon channel"]
@@ -39,6 +56,7 @@ class Recipe:
         window_chunk: windows evaluated at a time by a device; None for all.
         remat: whether the activations of a chunk are computed again for gradients.
         mesh: the devices.
+        score: the denoiser of the prior: the "network", or the "gaussian" of its statistics.
     """
 
     networks: Networks
@@ -48,6 +66,7 @@ class Recipe:
     window_chunk: int | None
     remat: bool
     mesh: Mesh
+    score: ScoreKind = "network"
 
 
 @functools.lru_cache(maxsize=COMPILED)
@@ -94,9 +113,24 @@ def _posterior(
 
     Both read the ambient mesh.
     """
-    networks = recipe.networks
+    networks, frames = recipe.networks, climate.shape[0]
     assert arrays.prior is not None
-    prior = trajectory_prior(networks, arrays.score, recipe.window_chunk, remat=recipe.remat)
+    # What is diagonal in the modes of the prior enters rules of Gaussian algebra in closed form:
+    # conjugate gradients see the other observations alone.
+    closed = recipe.guidance.rule in ("gaussian", "exact")
+    modal = [closed and isinstance(s.operator, ModalOperator) for s in streams]
+    gaussian = condition(
+        arrays.prior.modes,
+        arrays.prior.spectra,
+        frames,
+        [_absorbed(s) for s, is_modal in zip(streams, modal, strict=True) if is_modal],
+    )
+    streams = tuple(s for s, is_modal in zip(streams, modal, strict=True) if not is_modal)
+    if recipe.score == "gaussian":
+        prior = gaussian_denoiser(gaussian, networks.schedule)
+    else:
+        network = trajectory_prior(networks, arrays.score, recipe.window_chunk, remat=recipe.remat)
+        prior = absorbing_denoiser(network, gaussian, networks.schedule)
 
     def to_state(latent: Array) -> Trajectory:
         return split(decode(networks, arrays, latent) + climate, None, SPACE)
@@ -108,10 +142,33 @@ def _posterior(
         prior,
         innovations if streams else None,
         networks.schedule,
-        covariance=arrays.prior.posterior,
+        covariance=gaussian.solve,
         **dataclasses.asdict(recipe.guidance),
     )
     return posterior, to_state
+
+
+def _absorbed(stream: Stream) -> tuple[Matrices, Coefficients]:
+    operator, covariance = stream.operator, stream.covariance
+    assert isinstance(operator, ModalOperator)
+    assert isinstance(covariance, ModalCovariance)
+    return absorbed(operator, covariance, stream.values)
+
+
+def absorbing_denoiser(
+    denoiser: Denoiser, gaussian: GaussianPosterior, schedule: CosineSchedule
+) -> Denoiser:
+    """E[x_0 | x_t, what `gaussian` has absorbed], with its model of cov(x_0 | x_t)."""
+
+    def denoise(x_t: Array, t: Array) -> Array:
+        return gaussian.absorb(denoiser(x_t, t), (schedule.sigma(t) / schedule.alpha(t)) ** 2)
+
+    return denoise
+
+
+def gaussian_denoiser(gaussian: GaussianPosterior, schedule: CosineSchedule) -> Denoiser:
+    """The surrogate of a trained prior: the denoiser of its own Gaussian statistics."""
+    return lambda x_t, t: gaussian.denoise(x_t, schedule.alpha(t), schedule.sigma(t))
 
 
 def placed_arguments(

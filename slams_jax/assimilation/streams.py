@@ -1,44 +1,103 @@
 """Streams that a model makes: the background, and encoded fields as a latent observation."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from slams_jax.errors import InputError
+from slams_jax.gaussian import Regression
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
+from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import Model, ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
-from slams_jax.observe import Identity, Stream, make_stream
+from slams_jax.observe import Stream, make_stream
 
 COMPILED = 8  # programs kept, of the models lately used in this process
 
 
 def background_stream(
-    model: Model, background: Float[np.ndarray, "time lat lon channel"]
+    model: Model,
+    background: Float[np.ndarray, "time lat lon channel"],
+    climate: Float[np.ndarray, "time lat lon channel"],
+    mesh: Mesh | None = None,
 ) -> Stream:
-    """The background as an observation of the state with correlated errors.
+    """The background as one object in space and time: its code, a regression on the state's.
 
     Args:
-        model: with the error covariance of its background.
-        background: in the units of the channels of `model`, on its grid.
+        model: with the statistics of its background.
+        background: in the units of the channels of `model`, on its grid; frames without it are NaN
+            throughout.
+        climate: climatology at its times.
+        mesh: the devices that encode it; one unless given.
 
     Raises:
-        InputError: a model without background error covariance.
+        InputError: a model without a background, or frames in which some values are missing.
     """
-    if model.background_error is None:
-        raise InputError("this model was trained without a background: it has no error covariance")
-    covariance, bias = model.background_error
-    ratio = np.mean((model.increment_error / np.asarray(covariance.std)) ** 2)
-    covariance = dataclasses.replace(covariance, nugget=jnp.asarray(ratio, jnp.float32))
-    std = np.broadcast_to(np.asarray(model.arrays.std), covariance.std.shape)
-    return make_stream("background", background - bias, Identity(), covariance, scale=std)
+    if model.background is None:
+        raise InputError("this model was trained without a background: it has no error statistics")
+    missing = ~np.isfinite(background)
+    frames = missing.reshape(len(missing), -1)
+    if np.any(frames.any(axis=1) != frames.all(axis=1)):
+        raise InputError(
+            "the background has frames in which some values are missing: fill them, or set all "
+            "values of those frames to NaN"
+        )
+    scaled = np.where(missing, 0.0, (background - climate) / np.asarray(model.arrays.std))
+    code = _on_frames(encode, model, {STATE: scaled}, _own(mesh))
+    patterns = np.where(frames.any(axis=1), -1, 0)
+    return _regression_stream("background", model.background, code, patterns)
+
+
+def latent_stream(
+    model: Model, inputs: Mapping[str, np.ndarray], mesh: Mesh | None = None
+) -> Stream:
+    """z_y = E(inputs) as a regression on the latent, by what is available in each frame.
+
+    Of the inputs of a frame those are encoded for which the model has statistics together: the
+    largest of `model.latent_patterns` that it has. It is computed on the devices of `mesh`, on one
+    unless given.
+
+    Raises:
+        InputError: a model without latent statistics, other inputs than it was made for, or inputs
+            that are missing in every frame.
+    """
+    if model.latent is None or model.networks.autoencoder is None:
+        raise InputError("this model has no latent observations: it has no statistics of them")
+    if set(inputs) != set(model.latent_inputs):
+        raise InputError(
+            f"latent inputs are {sorted(inputs)}, but the error of the latent was estimated for "
+            f"{sorted(model.latent_inputs)}: give these"
+        )
+    there = {n: np.isfinite(x).reshape(len(x), -1).any(axis=1) for n, x in inputs.items()}
+    patterns = np.full(len(next(iter(inputs.values()))), -1)
+    for i, names in reversed(list(enumerate(model.latent_patterns))):
+        patterns[np.all([there[n] for n in names], axis=0)] = i
+    used = {
+        n: np.array([i >= 0 and n in model.latent_patterns[i] for i in patterns]) for n in inputs
+    }
+    kept = {n: np.where(used[n][:, None, None, None], x, np.nan) for n, x in inputs.items()}
+    return _regression_stream(
+        "latent", model.latent, _on_frames(encode, model, kept, _own(mesh)), patterns
+    )
+
+
+def _regression_stream(
+    name: str, regression: Regression, values: np.ndarray, patterns: np.ndarray
+) -> Stream:
+    """A stream of values y = M x + b + e; frames of pattern -1 are not observed."""
+    operator, covariance, offset = regression.at(patterns)
+    known = (patterns >= 0)[:, None, None, None]
+    values = np.where(known, values - np.asarray(offset), np.nan)
+    return make_stream(name, values, operator, covariance, space="latent")
+
+
+def _own(mesh: Mesh | None) -> Mesh:
+    return analysis_mesh(1, devices=jax.local_devices()[:1]) if mesh is None else mesh
 
 
 def unresolved(
@@ -58,29 +117,6 @@ def unresolved(
     missing = ~np.isfinite(scaled)
     rest = _on_frames(residual, model, np.where(missing, 0.0, scaled), mesh)
     return np.where(missing, 0.0, rest)
-
-
-def latent_stream(
-    model: Model, inputs: Mapping[str, np.ndarray], mesh: Mesh | None = None
-) -> Stream:
-    """z_y = E(inputs) as an observation of the latent, its error estimated at training.
-
-    It is computed on the devices of `mesh`, on one unless given.
-
-    Raises:
-        InputError: a model without latent error covariance, or other inputs than it was made for.
-    """
-    if model.latent_error is None or model.networks.autoencoder is None:
-        raise InputError("this model has no latent observations: it has no latent error covariance")
-    if set(inputs) != set(model.latent_inputs):
-        raise InputError(
-            f"latent inputs are {sorted(inputs)}, but the error of the latent was estimated for "
-            f"{sorted(model.latent_inputs)}: give these"
-        )
-    covariance, bias = model.latent_error
-    mesh = analysis_mesh(1, devices=jax.local_devices()[:1]) if mesh is None else mesh
-    z = _on_frames(encode, model, dict(inputs), mesh)
-    return make_stream("latent", z - bias, Identity(), covariance, space="latent")
 
 
 def _on_frames(

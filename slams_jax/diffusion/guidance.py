@@ -56,7 +56,7 @@ def guide(
         iterations: number of conjugate-gradient iterations of "pigdm", "mmps" and "gaussian".
         jacobian: for "pigdm"; False replaces V by r_t^2, which avoids derivatives of the network.
         covariance: for "gaussian" and "exact", products with cov(x_0 | x_t) under a Gaussian prior,
-            such as `slams_jax.observe.PriorCovariance.posterior`; "pigdm", "tmpd" and "mmps" use
+            such as `slams_jax.gaussian.GaussianPosterior.solve`; "pigdm", "tmpd" and "mmps" use
             them, if given, where there is more noise than signal.
 
     Raises:

@@ -1,7 +1,7 @@
 """Gaussian statistics of fields in space and time: priors, regressions, closed-form posteriors."""
 
 from slams_jax.gaussian.modes import Coefficients, Modes
-from slams_jax.gaussian.posterior import GaussianPosterior, condition
+from slams_jax.gaussian.posterior import GaussianPosterior, Matrices, condition
 from slams_jax.gaussian.prior import ChiSquared, GaussianPrior, chi_squared, fit_prior
 from slams_jax.gaussian.regression import (
     ModalCovariance,
@@ -17,6 +17,7 @@ __all__ = [
     "Coefficients",
     "GaussianPosterior",
     "GaussianPrior",
+    "Matrices",
     "ModalCovariance",
     "ModalOperator",
     "Modes",

@@ -1,6 +1,9 @@
 """What is estimated from data once the networks are trained: latent scales and errors."""
 
+import dataclasses
 import functools
+import itertools
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +14,29 @@ import numpy as np
 from jaxtyping import Float
 
 from slams_jax.data.training_data import BACKGROUND, TRAIN, VALIDATION, TrainingSet
-from slams_jax.errors import RunError
+from slams_jax.errors import InputError, RunError
+from slams_jax.gaussian import GaussianPrior, Regression, chi_squared, fit_prior, fit_regression
+from slams_jax.gaussian.prior import warn_of_misfit
+from slams_jax.gaussian.regression import FEWEST
 from slams_jax.models import autoencoder
 from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
-from slams_jax.observe import Separable, fit_prior, fit_separable
+from slams_jax.observe import Separable, fit_separable
 
 # Indices into the time axis -> standardised fields at these times, by name.
 Frames = Float[np.ndarray, "time lat lon channel"]
 Reader = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+Codes = Any  # array-like (time, lat, lon, channel): indices -> what is diffused at these times
+Scales = tuple[np.ndarray, np.ndarray]  # mean and standard deviation of what is diffused
 BATCH = 64  # frames at a time
-SAMPLE = 4000  # frames that covariances are estimated from, at most
+SAMPLE = 4000  # frames that statistics are estimated from, at most
+VALUES = 2**27  # values of these frames, at most, for the sake of memory
+PARTS = 8  # of the training period, whose scatter tells how well it determines local scales
+PATTERNED = 4  # latent inputs whose every set gets statistics of its own
+RELIABLE = 200  # frames for the errors of latent observations
+
+LOG = logging.getLogger(__name__)
 
 
 def raw_latents(
@@ -58,23 +72,75 @@ def raw_latents(
     return np.load(path, mmap_mode="r")
 
 
-def latent_scales(
-    latents: Frames,
-) -> tuple[Float[np.ndarray, " latent"], Float[np.ndarray, " latent"]]:
-    """Mean and standard deviation of each latent channel: diffusion assumes unit variance.
+def local_scales(
+    codes: Codes, frames: np.ndarray
+) -> tuple[Float[np.ndarray, "lat lon latent"], Float[np.ndarray, "lat lon latent"]]:
+    """Mean and standard deviation of what is diffused, at every point.
+
+    Diffusion assumes unit variance, and the Gaussian prior the same variance along a latitude
+    circle; land, sea and mountains do not have it. Both are shrunk towards their zonal means (of
+    latitude circles, or of the rows of a limited grid) by what a sample of this length leaves
+    unknown, told by the scatter of `PARTS` parts of it (James & Stein 1961).
+
+    Args:
+        codes: what is diffused, not standardised.
+        frames: of the training period.
 
     Raises:
         RunError: a channel is constant, it says nothing about the state.
     """
-    mean = latents.mean(axis=(0, 1, 2), dtype=np.float64)
-    square = sum(((z - mean) ** 2).mean(axis=(0, 1)) for z in latents) / len(latents)
-    std = np.sqrt(square).astype(np.float32)
-    if not std.all():
+    parts = np.array_split(frames, PARTS)
+    mean = _shrunk_to_rows(np.stack([_mean(codes, p, lambda z: z) for p in parts]))
+    variances = np.stack([_mean(codes, p, lambda z: np.square(z - mean)) for p in parts])
+    variance = variances.mean(axis=0)
+    constant = ~np.any(variance > 0, axis=(0, 1))
+    if constant.any():
         raise RunError(
-            f"{np.count_nonzero(std == 0)} of {len(std)} latent channels are constant: "
+            f"{np.count_nonzero(constant)} of {len(constant)} latent channels are constant: "
             "lower autoencoder.latent_channels or train longer"
         )
-    return mean.astype(np.float32), std
+    # A point that never varies, under a mask, keeps the scale of its channel.
+    variance = np.where(variance > 0, variance, variance.mean(axis=(0, 1)))
+    logs = np.log(np.maximum(variances, 1e-6 * variance.mean(axis=(0, 1))))
+    # Means of logarithms are too small: only the pattern along rows is taken from them.
+    pattern = _shrunk_to_rows(logs)
+    rows = np.log(variance.mean(axis=1, keepdims=True))
+    log = rows + pattern - np.log(np.exp(pattern).mean(axis=1, keepdims=True))
+    return mean.astype(np.float32), np.exp(0.5 * log).astype(np.float32)
+
+
+def _mean(codes: Codes, frames: np.ndarray, function: Callable[[Any], Any]) -> np.ndarray:
+    """The mean of a function of frames, some at a time."""
+    total = np.zeros(codes.shape[1:])
+    for start in range(0, len(frames), BATCH):
+        total += function(codes[frames[start : start + BATCH]].astype(np.float64)).sum(axis=0)
+    return total / len(frames)
+
+
+def _shrunk_to_rows(parts: Float[np.ndarray, "part lat lon latent"]) -> np.ndarray:
+    """The mean over parts, each row of points drawn to its own mean by the share of noise."""
+    mean = parts.mean(axis=0)
+    row = mean.mean(axis=1, keepdims=True)
+    noise = parts.var(axis=0, ddof=1).mean(axis=1, keepdims=True) / len(parts)
+    signal = np.square(mean - row).mean(axis=1, keepdims=True)
+    kept = 1.0 - np.minimum(noise / np.maximum(signal, np.finfo(np.float64).tiny), 1.0)
+    return row + kept * (mean - row)
+
+
+@dataclasses.dataclass(frozen=True)
+class StandardisedState:
+    """The state as codes: what is diffused without an autoencoder; missing values are zero."""
+
+    data: TrainingSet
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all times."""
+        return self.data.archive.fields[STATE].array.shape
+
+    def __getitem__(self, index: np.ndarray) -> Frames:
+        """Standardised frames."""
+        return np.nan_to_num(self.data.standardised(STATE, index))
 
 
 def reconstruction_error(
@@ -112,82 +178,108 @@ def reconstruction_error(
     return np.sqrt(total / len(frames)).astype(np.float32)
 
 
-def latent_errors(
-    networks: Networks,
-    arrays: ModelArrays,
-    read: Reader,
-    frames: np.ndarray,
-    names: tuple[str, ...],
-) -> Frames:
-    """z_y - z at `frames`: the error of the latent seen through the inputs `names` alone."""
-
-    def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
-        seen = encode(networks, arrays, {n: inputs[n] for n in names})
-        return seen - encode(networks, arrays, {STATE: inputs[STATE]})
-
-    return np.concatenate([part for _, part in _batches(error, read, frames)])
+def background_error(data: TrainingSet, *, rank: int) -> dict[str, np.ndarray]:
+    """Covariance and bias of background minus truth in one frame, as they are saved."""
+    frames = data.frames(TRAIN)
+    frames = frames[:: -(-len(frames) // SAMPLE)]
+    background, truth = (data.archive.fields[n].array[frames] for n in (BACKGROUND, STATE))
+    covariance, bias = fit_separable(background - truth, rank=rank)
+    return {**_fields(covariance), "bias": bias}
 
 
-def error_covariances(
-    data: TrainingSet,
-    networks: Networks,
-    arrays: ModelArrays,
-    latent_inputs: tuple[str, ...],
-    *,
-    rank: int,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Covariances and biases of the errors that were estimated, by name, as they are saved.
+def prior(data: TrainingSet, codes: Codes, scales: Scales, *, rank: int) -> GaussianPrior:
+    """The Gaussian prior of what is diffused, from the end of the training period.
+
+    It is tried on the validation period, and a misfit is logged.
 
     Args:
-        data: with a "background" where its error is wanted: background minus truth, from the
-            training period.
-        networks: with an autoencoder where there are `latent_inputs`.
-        arrays: parameters and statistics.
-        latent_inputs: of the latent observation z_y, whose error z_y - z is that of the validation
-            period; none for none.
-        rank: horizontal patterns of each covariance.
+        data: the periods.
+        codes: what is diffused at all times, not standardised.
+        scales: its mean and standard deviation.
+        rank: EOFs of a block.
+    """
+    read = lambda frames: (codes[frames] - scales[0]) / scales[1]
+    frames = data.frames(TRAIN)[-_most(codes) :]
+    periodic = data.archive.grid.periodic
+    fitted = fit_prior(read(frames), data.archive.times[frames], periodic=periodic, rank=rank)
+    other = data.frames(VALIDATION)[: _most(codes)]
+    warn_of_misfit(chi_squared(fitted, read(other), data.archive.times[other]), "the prior")
+    return fitted
+
+
+def background_regression(data: TrainingSet, networks: Networks, arrays: ModelArrays) -> Regression:
+    """What the background tells of the state, both as they are diffused."""
+    assert arrays.prior is not None
+    frames = data.frames(TRAIN)[-_most(data.archive.fields[STATE].array) :]
+    clean = lambda inputs, name: encode(networks, arrays, {STATE: inputs[name]})
+    pair = lambda inputs: jnp.stack([clean(inputs, BACKGROUND), clean(inputs, STATE)], axis=1)
+    codes = np.concatenate([part for _, part in _batches(pair, data.read, frames)])
+    times = data.archive.times[frames]
+    return fit_regression([codes[:, 0]], codes[:, 1], arrays.prior.modes, times)
+
+
+def latent_regression(
+    data: TrainingSet, networks: Networks, arrays: ModelArrays, names: tuple[str, ...]
+) -> tuple[Regression, tuple[tuple[str, ...], ...]]:
+    """What E(inputs) tells of the state's code, for each set of inputs that may be available.
+
+    From the validation period, which trained no encoder.
+
+    Args:
+        data: the inputs.
+        networks: with an autoencoder.
+        arrays: parameters, scales and prior.
+        names: of the inputs.
 
     Returns:
-        "background_error" and "latent_error" -> the fields of `Separable`, and "bias".
+        The regression, and its patterns: the sets of inputs, the largest first. Sets that occur in
+        fewer than 20 frames are left out.
+
+    Raises:
+        InputError: no set of inputs occurs often enough.
     """
-    errors = {}
-    if BACKGROUND in data.archive.fields:
-        frames = data.frames(TRAIN)
-        frames = frames[:: -(-len(frames) // SAMPLE)]
-        background, truth = (data.archive.fields[n].array[frames] for n in (BACKGROUND, STATE))
-        errors["background_error"] = background - truth
-    if latent_inputs:
-        errors["latent_error"] = latent_errors(
-            networks, arrays, data.read, data.frames(VALIDATION), latent_inputs
+    assert arrays.prior is not None
+    frames = data.frames(VALIDATION)[: _most(data.archive.fields[STATE].array)]
+    if len(frames) < RELIABLE:
+        LOG.warning(
+            "the errors of latent observations are estimated from %d frames of the validation "
+            "period: %d or more are reliable",
+            len(frames),
+            RELIABLE,
         )
-    result = {}
-    for name, sample in errors.items():
-        covariance, bias = fit_separable(sample, rank=rank)
-        result[name] = {**_fields(covariance), "bias": bias}
-    return result
+    sets = [s for n in range(len(names), 0, -1) for s in itertools.combinations(names, n)]
+    sets = sets[: 2**PATTERNED - 1]
+    missing = lambda x: jnp.full_like(x, jnp.nan)
+
+    def codes(inputs: Mapping[str, jax.Array]) -> jax.Array:
+        there = {n: jnp.any(jnp.isfinite(inputs[n]), axis=(1, 2, 3)) for n in names}
+        found = [encode(networks, arrays, {STATE: inputs[STATE]})]
+        for names_of in sets:
+            z = encode(networks, arrays, {n: inputs[n] for n in names_of})
+            known = functools.reduce(jnp.logical_and, [there[n] for n in names_of])
+            found.append(jnp.where(known[:, None, None, None], z, missing(z)))
+        return jnp.stack(found, axis=1)
+
+    seen = np.concatenate([part for _, part in _batches(codes, data.read, frames)])
+    enough = [i for i in range(len(sets)) if np.isfinite(seen[:, 1 + i, 0, 0, 0]).sum() >= FEWEST]
+    if not enough:
+        raise InputError(
+            f"latent_inputs {names} occur in fewer than {FEWEST} frames of the validation period: "
+            "lengthen it, or leave them out"
+        )
+    regression = fit_regression(
+        [seen[:, 1 + i] for i in enough],
+        seen[:, 0],
+        arrays.prior.modes,
+        data.archive.times[frames],
+    )
+    return regression, tuple(sets[i] for i in enough)
 
 
-def prior(
-    data: TrainingSet, latents: Frames | None, scales: Mapping[str, np.ndarray], *, rank: int
-) -> dict[str, Any]:
-    """The Gaussian approximation of what is diffused, from the end of the training period.
-
-    Args:
-        data: the state.
-        latents: its codes, not standardised; None where the state itself is diffused.
-        scales: "latent_mean" and "latent_std" of the codes.
-        rank: horizontal patterns.
-
-    Returns:
-        The fields of `PriorCovariance`, as they are saved.
-    """
-    frames = data.frames(TRAIN)[-SAMPLE:]
-    if latents is None:
-        sample = data.standardised(STATE, frames)
-    else:
-        sample = (latents[frames] - scales["latent_mean"]) / scales["latent_std"]
-    fitted = fit_prior(sample, rank=rank)
-    return {"frame": _fields(fitted.frame), "lags": np.asarray(fitted.lags)}
+def _most(array: Any) -> int:
+    """Frames that are in memory at once, at most."""
+    size = int(np.prod(array.shape[1:]))
+    return max(min(SAMPLE, VALUES // size), 400)
 
 
 def _fields(covariance: Separable) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -11,11 +12,12 @@ from slams_jax.aliases import Denoiser, Params, Trajectory
 from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
+from slams_jax.gaussian import GaussianPrior, Regression
 from slams_jax.grid import Grid
 from slams_jax.models import autoencoder, score
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.score import ScoreConfig
-from slams_jax.observe import PriorCovariance, Separable
+from slams_jax.observe import Separable
 from slams_jax.schema import Channel
 
 
@@ -42,20 +44,20 @@ class ModelArrays(NamedTuple):
     Attributes:
         std: standard deviation of each channel of the state, in its units.
         score: parameters of the score network; None before it is trained.
-        prior: covariance of what is diffused; None likewise.
-        autoencoder: parameters of the autoencoder; None, as all below, without one.
-        model_state: its mutable collections.
-        latent_mean: of each latent channel.
-        latent_std: of each latent channel.
+        prior: Gaussian statistics of what is diffused; None likewise.
+        autoencoder: parameters of the autoencoder; None without one.
+        model_state: its mutable collections; None likewise.
+        latent_mean: of what is diffused, by channel or point; None for zero.
+        latent_std: likewise, None for one.
     """
 
     std: Float[Array, " channel"]
     score: Params | None = None
-    prior: PriorCovariance | None = None
+    prior: GaussianPrior | None = None
     autoencoder: Params | None = None
     model_state: Params | None = None
-    latent_mean: Float[Array, " latent"] | None = None
-    latent_std: Float[Array, " latent"] | None = None
+    latent_mean: Float[Array, "*point latent"] | None = None
+    latent_std: Float[Array, "*point latent"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +74,12 @@ class Model:
             channel; zero without autoencoder, the default.
         increment_error: likewise where the background tells what the autoencoder cannot represent.
         background_error: covariance of background minus truth on the training period and its mean.
-        latent_error: likewise of the latent observation z_y - z, from `latent_inputs`, on the
-            validation period.
-        latent_inputs: names of the fields of which z_y = E(...) is made.
+        background: what the code of the background (itself, without an autoencoder) tells of the
+            state's, on the training period.
+        latent: what the latent observation z_y = E(`latent_inputs`) tells of it, on the validation
+            period; a pattern for each of `latent_patterns`.
+        latent_inputs: names of the fields of which z_y is made.
+        latent_patterns: the sets of them for which there are statistics.
         time_step: between successive frames of a window; None where it was not recorded.
         calendar: of the times that it was trained on, in CF's words; None likewise.
         units: variable -> units of the state; empty likewise.
@@ -93,8 +98,10 @@ class Model:
         default_factory=lambda: np.zeros(1, np.float32)
     )
     background_error: tuple[Separable, np.ndarray] | None = None
-    latent_error: tuple[Separable, np.ndarray] | None = None
+    background: Regression | None = None
+    latent: Regression | None = None
     latent_inputs: tuple[str, ...] = ()
+    latent_patterns: tuple[tuple[str, ...], ...] = ()
     time_step: np.timedelta64 | None = None
     calendar: str | None = None
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -102,9 +109,14 @@ class Model:
 
 
 def encode(networks: Networks, arrays: ModelArrays, inputs: Mapping[str, Array]) -> Array:
-    """Standardised fields -> standardised latents (time, lat, lon, channel); pure."""
-    assert networks.autoencoder is not None
-    z = autoencoder.encode(networks.autoencoder, arrays.autoencoder, arrays.model_state, inputs)
+    """Standardised fields -> what is diffused, standardised (time, lat, lon, channel); pure.
+
+    Without an autoencoder, that is the state among the `inputs`.
+    """
+    if networks.autoencoder is None:
+        z = inputs[autoencoder.STATE]
+    else:
+        z = autoencoder.encode(networks.autoencoder, arrays.autoencoder, arrays.model_state, inputs)
     mean, std = _latent_scales(arrays)
     return (z - mean) / std
 
@@ -115,24 +127,21 @@ def decode(
     latent: Float[Array, "time latent_lat latent_lon latent"],
 ) -> Trajectory:
     """Standardised latents -> state as an anomaly in physical units (add the climate); pure."""
-    scaled = latent
+    mean, std = _latent_scales(arrays)
+    scaled = latent * std + mean
     if networks.autoencoder is not None:
-        mean, std = _latent_scales(arrays)
         scaled = autoencoder.decode(
-            networks.autoencoder,
-            arrays.autoencoder,
-            arrays.model_state,
-            latent * std + mean,
-            networks.shape,
+            networks.autoencoder, arrays.autoencoder, arrays.model_state, scaled, networks.shape
         )
     return scaled * arrays.std[None, None, None, :]
 
 
 def _latent_scales(arrays: ModelArrays) -> tuple[Array, Array]:
-    """Mean and standard deviation of the latent channels, for (time, lat, lon, channel)."""
-    assert arrays.latent_mean is not None
-    assert arrays.latent_std is not None
-    return arrays.latent_mean[None, None, None, :], arrays.latent_std[None, None, None, :]
+    """Mean and standard deviation of what is diffused, for (time, lat, lon, channel)."""
+    along = lambda a: a[None] if a.ndim == 3 else a[None, None, None, :]
+    mean = jnp.zeros((1,)) if arrays.latent_mean is None else arrays.latent_mean
+    std = jnp.ones((1,)) if arrays.latent_std is None else arrays.latent_std
+    return along(mean), along(std)
 
 
 def residual(networks: Networks, arrays: ModelArrays, states: Trajectory) -> Trajectory:

@@ -38,8 +38,10 @@ from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.card import model_card
 from slams_jax.models.model import Model, ModelArrays, Networks
+from slams_jax.models.plain import plain_prior, plain_regression, prior_of, regression_of
 from slams_jax.models.score import ScoreConfig
-from slams_jax.observe import PriorCovariance, Separable
+from slams_jax.models.upgrade import separable_of, upgraded
+from slams_jax.observe import Separable
 from slams_jax.readers.remote import fetch, is_url
 from slams_jax.schema import VARIABLES, Channel
 from slams_jax.storage import write_bytes, write_text
@@ -52,8 +54,10 @@ CALENDAR = "proleptic_gregorian"  # of datetime64, the only times that the libra
 PRECISIONS = ("float32", "float16")  # of the parameters in a file
 
 _FORMAT, _VERSION = "slams_jax model", 1
-# The climatology of `Statistics`; error covariances and the frames of the prior as `Separable`.
-_STRUCTURES = {"climatology": "harmonics/1", "errors": "separable/1", "prior": "separable/1"}
+# The climatology of `Statistics`; error covariances as `Separable`; the prior and regressions on it
+# by mode (`slams_jax.gaussian`).
+_STRUCTURES = {"climatology": "harmonics/1", "errors": "separable/1", "prior": "modes/1"}
+_EARLIER = {"climatology": "harmonics/1", "errors": "separable/1", "prior": "separable/1"}
 _KEY = "slams_jax"  # of the header in the metadata of the file
 _FIELDS = {
     "format",
@@ -72,6 +76,11 @@ _FIELDS = {
     "digest",
 }
 _NETWORKS = ("score", "autoencoder")  # what may be stored in half precision
+
+
+def membership(sets: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
+    """Which of `names` are in each set, (set, name), 1 or 0."""
+    return np.array([[n in s for n in names] for s in sets], np.int32).reshape(-1, len(names))
 
 
 def describe(
@@ -196,9 +205,10 @@ def _read_run(directory: Path) -> Model:
         "statistics": statistics["fields"],
         "state_error": statistics["state_error"],
         "increment_error": statistics.get("increment_error", statistics["state_error"]),
-        "background_error": statistics.get("background_error"),
-        "latent_error": statistics.get("latent_error"),
     }
+    for name in ("background_error", "background", "latent", "latent_patterns", "latent_error"):
+        if name in statistics:
+            tree[name] = statistics[name]
     return _model(metadata["model"], tree)
 
 
@@ -232,7 +242,7 @@ def _read_file(path: Path, source: str) -> Model:
     unknown += [
         f"a {name} of the kind {kind!r}"
         for name, kind in header.get("structures", {}).items()
-        if _STRUCTURES.get(name) != kind
+        if kind not in (_STRUCTURES.get(name), _EARLIER.get(name))
     ]
     if version > _VERSION or unknown:
         what = f"version {version}" if version > _VERSION else unknown[0]
@@ -276,12 +286,14 @@ def _tensors(model: Model) -> dict[str, np.ndarray]:
     tree = {
         **model.arrays._asdict(),
         "std": None,  # that of the state's statistics
-        "prior": model.arrays.prior and {**vars(model.arrays.prior)},
+        "prior": model.arrays.prior and plain_prior(model.arrays.prior),
         "statistics": {name: s._asdict() for name, s in model.statistics.items()},
         "state_error": model.state_error,
         "increment_error": model.increment_error,
         "background_error": error(model.background_error),
-        "latent_error": error(model.latent_error),
+        "background": model.background and plain_regression(model.background),
+        "latent": model.latent and plain_regression(model.latent),
+        "latent_patterns": membership(model.latent_patterns, model.latent_inputs),
     }
     return dict(_flat(nested(tree)))
 
@@ -339,7 +351,9 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
     Raises:
         KeyError, TypeError: something is missing, or unknown.
     """
-    known = {f.name for f in dataclasses.fields(Model)} | set(ModelArrays._fields)
+    known = (
+        {f.name for f in dataclasses.fields(Model)} | set(ModelArrays._fields) | {"latent_error"}
+    )
     unknown = sorted(set(tree) - known)
     if unknown:
         raise TypeError(f"unknown tensors {unknown[0]!r}")
@@ -358,17 +372,26 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
     arrays = ModelArrays(
         std=statistics["state"]["std"],
         score=tree["score"],
-        prior=PriorCovariance(
-            _separable(tree["prior"]["frame"]), jnp.asarray(tree["prior"]["lags"])
-        ),
+        latent_mean=tree.get("latent_mean"),
+        latent_std=tree.get("latent_std"),
     )
     if encoder is not None:
         arrays = arrays._replace(
-            autoencoder=tree["autoencoder"],
-            model_state=tree.get("model_state", {}),
-            latent_mean=tree["latent_mean"],
-            latent_std=tree["latent_std"],
+            autoencoder=tree["autoencoder"], model_state=tree.get("model_state", {})
         )
+    names = tuple(about["latent_inputs"])
+    if "frame" in tree["prior"]:  # of version 0.1
+        prior, background, latent = upgraded(networks, arrays, grid.periodic, tree)
+        patterns = (names,) if latent else ()
+    else:
+        prior = prior_of(tree["prior"])
+        background = regression_of(tree.get("background"), prior.modes)
+        latent = regression_of(tree.get("latent"), prior.modes)
+        patterns = tuple(
+            tuple(n for n, there in zip(names, row, strict=True) if there)
+            for row in np.asarray(tree.get("latent_patterns", ()))
+        )
+    arrays = arrays._replace(prior=prior)
     seconds = about.get("time_step_seconds")
     return Model(
         networks,
@@ -379,8 +402,10 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
         np.asarray(tree["state_error"]),
         np.asarray(tree["increment_error"]),
         _error(tree.get("background_error")),
-        _error(tree.get("latent_error")),
-        tuple(about["latent_inputs"]),
+        background,
+        latent,
+        names,
+        patterns,
         None if seconds is None else np.timedelta64(round(seconds * 1e9), "ns"),
         about.get("calendar"),
         about.get("units", {}),
@@ -399,12 +424,7 @@ def _static(networks: Networks) -> dict[str, Any]:
 def _error(saved: Mapping[str, Any] | None) -> tuple[Separable, np.ndarray] | None:
     if not saved:
         return None
-    fields = {name: value for name, value in saved.items() if name != "bias"}
-    return _separable(fields), np.asarray(saved["bias"])
-
-
-def _separable(saved: Mapping[str, Any]) -> Separable:
-    return Separable(**{name: jnp.asarray(value) for name, value in saved.items()})
+    return separable_of(saved), np.asarray(saved["bias"])
 
 
 def _seconds(step: np.timedelta64 | None) -> float | None:

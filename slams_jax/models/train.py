@@ -26,7 +26,8 @@ from slams_jax.models import autoencoder, score
 from slams_jax.models import error_statistics as estimate
 from slams_jax.models.autoencoder import STATE, AutoencoderConfig
 from slams_jax.models.model import Model, ModelArrays, Networks
-from slams_jax.models.saved import AUTOENCODER, SCORE, describe, load_model
+from slams_jax.models.plain import plain_prior, plain_regression
+from slams_jax.models.saved import AUTOENCODER, SCORE, describe, load_model, membership
 from slams_jax.models.score import ScoreConfig
 from slams_jax.networks import compiler_options
 from slams_jax.storage import locked
@@ -41,6 +42,8 @@ from slams_jax.training import (
 from slams_jax.training.devices import in_batches, is_writer, wait_for_all
 
 LOG = logging.getLogger(__name__)
+
+LATENTS = "latents.npy"  # the codes of the state, in the directory of a run
 
 # What of a configuration decides each stage: a run resumes only where it is the same.
 _DECISIVE = {
@@ -226,8 +229,8 @@ def train_model(
     with locked(directory) if is_writer() else contextlib.nullcontext():
         if autoencoder_training is not None:
             _train_autoencoder(run, autoencoder_training)
-        statistics, latents = _estimated(run, latent_inputs, rank)
-        _train_score(run, score_training, latents, statistics, about)
+        statistics, _ = _estimated(run, latent_inputs, rank)
+        _train_score(run, score_training, statistics, about)
     return load_model(directory)
 
 
@@ -269,20 +272,20 @@ def _train_autoencoder(run: _Run, training: StageConfig) -> None:
 
 def _estimated(
     run: _Run, latent_inputs: tuple[str, ...], rank: int
-) -> tuple[dict[str, Any], np.ndarray | None]:
-    """The statistics that are kept with a model, and the codes of the state, memory-mapped."""
+) -> tuple[dict[str, Any], ModelArrays]:
+    """The statistics that are kept with a model, as they are saved and among its arrays."""
     data, networks = run.data, run.networks
     arrays = ModelArrays(std=jnp.asarray(data.statistics[STATE].std))
     state_error = increment_error = np.zeros(len(data.statistics[STATE].std), np.float32)
-    scales: dict[str, np.ndarray] = {}
-    latents = None
     if networks.autoencoder is not None:
         params, model_state, _, _ = restore_model(run.directory / AUTOENCODER)
         arrays = arrays._replace(autoencoder=params, model_state=model_state)
-        latents = _latents(run, arrays)
-        mean, std = estimate.latent_scales(latents[data.spans[TRAIN]])
-        arrays = arrays._replace(latent_mean=jnp.asarray(mean), latent_std=jnp.asarray(std))
-        scales = {"latent_mean": mean, "latent_std": std}
+        codes = _codes(run, arrays)
+    else:
+        codes = estimate.StandardisedState(data)
+    mean, std = estimate.local_scales(codes, data.frames(TRAIN))
+    arrays = arrays._replace(latent_mean=jnp.asarray(mean), latent_std=jnp.asarray(std))
+    if networks.autoencoder is not None:
         missed = lambda beside: estimate.reconstruction_error(
             networks,
             arrays,
@@ -296,20 +299,30 @@ def _estimated(
         LOG.info("reconstruction error, standard deviations: %s", np.round(ratio, 3))
         if BACKGROUND in data.archive.fields:
             increment_error = missed(BACKGROUND)
+    prior = estimate.prior(data, codes, (mean, std), rank=rank)
+    arrays = arrays._replace(prior=prior)
     statistics = {
         "fields": {n: s._asdict() for n, s in data.statistics.items() if n != BACKGROUND},
         "state_error": state_error,
         "increment_error": increment_error,
-        **scales,
-        **estimate.error_covariances(data, networks, arrays, latent_inputs, rank=rank),
-        "prior": estimate.prior(data, latents, scales, rank=rank),
+        "latent_mean": mean,
+        "latent_std": std,
+        "prior": plain_prior(prior),
     }
-    return statistics, latents
+    if BACKGROUND in data.archive.fields:
+        statistics["background_error"] = estimate.background_error(data, rank=rank)
+        found = estimate.background_regression(data, networks, arrays)
+        statistics["background"] = plain_regression(found)
+    if latent_inputs:
+        found, patterns = estimate.latent_regression(data, networks, arrays, latent_inputs)
+        statistics["latent"] = plain_regression(found)
+        statistics["latent_patterns"] = membership(patterns, latent_inputs)
+    return statistics, arrays
 
 
-def _latents(run: _Run, arrays: ModelArrays) -> np.ndarray:
+def _codes(run: _Run, arrays: ModelArrays) -> np.ndarray:
     """The codes of all states, written by one process and memory-mapped by each."""
-    path = run.directory / "latents.npy"
+    path = run.directory / LATENTS
     if is_writer():
         count = len(run.data.archive.times)
         estimate.raw_latents(run.networks, arrays, run.data.read, count, path)
@@ -320,18 +333,18 @@ def _latents(run: _Run, arrays: ModelArrays) -> np.ndarray:
 def _train_score(
     run: _Run,
     training: StageConfig,
-    latents: np.ndarray | None,
     statistics: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> None:
     data, networks = run.data, run.networks
-    if latents is None:
+    if networks.autoencoder is None:
         arrays = {STATE: data.archive.fields[STATE].array, "times": data.archive.times}
-        transform = data.standardise_window
+        standardised = data.standardise_window
     else:
-        arrays = {STATE: latents}
-        mean, std = statistics["latent_mean"], statistics["latent_std"]
-        transform = lambda window: {STATE: (window[STATE] - mean) / std}
+        arrays = {STATE: np.load(run.directory / LATENTS, mmap_mode="r")}
+        standardised = lambda window: window
+    mean, std = statistics["latent_mean"], statistics["latent_std"]
+    transform = lambda window: {STATE: (standardised(window)[STATE] - mean) / std}
 
     def prepare(key, batch):
         return score.noisy(networks.score, networks.schedule, key, batch[STATE])

@@ -11,7 +11,6 @@ from slams_jax.observe.operators import (
     Stride,
     standard_pressure,
 )
-from slams_jax.observe.prior import PriorCovariance, fit_prior
 from slams_jax.observe.robust import Robust
 from slams_jax.observe.streams import (
     Stream,
@@ -33,13 +32,11 @@ __all__ = [
     "Identity",
     "LowRank",
     "Points",
-    "PriorCovariance",
     "Robust",
     "Select",
     "Separable",
     "Stream",
     "Stride",
-    "fit_prior",
     "fit_separable",
     "innovation",
     "log_likelihood",

@@ -10,7 +10,7 @@ in physical units) or in "latent" space (x is the latent itself, as in SLAMS).
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,15 @@ from slams_jax.observe.operators import Points
 from slams_jax.observe.robust import Robust
 
 Space = Literal["state", "latent"]
+
+
+@runtime_checkable
+class Padded(Protocol):
+    """An operator or covariance with arrays for each time, which knows how to pad itself."""
+
+    def padded(self, more: int) -> Any:
+        """For `more` times after its own, at which nothing is observed."""
+        ...
 
 
 @jax.tree_util.register_dataclass
@@ -223,8 +232,12 @@ def pad_times(stream: Stream, frames: int) -> Stream:
         covariance = Diagonal(of_each_time(covariance.variance))
     elif isinstance(covariance, LowRank | Dense):
         covariance = jax.tree.map(lambda a: repeated(a) if len(a) == count else a, covariance)
+    elif isinstance(covariance, Padded):
+        covariance = covariance.padded(more)
     if isinstance(operator, Points) and operator.cell.ndim == 3:
         operator = jax.tree.map(repeated, operator)
+    elif isinstance(operator, Padded):
+        operator = operator.padded(more)
     return dataclasses.replace(
         stream,
         values=zeros(stream.values),

@@ -23,13 +23,18 @@ from slams_jax.reference_problems.fields import field_cases
 from slams_jax.reference_problems.lorenz import LorenzCase, ScorePrior, lorenz_cases
 from slams_jax.reference_problems.lorenz_draws import Ranks, calibrate_ranks, ranks_of, run_lorenz
 from slams_jax.reference_problems.mixtures import mixture_cases
-from slams_jax.reference_problems.priors import GaussianPrior, Mixture, MixturePrior, WindowedPrior
+from slams_jax.reference_problems.priors import (
+    GaussianDenoiser,
+    Mixture,
+    MixturePrior,
+    WindowedPrior,
+)
 from slams_jax.reference_problems.trajectories import trajectory_cases
 
 __all__ = [
     "Case",
     "Exact",
-    "GaussianPrior",
+    "GaussianDenoiser",
     "Guidance",
     "LorenzCase",
     "Mixture",

@@ -22,10 +22,11 @@ from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide, sample, sa
 from slams_jax.diffusion.guidance import Rule
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError
-from slams_jax.observe import PriorCovariance, Stream, whitened_innovations
+from slams_jax.gaussian import GaussianPosterior
+from slams_jax.observe import Stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
 from slams_jax.reference_problems.exact import Exact, Score, score
-from slams_jax.reference_problems.priors import GaussianPrior
+from slams_jax.reference_problems.priors import GaussianDenoiser
 
 
 @jax.tree_util.register_dataclass
@@ -44,7 +45,7 @@ class Problem:
 
     denoiser: Denoiser
     streams: tuple[Stream, ...]
-    covariance: GaussianPrior | PriorCovariance
+    covariance: GaussianDenoiser | GaussianPosterior
     schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
     shape: tuple[int, int, int, int] = dataclasses.field(metadata={"static": True})
     posterior: Denoiser | None = None
@@ -109,7 +110,7 @@ class Guidance:
             problem.innovations,
             problem.schedule,
             rule=self.rule,
-            covariance=problem.covariance.posterior if self.covariance else None,
+            covariance=problem.covariance.solve if self.covariance else None,
             **dict(self.options),
         )
 

@@ -21,7 +21,7 @@ from slams_jax.grid import Grid
 from slams_jax.observe import Coarsen, Diagonal, Identity, Points, Stride, make_stream
 from slams_jax.reference_problems.cases import Case, Problem
 from slams_jax.reference_problems.exact import Exact
-from slams_jax.reference_problems.priors import GaussianPrior
+from slams_jax.reference_problems.priors import GaussianDenoiser
 from slams_jax.schema import Channel
 
 Network = Literal["coarse", "strided", "scattered", "masked"]
@@ -60,7 +60,7 @@ def field_cases(
     modes = np.sqrt(1 - white) * _modes(degree, length, exponent)
     vectors, roots, _ = np.linalg.svd(modes, full_matrices=False)
     single = lambda a: jnp.asarray(a, jnp.float32)
-    prior = GaussianPrior(single(vectors), single(roots**2 + white), single(white), schedule)
+    prior = GaussianDenoiser(single(vectors), single(roots**2 + white), single(white), schedule)
     rng = np.random.default_rng(seed)
     truth = modes @ rng.standard_normal(modes.shape[1])
     truth += np.sqrt(white) * rng.standard_normal(len(truth))
@@ -103,7 +103,7 @@ def _observe(
 
 def _case(
     network: Network,
-    prior: GaussianPrior,
+    prior: GaussianDenoiser,
     covariance: Float[np.ndarray, "size size"],
     truth: Float[np.ndarray, " size"],
     rng: np.random.Generator,

@@ -24,9 +24,9 @@ from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.dynamics.lorenz63 import Lorenz63, trajectory
 from slams_jax.errors import InputError
-from slams_jax.gaussian import GaussianPosterior
+from slams_jax.gaussian import GaussianPosterior, GaussianPrior
 from slams_jax.models.score import ScoreConfig, window_denoiser
-from slams_jax.observe import Chain, Diagonal, PriorCovariance, make_stream
+from slams_jax.observe import Chain, Diagonal, make_stream
 from slams_jax.reference_problems.cases import Problem
 from slams_jax.reference_problems.exact import Exact, Score, score
 from slams_jax.reference_problems.mixtures import Quadratic
@@ -117,7 +117,7 @@ class LorenzCase:
 
 def lorenz_cases(
     prior: ScorePrior,
-    covariance: PriorCovariance,
+    covariance: GaussianPrior,
     mean: Float[np.ndarray, " channel"],
     std: Float[np.ndarray, " channel"],
     *,
@@ -232,14 +232,14 @@ def _references(first: Array, values: np.ndarray):
     return weights / weights.sum(axis=1, keepdims=True), np.asarray(effective), last
 
 
-def _problem(prior: ScorePrior, covariance: PriorCovariance, mean, std, values) -> Problem:
+def _problem(prior: ScorePrior, covariance: GaussianPrior, mean, std, values) -> Problem:
     single = lambda a: jnp.asarray(a, jnp.float32)
     operator = Chain((Physical(single(mean), single(std)), _operator()))
     stream = make_stream(
         "quadratic", values[:, None, None, None], operator, Diagonal(single(ERROR**2))
     )
     shape = (len(values), 1, 1, 3)
-    return Problem(prior, (stream,), covariance, prior.schedule, shape)
+    return Problem(prior, (stream,), covariance.over(len(values)), prior.schedule, shape)
 
 
 def _average(scores: Sequence[Score], floor: float) -> Score:

@@ -18,7 +18,12 @@ from slams_jax.diffusion import CosineSchedule
 from slams_jax.observe import Diagonal, Select, Stream, make_stream
 from slams_jax.reference_problems.cases import Case, Problem
 from slams_jax.reference_problems.exact import Exact
-from slams_jax.reference_problems.priors import GaussianPrior, KernelDensity, Mixture, MixturePrior
+from slams_jax.reference_problems.priors import (
+    GaussianDenoiser,
+    KernelDensity,
+    Mixture,
+    MixturePrior,
+)
 
 NODES = 700  # of the quadrature, in each of two dimensions
 KERNELS = 80  # of the posterior's denoiser, in each dimension; those without weight are dropped
@@ -107,7 +112,7 @@ def _problem(
     prior: Mixture, stream: Stream, schedule: CosineSchedule, posterior: Denoiser
 ) -> Problem:
     size = prior.means.shape[1]
-    gaussian = GaussianPrior.of(prior.covariance(), schedule)
+    gaussian = GaussianDenoiser.of(prior.covariance(), schedule)
     shape = (1, 1, 1, size)
     denoiser = MixturePrior.of(prior, schedule)
     return Problem(denoiser, (stream,), gaussian, schedule, shape, posterior)

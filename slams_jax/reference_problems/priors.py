@@ -21,7 +21,7 @@ def _single(array) -> Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class GaussianPrior:
+class GaussianDenoiser:
     r"""N(0, P), P = U \Lambda U^T + f (I - U U^T), of flattened trajectories.
 
     Attributes:
@@ -47,7 +47,7 @@ class GaussianPrior:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         return self._apply(x_t, lambda p: alpha * p / (alpha**2 * p + sigma**2))
 
-    def posterior(self, x: Array, ratio: Float[Array, ""]) -> Array:
+    def solve(self, x: Array, ratio: Float[Array, ""]) -> Array:
         """cov(x_0 | x_t) x = (P^-1 + 1 / ratio)^-1 x, for `ratio` = sigma^2 / alpha^2."""
         return self._apply(x, lambda p: p * ratio / (p + ratio))
 
@@ -69,7 +69,7 @@ class WindowedPrior:
         frames: number of frames in a window, odd.
     """
 
-    window: GaussianPrior
+    window: GaussianDenoiser
     frames: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x_t: Array, t: Array) -> Array:

@@ -18,7 +18,7 @@ from slams_jax.diffusion import CosineSchedule
 from slams_jax.observe import Diagonal, Select, make_stream
 from slams_jax.reference_problems.cases import Case, Problem
 from slams_jax.reference_problems.exact import Exact
-from slams_jax.reference_problems.priors import GaussianPrior, WindowedPrior
+from slams_jax.reference_problems.priors import GaussianDenoiser, WindowedPrior
 
 VARIABLES, TIMES = 6, 24
 # Two variables at every third time, one at every second time.
@@ -53,13 +53,13 @@ def trajectory_cases(
     joint = covariance(TIMES)
     truth = (np.linalg.cholesky(joint) @ rng.standard_normal(len(joint))).reshape(TIMES, -1)
     streams, exact = _observe(rng, truth, transition, process, stationary)
-    exact_prior = GaussianPrior.of(joint, schedule)
+    exact_prior = GaussianDenoiser.of(joint, schedule)
     cases = []
     for half in half_widths:
         denoiser, name = exact_prior, "trajectory exact"
         if half is not None:
             window = 2 * half + 1
-            denoiser = WindowedPrior(GaussianPrior.of(covariance(window), schedule), window)
+            denoiser = WindowedPrior(GaussianDenoiser.of(covariance(window), schedule), window)
             name = f"trajectory k={half}"
         problem = Problem(denoiser, streams, exact_prior, schedule, (TIMES, 1, 1, VARIABLES))
         cases.append(Case(name, problem, exact))

@@ -21,7 +21,16 @@ from slams_jax.errors import InputError, RunError
 from slams_jax.models import score
 from slams_jax.models.model import decode, trajectory_prior
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
-from support.small_model import BIAS, CHANNELS, GRID, LEVELS, STD, times, tiny_model
+from support.small_model import (
+    BIAS,
+    CHANNELS,
+    GRID,
+    LEVELS,
+    STD,
+    times,
+    tiny_model,
+    white_prior,
+)
 
 TIMES = times()
 FEW = SamplerConfig(steps=6)
@@ -423,7 +432,7 @@ def test_the_step_of_the_model_is_enforced(exact_model):
 
 def test_one_time_is_the_marginal_of_the_trajectory(exact_model, monkeypatch):
     """Of a Gaussian prior that is correlated in time: mean and variance by hand."""
-    prior = dataclasses.replace(exact_model.arrays.prior, lags=jnp.asarray([1.0, 0.8, 0.64]))
+    prior = white_prior(lags=(0.8, 0.64))
     model = dataclasses.replace(exact_model, arrays=exact_model.arrays._replace(prior=prior))
 
     def gaussian(networks, *_, **__):
@@ -623,7 +632,7 @@ def test_bad_input(message, latent_model):
 
 
 def test_a_model_without_these_errors_refuses_background_and_latent(state_model):
-    plain = dataclasses.replace(state_model, background_error=None)
+    plain = dataclasses.replace(state_model, background=None)
     background = as_dataset(some_truth(plain))
     options = dict(members=1, key=jax.random.key(0), sampler=FEW)
     with pytest.raises(InputError, match="trained without a background"):

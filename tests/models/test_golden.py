@@ -46,8 +46,8 @@ def test_the_networks_compute_what_they_did(model, outputs):
     np.testing.assert_allclose(denoised, outputs["denoised"], atol=1e-4)
 
 
-def test_the_analysis_is_what_it_was(model, outputs, monkeypatch):
-    """Every statistic enters: climatology, error covariances, biases, the prior, latent scales."""
+def test_the_analysis_is_nearly_what_it_was(model, outputs, monkeypatch):
+    """Near enough: its statistics, separable then, are estimated anew from draws of them."""
     times = outputs["times"].astype("datetime64[ns]")
     background = unstack_channels(
         outputs["background"][None],
@@ -73,4 +73,18 @@ def test_the_analysis_is_what_it_was(model, outputs, monkeypatch):
         sampler=SamplerConfig(steps=4),
         guidance=GuidanceConfig(iterations=3),  # so few that rounding does not grow
     )
-    np.testing.assert_allclose(analysis.temperature, outputs["analysis"], atol=0.02)
+    change = analysis.temperature.values - outputs["analysis"]
+    away = outputs["analysis"] - outputs["background"].transpose(0, 3, 1, 2)[None]
+    assert np.sqrt(np.mean(change**2)) < 0.5 * np.sqrt(np.mean(away**2))
+
+
+def test_its_statistics_are_those_of_its_covariances(model):
+    """Drawn and fitted again: variances of the prior and errors of the background by mode."""
+    prior = model.arrays.prior
+    assert prior.modes.complete
+    count = np.prod(model.networks.frame_shape)
+    total = float(jnp.mean(prior.over(1).variance(jnp.float32(1e6))))
+    assert 0.5 < total < 2.0, count
+    for regression in (model.background, model.latent):
+        assert all(np.all(np.asarray(s) == 1.0) for s in regression.slope)
+        assert float(jnp.mean(regression.variance[0])) < 2.0

@@ -8,10 +8,11 @@ import pytest
 
 from slams_jax import Model
 from slams_jax.assimilation.analysis import background_stream
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, RunError
 from slams_jax.models import error_statistics as estimate
 from slams_jax.models.model import decode, encode, residual, trajectory_prior
-from slams_jax.models.saved import describe, load_model
+from slams_jax.models.plain import plain_prior, plain_regression
+from slams_jax.models.saved import describe, load_model, membership
 from slams_jax.training.checkpoint import Checkpoints
 from support.small_model import CHANNELS, GRID, STD
 
@@ -37,17 +38,19 @@ def save(model, directory):
 
     arrays = model.arrays
     prior = arrays.prior
-    frame = {k: np.asarray(v) for k, v in vars(prior.frame).items()}
     statistics = {
         "fields": {name: s._asdict() for name, s in model.statistics.items()},
         "state_error": model.state_error,
         "increment_error": model.increment_error,
         "background_error": error(model.background_error),
-        "latent_error": error(model.latent_error),
-        "prior": {"frame": frame, "lags": np.asarray(prior.lags)},
+        "prior": plain_prior(prior),
+        "background": plain_regression(model.background),
+        "latent_mean": arrays.latent_mean,
+        "latent_std": arrays.latent_std,
     }
-    if model.networks.autoencoder is not None:
-        statistics |= {"latent_mean": arrays.latent_mean, "latent_std": arrays.latent_std}
+    if model.latent is not None:
+        statistics["latent"] = plain_regression(model.latent)
+        statistics["latent_patterns"] = membership(model.latent_patterns, model.latent_inputs)
     about = describe(model.networks, model.grid, model.channels, model.latent_inputs)
     stages = {"score": (arrays.score, {}, {"model": about}, statistics)}
     if model.networks.autoencoder is not None:
@@ -65,7 +68,7 @@ def test_a_saved_model_is_read_as_it_was(latent, latent_model, state_model, tmp_
     model = latent_model if latent else state_model
     save(model, tmp_path)
     loaded = load_model(tmp_path)
-    for name in ("networks", "grid", "channels", "latent_inputs"):
+    for name in ("networks", "grid", "channels", "latent_inputs", "latent_patterns"):
         assert getattr(loaded, name) == getattr(model, name), name
     hash(loaded.networks)
     ours, theirs = (
@@ -75,7 +78,8 @@ def test_a_saved_model_is_read_as_it_was(latent, latent_model, state_model, tmp_
             m.state_error,
             m.increment_error,
             m.background_error,
-            m.latent_error,
+            m.background,
+            m.latent,
         )
         for m in (model, loaded)
     )
@@ -154,16 +158,22 @@ def test_raw_latents_are_the_codes_of_every_frame(model, tmp_path):
     np.testing.assert_array_equal(np.load(path), raw)
 
 
-def test_latent_scales():
+def test_local_scales_follow_what_is_local_and_not_the_noise():
+    """Twice the spread over a third of the longitudes; elsewhere chance alone."""
     rng = np.random.default_rng(0)
-    latents = (np.array([5.0, -300.0]) + [0.1, 2.0] * rng.standard_normal((50, 3, 4, 2))).astype(
-        np.float32
-    )
-    mean, std = estimate.latent_scales(latents)
-    flat = latents.reshape(-1, 2).astype(np.float64)
-    np.testing.assert_allclose(mean, flat.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(std, flat.std(axis=0), rtol=1e-5)
+    size = np.ones((3, 12, 2))
+    size[1, :4, 1] = 2.0
+    codes = (np.array([5.0, -300.0]) + size * rng.standard_normal((400, 3, 12, 2))).astype("f4")
+    mean, std = estimate.local_scales(codes, np.arange(400))
+    np.testing.assert_allclose(mean, np.broadcast_to([5.0, -300.0], mean.shape), atol=0.15)
+    np.testing.assert_allclose(std[1, :, 1], size[1, :, 1], rtol=0.15)
+    raw = codes.std(axis=0)
+    assert std[0].std() < 0.6 * raw[0].std()
+    np.testing.assert_allclose((std**2).mean(axis=1), (raw**2).mean(axis=1), rtol=0.03)
     assert mean.dtype == std.dtype == np.float32
+    codes[..., 0] = 1.0
+    with pytest.raises(RunError, match="1 of 2 latent channels are constant"):
+        estimate.local_scales(codes, np.arange(400))
 
 
 def test_reconstruction_error_is_weighted_by_area_and_in_the_units_of_the_state(model):
@@ -199,35 +209,29 @@ def test_reconstruction_beside_the_background(model):
     np.testing.assert_allclose(error, expected, rtol=1e-4)
 
 
-def test_latent_errors_are_differences_of_codes(model):
-    x, background = states(5), states(5, 1)
-    fields = reader({"state": x, "background": background})
-    frames = np.array([0, 2, 4])
-    errors = estimate.latent_errors(model.networks, model.arrays, fields, frames, ("background",))
-    code = lambda name, v: encode(model.networks, model.arrays, {name: jnp.asarray(v[frames])})
-    np.testing.assert_allclose(errors, code("background", background) - code("state", x), atol=1e-4)
-    # The same fields under both names are not the same input, but nearly the same code.
-    same = reader({"state": x, "background": x})
-    close = estimate.latent_errors(model.networks, model.arrays, same, frames, ("background",))
-    assert np.abs(close).mean() < 0.5 * np.abs(errors).mean()
-
-
 def test_networks_are_static(model):
     assert hash(model.networks) == hash(dataclasses.replace(model.networks))
     assert model.networks.frame_shape == (3, 4, 4)
 
 
 def test_a_model_of_the_state_itself_has_no_error_unless_told(state_model):
-    whole = state_model
-    names = [f.name for f in dataclasses.fields(whole) if not f.name.endswith("_error")]
-    plain = Model(
-        **{name: getattr(whole, name) for name in names}, background_error=whole.background_error
-    )
-    zeros = np.zeros(len(CHANNELS), np.float32)
-    background = np.asarray(states(3))
-    told = dataclasses.replace(plain, state_error=zeros, increment_error=zeros)
-    assert background_stream(plain, background).covariance.nugget == 0.0
-    for a, b in zip(
-        *(jax.tree.leaves(background_stream(m, background)) for m in (plain, told)), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
+    names = [f.name for f in dataclasses.fields(state_model) if f.name.endswith("_error")]
+    fields = [f.name for f in dataclasses.fields(state_model) if f.name not in names]
+    plain = Model(**{name: getattr(state_model, name) for name in fields})
+    assert not np.any(plain.state_error)
+
+
+def test_a_background_is_a_regression_in_frames_that_are_complete(model):
+    """Its code, less what is constant; frames without it tell nothing; holes are refused."""
+    background = STD * states(3) + 1.0
+    climate = np.zeros_like(background)
+    background[1] = np.nan
+    stream = background_stream(model, background, climate)
+    z = encode(model.networks, model.arrays, {"state": jnp.asarray(background / STD)})
+    offset = model.background.offset[0]
+    np.testing.assert_allclose(stream.values[0], np.asarray(z)[0] - offset, atol=1e-4)
+    assert stream.mask.all(axis=(1, 2, 3)).tolist() == [True, False, True]
+    assert stream.covariance.known.tolist() == [True, False, True]
+    background[0, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match="background has frames in which some values are missing"):
+        background_stream(model, background, climate)

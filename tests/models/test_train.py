@@ -63,7 +63,8 @@ def test_the_model_knows_its_data(run, data):
     assert model.grid == data.archive.grid
     assert model.latent_inputs == ("background", "stations")
     assert model.background_error is not None
-    assert model.latent_error is not None
+    assert model.background is not None
+    assert model.latent is not None
     assert model.provenance["periods"]["validation"] == ["2001-01-21T00:00", "2001-01-30T00:00", 10]
     assert model.provenance["training"]["score"]["optimiser"]["steps"] == 2
     assert set(model.statistics) == {"state", "stations", "olr"}

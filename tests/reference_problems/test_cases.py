@@ -129,7 +129,7 @@ def test_the_posterior_of_a_field_solves_the_normal_equations(fields):
             return 0.5 * sum(jnp.sum(r**2) for r in problem.innovations(x, jnp.zeros(())))
 
         # P itself: what is unknown where the noise is infinite.
-        again = case.problem.covariance.posterior(-jax.grad(misfit)(mean), single(1e6))
+        again = case.problem.covariance.solve(-jax.grad(misfit)(mean), single(1e6))
         np.testing.assert_allclose(again, mean, atol=2e-3)
 
 

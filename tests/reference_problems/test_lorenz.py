@@ -11,8 +11,8 @@ from experiments.calibrate import lorenz as calibrate_lorenz
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.dynamics.lorenz63 import trajectory
 from slams_jax.errors import InputError
+from slams_jax.gaussian import fit_prior
 from slams_jax.models import score
-from slams_jax.observe import fit_prior
 from slams_jax.reference_problems import (
     Guidance,
     ScorePrior,

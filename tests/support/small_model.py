@@ -8,12 +8,13 @@ import numpy as np
 
 from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
+from slams_jax.gaussian import GaussianPrior, Modes, Regression, Spectrum, fit_regression
 from slams_jax.grid import Grid
 from slams_jax.models import autoencoder, score
 from slams_jax.models.autoencoder import AutoencoderConfig
-from slams_jax.models.model import Model, ModelArrays, Networks
+from slams_jax.models.model import Model, ModelArrays, Networks, encode
 from slams_jax.models.score import ScoreConfig
-from slams_jax.observe import PriorCovariance, Separable, fit_separable
+from slams_jax.observe import fit_separable
 from slams_jax.schema import channels_of
 
 GRID = Grid.of(np.arange(-75.0, 76.0, 30.0), np.arange(0.0, 360.0, 45.0))  # 6 x 8
@@ -54,13 +55,14 @@ def tiny_model(*, latent: bool, network: float = 0.05) -> Model:
             latent_mean=jnp.full((width,), 0.2),
             latent_std=jnp.full((width,), 1.1),
         )
+    else:
+        arrays = arrays._replace(latent_mean=jnp.zeros(width), latent_std=jnp.ones(width))
     config = ScoreConfig(window=3, channels=width, widths=(8,), blocks=1, embedding=8)
     networks = Networks(CosineSchedule(), config, encoder, GRID.shape)
     params = score.init(config, key_score, networks.frame_shape[:2])
     arrays = arrays._replace(
         score=_perturbed(params, key_last, network), prior=white_prior(networks.frame_shape)
     )
-    latent_error = rng.standard_normal((30, *networks.frame_shape)).astype(np.float32)
     return Model(
         networks,
         GRID,
@@ -70,26 +72,42 @@ def tiny_model(*, latent: bool, network: float = 0.05) -> Model:
         state_error=0.05 * STD if latent else np.zeros(3, np.float32),
         increment_error=0.02 * STD if latent else np.zeros(3, np.float32),
         background_error=fit_separable(background_errors(), rank=10),
-        latent_error=fit_separable(0.3 * latent_error + 0.1, rank=10) if latent else None,
+        background=_encoded(networks, arrays) if latent else unbiased(BACKGROUND_ERROR, BIAS / STD),
+        latent=unbiased(0.3, np.full(width, 0.1), networks.frame_shape) if latent else None,
         latent_inputs=("background",) if latent else (),
+        latent_patterns=(("background",),) if latent else (),
     )
 
 
-def white_prior(shape) -> PriorCovariance:
-    """The covariance of white noise, one of whose patterns is named."""
+def white_prior(shape=(*GRID.shape, len(CHANNELS)), lags=()) -> GaussianPrior:
+    """White noise of unit variance in space, with the given correlations in time."""
     lat, lon, channel = shape
-    one = jnp.ones(())
-    pattern = jnp.full((lat * lon, 1), 1.0 / np.sqrt(lat * lon))
-    frame = Separable(
-        std=jnp.ones(shape),
-        patterns=pattern,
-        pattern_variance=jnp.ones(1),
-        floor=one,
-        channel_vectors=jnp.eye(channel),
-        channel_variance=jnp.ones(channel),
-        nugget=0.0 * one,
+    blocks, size = lon // 2 + 1, lat * channel
+    vectors = np.broadcast_to(np.eye(size), (blocks, size, size))
+    wide = np.broadcast_to(np.asarray(lags, float), (blocks, size, len(lags)))
+    spectrum = Spectrum(jnp.ones((blocks, size)), jnp.asarray(wide, jnp.complex64))
+    return GaussianPrior(Modes(jnp.asarray(vectors, jnp.complex64), shape, True), (spectrum,))
+
+
+def unbiased(error, bias, shape=(*GRID.shape, len(CHANNELS))) -> Regression:
+    """y = x + bias + e, e white noise of standard deviation `error`."""
+    modes = white_prior(shape).modes
+    count = modes.vectors.shape[:2]
+    return Regression(
+        modes,
+        (jnp.ones((1, *count), jnp.complex64),),
+        (jnp.full((1, *count), error**2),),
+        (jnp.zeros((*count, 0), jnp.complex64),),
+        jnp.broadcast_to(jnp.asarray(bias, jnp.float32), (1, *shape)),
     )
-    return PriorCovariance(frame, jnp.ones(1))
+
+
+def _encoded(networks, arrays) -> Regression:
+    """The background of `background_errors`, encoded."""
+    states = np.random.default_rng(3).standard_normal((200, *GRID.shape, 3)).astype(np.float32)
+    code = lambda x: np.asarray(encode(networks, arrays, {"state": jnp.asarray(x)}))
+    seen = code(states + background_errors(200) / STD)
+    return fit_regression([seen], code(states), arrays.prior.modes, order=0)
 
 
 def background_errors(count: int = 60) -> np.ndarray:
@@ -124,14 +142,18 @@ def everything(model):
         model.state_error,
         model.increment_error,
         model.background_error,
-        model.latent_error,
+        model.background,
+        model.latent,
     )
+
+
+ARRAYS = ("arrays", "statistics", "background", "latent")
 
 
 def assert_same_model(a, b):
     """Two models equal to the bit, in arrays and in all else."""
     for field in dataclasses.fields(a):
-        if not field.name.endswith("_error") and field.name not in ("arrays", "statistics"):
+        if not field.name.endswith("_error") and field.name not in ARRAYS:
             assert getattr(a, field.name) == getattr(b, field.name), field.name
     assert jax.tree.structure(everything(a)) == jax.tree.structure(everything(b))
     for x, y in zip(*(jax.tree.leaves(everything(m)) for m in (a, b)), strict=True):

@@ -1,0 +1,86 @@
+"""Gaussian statistics as plain arrays by name, which files hold, and back.
+
+Complex arrays are stored as real ones with the parts in a last axis of two.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from slams_jax.gaussian import GaussianPrior, Modes, Regression, Spectrum
+
+Plain = dict[str, Any]
+
+
+def plain_prior(prior: GaussianPrior) -> Plain:
+    """The arrays of a prior."""
+    return {
+        "shape": np.asarray(prior.modes.shape, np.int32),
+        "periodic": np.asarray(prior.modes.periodic, np.int32),
+        "vectors": _real(prior.modes.vectors),
+        "spectra": {
+            str(i): {"variance": np.asarray(s.variance), "lags": _real(s.lags)}
+            for i, s in enumerate(prior.spectra)
+        },
+    }
+
+
+def prior_of(saved: Mapping[str, Any]) -> GaussianPrior:
+    """The prior of its arrays.
+
+    Raises:
+        KeyError: something is missing.
+    """
+    lat, lon, channel = (int(n) for n in saved["shape"])
+    periodic = bool(saved["periodic"])
+    back = _complex if periodic else jnp.asarray
+    spectra = tuple(
+        Spectrum(jnp.asarray(s["variance"]), back(s["lags"]))
+        for _, s in sorted(saved["spectra"].items())
+    )
+    return GaussianPrior(Modes(back(saved["vectors"]), (lat, lon, channel), periodic), spectra)
+
+
+def plain_regression(regression: Regression) -> Plain:
+    """The arrays of a regression, but for its modes, which are those of the prior."""
+    parts = zip(regression.slope, regression.variance, regression.lags, strict=True)
+    return {
+        "parts": {
+            str(i): {"slope": _real(m), "variance": np.asarray(v), "lags": _real(c)}
+            for i, (m, v, c) in enumerate(parts)
+        },
+        "offset": np.asarray(regression.offset),
+    }
+
+
+def regression_of(saved: Mapping[str, Any] | None, modes: Modes) -> Regression | None:
+    """The regression of its arrays; None for None.
+
+    Raises:
+        KeyError: something is missing.
+    """
+    if not saved:
+        return None
+    back = _complex if modes.periodic else jnp.asarray
+    parts = [part for _, part in sorted(saved["parts"].items())]
+    return Regression(
+        modes,
+        tuple(back(p["slope"]) for p in parts),
+        tuple(jnp.asarray(p["variance"]) for p in parts),
+        tuple(back(p["lags"]) for p in parts),
+        jnp.asarray(saved["offset"]),
+    )
+
+
+def _real(values: Any) -> np.ndarray:
+    values = np.asarray(values)
+    if not np.iscomplexobj(values):
+        return values
+    return np.stack([values.real, values.imag], axis=-1)
+
+
+def _complex(values: Any) -> jnp.ndarray:
+    values = np.asarray(values)
+    return jnp.asarray(values[..., 0] + 1j * values[..., 1], jnp.complex64)
