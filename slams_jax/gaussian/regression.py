@@ -26,7 +26,7 @@ from slams_jax.gaussian.posterior import SMALLEST, Matrices, spectral
 from slams_jax.gaussian.prior import pooled_lags, single, whole_steps
 from slams_jax.gaussian.spectrum import Spectrum, sample_lags, stationary
 
-FEWEST = 20  # pairs
+FEWEST = 10  # pairs
 
 
 @jax.tree_util.register_dataclass
@@ -192,7 +192,7 @@ def fit_regression(
         order: of the autoregressive processes of e.
 
     Raises:
-        InputError: fewer than 20 pairs for a pattern.
+        InputError: fewer than 10 pairs for a pattern.
     """
     steps = whole_steps(times, len(truth))
     fits = [_fit_pattern(np.asarray(y), truth, modes, steps, order) for y in seen]

@@ -233,7 +233,7 @@ def latent_regression(
 
     Returns:
         The regression, and its patterns: the sets of inputs, the largest first. Sets that occur in
-        fewer than 20 frames are left out.
+        fewer than 10 frames are left out.
 
     Raises:
         InputError: no set of inputs occurs often enough.

@@ -3,7 +3,7 @@
 Complex arrays are stored as real ones with the parts in a last axis of two.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def plain_prior(prior: GaussianPrior) -> Plain:
         "periodic": np.asarray(prior.modes.periodic, np.int32),
         "vectors": _real(prior.modes.vectors),
         "spectra": {
-            str(i): {"variance": np.asarray(s.variance), "lags": _real(s.lags)}
+            str(i): {"variance": np.asarray(s.variance), **_plain_lags(s.lags)}
             for i, s in enumerate(prior.spectra)
         },
     }
@@ -37,7 +37,7 @@ def prior_of(saved: Mapping[str, Any]) -> GaussianPrior:
     periodic = bool(saved["periodic"])
     back = _complex if periodic else jnp.asarray
     spectra = tuple(
-        Spectrum(jnp.asarray(s["variance"]), back(s["lags"]))
+        Spectrum(jnp.asarray(s["variance"]), _lags(s, back))
         for _, s in sorted(saved["spectra"].items())
     )
     return GaussianPrior(Modes(back(saved["vectors"]), (lat, lon, channel), periodic), spectra)
@@ -48,7 +48,7 @@ def plain_regression(regression: Regression) -> Plain:
     parts = zip(regression.slope, regression.variance, regression.lags, strict=True)
     return {
         "parts": {
-            str(i): {"slope": _real(m), "variance": np.asarray(v), "lags": _real(c)}
+            str(i): {"slope": _real(m), "variance": np.asarray(v), **_plain_lags(c)}
             for i, (m, v, c) in enumerate(parts)
         },
         "offset": np.asarray(regression.offset),
@@ -69,9 +69,21 @@ def regression_of(saved: Mapping[str, Any] | None, modes: Modes) -> Regression |
         modes,
         tuple(back(p["slope"]) for p in parts),
         tuple(jnp.asarray(p["variance"]) for p in parts),
-        tuple(back(p["lags"]) for p in parts),
+        tuple(_lags(p, back) for p in parts),
         jnp.asarray(saved["offset"]),
     )
+
+
+def _plain_lags(lags: Any) -> Plain:
+    """Correlations in time; left out where there are none, as files hold no empty arrays."""
+    return {"lags": _real(lags)} if np.size(lags) else {}
+
+
+def _lags(part: Mapping[str, Any], back: Callable[[Any], Any]) -> Any:
+    if "lags" in part:
+        return back(part["lags"])
+    shape = np.shape(part["variance"])[-2:]
+    return jnp.zeros((*shape, 0), back(np.zeros((1, 2))).dtype)
 
 
 def _real(values: Any) -> np.ndarray:

@@ -80,7 +80,9 @@ _NETWORKS = ("score", "autoencoder")  # what may be stored in half precision
 
 def membership(sets: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
     """Which of `names` are in each set, (set, name), 1 or 0."""
-    return np.array([[n in s for n in names] for s in sets], np.int32).reshape(-1, len(names))
+    return np.array([[n in s for n in names] for s in sets], np.int32).reshape(
+        len(sets), len(names)
+    )
 
 
 def describe(
@@ -293,7 +295,9 @@ def _tensors(model: Model) -> dict[str, np.ndarray]:
         "background_error": error(model.background_error),
         "background": model.background and plain_regression(model.background),
         "latent": model.latent and plain_regression(model.latent),
-        "latent_patterns": membership(model.latent_patterns, model.latent_inputs),
+        "latent_patterns": membership(model.latent_patterns, model.latent_inputs)
+        if model.latent_patterns
+        else None,
     }
     return dict(_flat(nested(tree)))
 
@@ -379,6 +383,7 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
         arrays = arrays._replace(
             autoencoder=tree["autoencoder"], model_state=tree.get("model_state", {})
         )
+    arrays = jax.tree.map(jnp.asarray, arrays)
     names = tuple(about["latent_inputs"])
     if "frame" in tree["prior"]:  # of version 0.1
         prior, background, latent = upgraded(networks, arrays, grid.periodic, tree)
@@ -397,7 +402,7 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
         networks,
         grid,
         tuple(Channel(v, p) for v, p in about["channels"]),
-        jax.tree.map(jnp.asarray, arrays),
+        arrays,
         {n: Statistics(**s) for n, s in statistics.items()},
         np.asarray(tree["state_error"]),
         np.asarray(tree["increment_error"]),

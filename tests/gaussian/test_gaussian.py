@@ -241,5 +241,5 @@ def test_input_that_cannot_be_fitted_is_refused():
     with pytest.raises(InputError, match="need"):
         fit_prior(np.zeros((30, *SHAPE)))
     prior = fit_prior(waves(40), periodic=True)
-    with pytest.raises(InputError, match="at least 20 complete frames, got 0"):
+    with pytest.raises(InputError, match="at least 10 complete frames, got 0"):
         fit_regression([np.full((40, *SHAPE), np.nan)], waves(40), prior.modes)
