@@ -288,6 +288,8 @@ def assimilation() -> dict[str, Any]:
         "inflation": 1.0,
         # Reject observations so many standard deviations from the background; 0 for no check.
         "gross_error": 0.0,
+        # The prior: the trained "network", or the "gaussian" of the model's own statistics.
+        "score": "network",
         # Windows a device evaluates at a time; 0 for all.
         "window_chunk": 0,
         # Recompute activations for gradients instead of keeping them.

@@ -154,8 +154,7 @@ def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
     """E(truth, modalities), standardised, or the standardised truth itself."""
     networks, data = subject.model.networks, subject.data
     names = (STATE, *subject.model.latent_inputs)
-    if networks.autoencoder is None:
-        return data.standardised(STATE, frames)
+    names = names if networks.autoencoder else (STATE,)
     run = jax.jit(lambda arrays, inputs: encode(networks, arrays, inputs))
     arrays = subject.model.arrays
     parts = [frames[i : i + ENCODED] for i in range(0, len(frames), ENCODED)]

@@ -63,6 +63,7 @@ def analyse(
         guidance=settings.guidance,
         inflation=options.inflation,
         gross_error=options.gross_error or None,
+        score=options.score,
         compute=ComputeConfig(
             mesh=analysis_mesh(
                 options.members, windows=options.window_devices, space=options.space_devices

@@ -4,12 +4,13 @@ import dataclasses
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
 from experiments.configuration.build import build, check_names, group, plain, require
 from experiments.configuration.nature import read_nature
+from slams_jax.assimilation.posterior import ScoreKind
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import NatureRun
@@ -163,6 +164,7 @@ class AssimilationSettings:
         inflation: factor on all error variances.
         gross_error: reject observations so many standard deviations from the background; 0 for no
             check.
+        score: the prior, the trained "network" or the "gaussian" of the model's statistics.
         window_chunk: windows evaluated at a time by a device; 0 for all.
         remat: compute the activations of a chunk again for gradients instead of keeping them.
         member_batch: members drawn at a time by a device; 0 for all.
@@ -180,6 +182,7 @@ class AssimilationSettings:
     latent_inputs: tuple[str, ...] = ()
     inflation: float = 1.0
     gross_error: float = 0.0
+    score: ScoreKind = "network"
     window_chunk: int = 0
     remat: bool = True
     member_batch: int = 0
@@ -202,6 +205,10 @@ class AssimilationSettings:
                 raise InputError(
                     f"assimilation.{name} must be at least {low}, got {getattr(self, name)}"
                 )
+        if self.score not in get_args(ScoreKind):
+            raise InputError(
+                f"assimilation.score {self.score!r} is unknown: choose from {get_args(ScoreKind)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
