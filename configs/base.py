@@ -467,8 +467,6 @@ def lorenz63(**changes: Any) -> Any:
             "dt": 0.01,
             # Time steps in an interval.
             "substeps": 10,
-            # Of the background's initial perturbations.
-            "amplitude": 0.2,
             "model": {
                 # Prandtl number.
                 "sigma": 10.0,
@@ -476,6 +474,21 @@ def lorenz63(**changes: Any) -> Any:
                 "rho": 28.0,
                 # Geometric factor.
                 "beta": 8.0 / 3.0,
+            },
+            # The imperfect model that makes the backgrounds, and its analysis at every time.
+            "forecast": {
+                # Standard deviation of the observations of each variable.
+                "error": 4.0,
+                # Of the background's error over that of the climate, in the analysis.
+                "variance": 0.1,
+                "model": {
+                    # Prandtl number.
+                    "sigma": 10.0,
+                    # Rayleigh number over its critical value.
+                    "rho": 30.0,
+                    # Geometric factor.
+                    "beta": 8.0 / 3.0,
+                },
             },
             # Folder that holds the run.
             "cache": "cache",

@@ -34,9 +34,7 @@ from slams_jax.training import OptimiserConfig, fit
 
 SYSTEM = Lorenz63()
 INTERVAL = {"dt": 0.01, "substeps": 5}  # between two frames: 0.05 units of time
-run, _ = lorenz63.nature_run(
-    SYSTEM, jax.random.key(0), length=20_000, spin_up=200, amplitude=0.2, **INTERVAL
-)
+run, _ = lorenz63.nature_run(SYSTEM, jax.random.key(0), length=20_000, spin_up=200, **INTERVAL)
 run = np.asarray(run)
 run.shape
 

@@ -24,7 +24,7 @@ from slams_jax.observe import Diagonal, Select, make_stream, whitened_innovation
 from slams_jax.training import OptimiserConfig, fit
 
 run, _ = lorenz63.nature_run(
-    Lorenz63(), jax.random.key(0), length=12_000, spin_up=200, amplitude=0.2, dt=0.01, substeps=5
+    Lorenz63(), jax.random.key(0), length=12_000, spin_up=200, dt=0.01, substeps=5
 )
 training, later = np.split(np.asarray(run), [11_000])
 mean, std = training.mean(axis=0), training.std(axis=0)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
+from slams_jax.cycling import cycle_step, ensemble_oi
 from slams_jax.errors import InputError
 
 
@@ -35,6 +36,10 @@ class Lorenz63:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} of Lorenz-63 must be a positive number, got {value}")
+
+
+IMPERFECT = Lorenz63(rho=30.0)  # the model of the backgrounds of nature runs
+CLIMATE = 2000  # its states that describe its climate
 
 
 def tendency(system: Lorenz63, x: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
@@ -82,12 +87,14 @@ def nature_run(
     dt: float,
     substeps: int,
     spin_up: int,
-    amplitude: float,
+    imperfect: Lorenz63 = IMPERFECT,
+    error: float = 4.0,
+    variance: float = 0.1,
 ) -> tuple[Float[Array, "time 3"], Float[Array, "time 3"]]:
     """A true run on the attractor and an imperfect background for each of its times.
 
-    The background is the forecast over one interval from the previous true state, perturbed by
-    `amplitude` times the difference of two other states of the run.
+    The background is the forecast of an imperfect model over one interval. It starts from the
+    analysis of the time before: ensemble optimal interpolation of noisy observations of the truth.
 
     Args:
         system: the parameters.
@@ -96,23 +103,42 @@ def nature_run(
         dt: time step.
         substeps: number of time steps between two times.
         spin_up: number of initial times to discard.
-        amplitude: of the perturbations.
+        imperfect: the parameters of the model of the backgrounds.
+        error: standard deviation of the observations of each variable.
+        variance: of the background's error over that of the climate, in the analysis.
 
     Raises:
-        InputError: lengths, a time step or an amplitude out of range.
+        InputError: lengths, a time step, an error or a variance out of range.
     """
-    if length < 3 or spin_up < 0 or not amplitude > 0:
+    if length < 3 or spin_up < 0 or not error > 0:
         raise InputError(
-            f"a nature run needs length >= 3, spin_up >= 0 and amplitude > 0, got {length}, "
-            f"{spin_up} and {amplitude}"
+            f"a nature run needs length >= 3, spin_up >= 0 and error > 0, got {length}, {spin_up} "
+            f"and {error}"
         )
-    key_start, key_first, key_second = jax.random.split(key, 3)
+    key_start, key_error, key_cycle = jax.random.split(key, 3)
     start = 1.0 + jax.random.normal(key_start, (3,))
-    run = trajectory(system, start, dt=dt, length=spin_up + length + 1, substeps=substeps)[spin_up:]
-    previous = run[:-1]
-    first, second = (
-        run[jax.random.randint(key, (length,), 0, length + 1)] for key in (key_first, key_second)
+    steps = {"dt": dt, "substeps": substeps}
+    run = trajectory(system, start, length=spin_up + length + 1, **steps)
+    observed = run[1:] + error * jax.random.normal(key_error, run[1:].shape)
+    scheme = ensemble_oi(
+        trajectory(imperfect, start, length=spin_up + CLIMATE, **steps)[spin_up:],
+        lambda x: x[None],
+        jnp.full(3, error),
+        variance=variance,
+        nearness=jnp.ones(1),
+        between=jnp.ones((1, 1)),
     )
-    perturbed = previous + amplitude * (first - second)
-    background = trajectory(system, perturbed, dt=dt, length=1, substeps=substeps)[0]
-    return run[1:], background
+
+    def forecast(x, _):
+        return trajectory(imperfect, x, length=1, **steps)[0]
+
+    def analyse(background, observed, _):
+        return background + scheme.increment((observed - background)[None])
+
+    def step(x, given):
+        done = cycle_step(forecast, analyse, x, *given)
+        return done.analysis, done.background
+
+    keys = jax.random.split(key_cycle, len(observed))
+    backgrounds = jax.lax.scan(step, run[0], (observed, keys))[1]
+    return run[spin_up + 1 :], backgrounds[spin_up:]

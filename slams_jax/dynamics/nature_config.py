@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from slams_jax.dynamics import lorenz63
 from slams_jax.dynamics.held_suarez import Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.errors import InputError
@@ -157,6 +158,28 @@ class HeldSuarezRun:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImperfectLorenz63(Lorenz63):
+    """The model that makes the backgrounds."""
+
+    rho: float = lorenz63.IMPERFECT.rho
+
+
+@dataclasses.dataclass(frozen=True)
+class Lorenz63Forecast:
+    """The imperfect model that makes the backgrounds, and its analysis at every time.
+
+    Attributes:
+        error: standard deviation of the observations of each variable.
+        variance: of the background's error over that of the climate, in the analysis.
+        model: the parameters of the imperfect model.
+    """
+
+    error: float = 4.0
+    variance: float = 0.1
+    model: ImperfectLorenz63 = dataclasses.field(default_factory=ImperfectLorenz63)
+
+
+@dataclasses.dataclass(frozen=True)
 class Lorenz63Run:
     """A Lorenz-63 nature run; one interval is called a day.
 
@@ -166,8 +189,8 @@ class Lorenz63Run:
         spin_up: intervals that are discarded first.
         dt: time step.
         substeps: time steps in an interval.
-        amplitude: of the background's initial perturbations.
         model: the parameters.
+        forecast: how the backgrounds are made.
         cache: folder that holds the run.
     """
 
@@ -177,8 +200,8 @@ class Lorenz63Run:
     spin_up: int = 200
     dt: float = 0.01
     substeps: int = 10
-    amplitude: float = 0.2
     model: Lorenz63 = dataclasses.field(default_factory=Lorenz63)
+    forecast: Lorenz63Forecast = dataclasses.field(default_factory=Lorenz63Forecast)
     cache: str = "cache"
 
 

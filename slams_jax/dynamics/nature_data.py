@@ -35,7 +35,9 @@ def lorenz63_data(run: Lorenz63Run) -> dict[str, xr.Dataset]:
         dt=run.dt,
         substeps=run.substeps,
         spin_up=run.spin_up,
-        amplitude=run.amplitude,
+        imperfect=run.forecast.model,
+        error=run.forecast.error,
+        variance=run.forecast.variance,
     )
     grid = Grid((0.0,), (0.0,))
     dims = ("time", "latitude", "longitude", "component")

@@ -45,7 +45,9 @@ from slams_jax.dynamics import (
     HeldSuarezConfig,
     HeldSuarezRun,
     ImperfectForcing,
+    ImperfectLorenz63,
     Lorenz63,
+    Lorenz63Forecast,
     Lorenz63Run,
     SounderConfig,
     StationsConfig,
@@ -150,6 +152,8 @@ BASE = {
     "sounder": (base.held_suarez().sounder, names_of(SounderConfig)),
     "lorenz63": (base.lorenz63(), names_of(Lorenz63Run) | {"system": "lorenz63"}),
     "lorenz": (base.lorenz63().model, names_of(Lorenz63)),
+    "lorenz_forecast": (base.lorenz63().forecast, names_of(Lorenz63Forecast)),
+    "imperfect_lorenz": (base.lorenz63().forecast.model, names_of(ImperfectLorenz63)),
     "ablation": (configuration("ablation").ablation, dict.fromkeys(names_of(Ablation))),
 }
 

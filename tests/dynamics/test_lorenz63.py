@@ -50,17 +50,24 @@ def test_trajectory_equals_a_loop_of_steps():
 
 def test_nature_run_is_on_the_attractor_and_its_background_is_a_forecast():
     how = {"length": 4000, "dt": 0.01, "substeps": 10, "spin_up": 100}
-    truth, background = lorenz63.nature_run(SYSTEM, jax.random.key(1), amplitude=0.2, **how)
+    truth, background = lorenz63.nature_run(SYSTEM, jax.random.key(1), **how)
     # Climate of the attractor: mean of z 23.55, standard deviations 7.92, 9.01 and 8.62.
     mean, std = np.mean(truth, axis=0), np.std(truth, axis=0)
     np.testing.assert_allclose(mean[2], 23.55, atol=0.4)
     np.testing.assert_allclose(std, [7.92, 9.01, 8.62], rtol=0.05)
-    # Without perturbation, the background is the truth.
-    same, exact = lorenz63.nature_run(SYSTEM, jax.random.key(1), amplitude=1e-12, **how)
+    # With a perfect model and observations, the background is the truth.
+    exact = {"imperfect": SYSTEM, "error": 1e-3, "variance": 1.0}
+    same, perfect = lorenz63.nature_run(SYSTEM, jax.random.key(1), **exact, **how)
     np.testing.assert_array_equal(same, truth)
-    np.testing.assert_allclose(exact, truth, atol=1e-3)
-    error = np.sqrt(np.mean((background - truth) ** 2, axis=0)) / std
-    assert np.all((error > 0.2) & (error < 0.7))
+    np.testing.assert_allclose(perfect, truth, atol=0.05)
+    error = np.asarray(background - truth)
+    size = np.sqrt(np.mean(error**2, axis=0)) / std
+    assert np.all((size > 0.3) & (size < 0.7)), size
+    anomaly = error - error.mean(axis=0)
+    persistence = np.mean(anomaly[1:] * anomaly[:-1], axis=0) / np.mean(anomaly**2, axis=0)
+    assert np.all(persistence > 0.3), persistence
+    # The bias of z, whose climate depends on ρ: the standard error is .01 of its deviation.
+    assert error[:, 2].mean() > 0.05 * std[2]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_nature_run_is_on_the_attractor_and_its_background_is_a_forecast():
         (lambda: lorenz63.trajectory(SYSTEM, jnp.ones(3), dt=0.0, length=2), "dt"),
         (
             lambda: lorenz63.nature_run(
-                SYSTEM, jax.random.key(0), length=2, dt=0.01, substeps=1, spin_up=0, amplitude=0.1
+                SYSTEM, jax.random.key(0), length=2, dt=0.01, substeps=1, spin_up=0
             ),
             "length >= 3",
         ),
