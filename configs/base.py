@@ -179,8 +179,8 @@ def score() -> dict[str, Any]:
         "padding": "",
         # Position channels beside the frames: "none", "latitude" or "both".
         "coordinates": "latitude",
-        # What the network predicts: "v" or "eps".
-        "prediction": "v",
+        # What the network predicts: "departure" from the Gaussian prior, "v" or "eps".
+        "prediction": "departure",
         # A noise level for each frame of a window, so that frames may be absent; or one for all.
         "frame_noise": True,
         # Precision of convolutions and activations: "float32" or "bfloat16".

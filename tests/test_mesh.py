@@ -102,7 +102,9 @@ def test_bands_exchange_rows_and_nothing_else(padding):
 
 def denoise(space):
     """A compiled trajectory denoiser on so many devices, with its argument."""
-    config = score.ScoreConfig(window=3, channels=4, widths=(8, 16), blocks=1, embedding=8)
+    config = score.ScoreConfig(
+        window=3, channels=4, widths=(8, 16), blocks=1, embedding=8, prediction="v"
+    )
     params = score.init(config, jax.random.key(0), (8, 8))
     noise = lambda x: 0.1 * np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
     params = jax.tree.map(lambda x: x + noise(x), params)

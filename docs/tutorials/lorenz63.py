@@ -57,7 +57,14 @@ states = ((training - mean) / std)[:, None, None, :]  # (time, 1, 1, channel)
 # %%
 schedule = CosineSchedule()
 config = score.ScoreConfig(
-    window=9, channels=3, widths=(128,), blocks=2, kernel=1, padding="edge", coordinates="none"
+    window=9,
+    channels=3,
+    widths=(128,),
+    blocks=2,
+    kernel=1,
+    padding="edge",
+    coordinates="none",
+    prediction="v",
 )
 
 

@@ -51,7 +51,12 @@ def cases(workdir: Path | None) -> list[LorenzCase]:
     mean = np.asarray(model.statistics["state"].coefficients, np.float64)[0, 0, 0]
     std = np.asarray(model.arrays.std, np.float64)
     return lorenz_cases(
-        ScorePrior(model.arrays.score, model.networks.score, model.networks.schedule),
+        ScorePrior(
+            model.arrays.score,
+            model.networks.score,
+            model.networks.schedule,
+            model.arrays.prior.over(model.networks.score.window),
+        ),
         model.arrays.prior,
         mean + std * np.asarray(model.arrays.latent_mean, np.float64)[0, 0],
         std * np.asarray(model.arrays.latent_std, np.float64)[0, 0],

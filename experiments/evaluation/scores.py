@@ -9,8 +9,10 @@ import numpy as np
 from experiments.configuration.inputs import Inputs
 from experiments.configuration.observations import Withheld
 from experiments.configuration.settings import Settings
+from slams_jax.models.denoising import GAUSSIAN, NETWORK, errors_on
 from slams_jax.models.model import Model
 from slams_jax.verify import metrics, summary
+from slams_jax.verify.denoising import LOG_SNR, denoising_table
 from slams_jax.verify.report import Table
 
 SYSTEMS = ("background", "climatology", "oi", "analysis")
@@ -58,6 +60,12 @@ def score(
         scores["spectra"] = summary.spectral_scores(
             truth, systems, weights, climate, periodic=grid.periodic
         )
+    scores["denoising"] = {"log_snr": list(LOG_SNR)} | {
+        name: np.asarray(values).tolist()
+        for name, values in errors_on(
+            model.networks, model.arrays, data, data.frames(settings.assimilation.period)
+        ).items()
+    }
     if withheld:
         scores["stations"] = _at_stations(systems, withheld)
     return scores
@@ -239,6 +247,8 @@ def tables(model: Model, scores: dict[str, Any]) -> list[Table]:
     """All tables, the scores by level first; significance only with enough times."""
     found = [score_table(model, scores), region_table(model, scores)]
     found += [profile_table(scores), parts_table(model, scores)]
+    errors = {name: scores["denoising"][name] for name in (NETWORK, GAUSSIAN)}
+    found.append(denoising_table(errors))
     if scores["significance"]["against"]:
         found.append(significance_table(model, scores))
     return [*found, stream_table(scores)] if scores["streams"] else found

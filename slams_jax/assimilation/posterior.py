@@ -129,7 +129,7 @@ def _posterior(
     if recipe.score == "gaussian":
         prior = gaussian_denoiser(gaussian, networks.schedule)
     else:
-        network = trajectory_prior(networks, arrays.score, recipe.window_chunk, remat=recipe.remat)
+        network = trajectory_prior(networks, arrays, recipe.window_chunk, remat=recipe.remat)
         prior = absorbing_denoiser(network, gaussian, networks.schedule)
 
     def to_state(latent: Array) -> Trajectory:

@@ -151,11 +151,15 @@ def residual(networks: Networks, arrays: ModelArrays, states: Trajectory) -> Tra
 
 
 def trajectory_prior(
-    networks: Networks, params: Params, window_chunk: int | None = None, *, remat: bool = True
+    networks: Networks, arrays: ModelArrays, window_chunk: int | None = None, *, remat: bool = True
 ) -> Denoiser:
     """The denoiser of trajectories of latents (or states), composed of windows.
 
     Reads the ambient mesh, as `trajectory_denoiser` does.
     """
-    window = score.window_denoiser(networks.score, networks.schedule, params)
+    gaussian = None
+    if networks.score.prediction == "departure":
+        assert arrays.prior is not None
+        gaussian = arrays.prior.over(networks.score.window)
+    window = score.window_denoiser(networks.score, networks.schedule, arrays.score, gaussian)
     return trajectory_denoiser(window, networks.score.window, chunk=window_chunk, remat=remat)

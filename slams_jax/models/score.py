@@ -66,7 +66,7 @@ class ScoreConfig:
     kernel: int = 3
     padding: Padding = "sphere"
     coordinates: Coordinates = "latitude"
-    prediction: Prediction = "v"
+    prediction: Prediction = "departure"
     frame_noise: bool = True
     compute: Compute = "float32"
 

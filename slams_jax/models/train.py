@@ -25,6 +25,7 @@ from slams_jax.mesh import place, whole
 from slams_jax.models import autoencoder, score
 from slams_jax.models import error_statistics as estimate
 from slams_jax.models.autoencoder import STATE, AutoencoderConfig
+from slams_jax.models.denoising import Measured, withheld_windows
 from slams_jax.models.model import Model, ModelArrays, Networks
 from slams_jax.models.plain import plain_prior, plain_regression
 from slams_jax.models.saved import AUTOENCODER, SCORE, describe, load_model, membership
@@ -229,8 +230,8 @@ def train_model(
     with locked(directory) if is_writer() else contextlib.nullcontext():
         if autoencoder_training is not None:
             _train_autoencoder(run, autoencoder_training)
-        statistics, _ = _estimated(run, latent_inputs, rank)
-        _train_score(run, score_training, statistics, about)
+        statistics, arrays = _estimated(run, latent_inputs, rank)
+        _train_score(run, score_training, statistics, arrays, about)
     return load_model(directory)
 
 
@@ -334,20 +335,24 @@ def _train_score(
     run: _Run,
     training: StageConfig,
     statistics: Mapping[str, Any],
+    arrays: ModelArrays,
     about: Mapping[str, Any],
 ) -> None:
     data, networks = run.data, run.networks
+    assert arrays.prior is not None
+    gaussian = jax.jit(arrays.prior.over, static_argnums=0)(networks.score.window)
+    withheld = withheld_windows(networks, arrays, data, data.frames(VALIDATION))
     if networks.autoencoder is None:
-        arrays = {STATE: data.archive.fields[STATE].array, "times": data.archive.times}
+        fields = {STATE: data.archive.fields[STATE].array, "times": data.archive.times}
         standardised = data.standardise_window
     else:
-        arrays = {STATE: np.load(run.directory / LATENTS, mmap_mode="r")}
+        fields = {STATE: np.load(run.directory / LATENTS, mmap_mode="r")}
         standardised = lambda window: window
     mean, std = statistics["latent_mean"], statistics["latent_std"]
     transform = lambda window: {STATE: (standardised(window)[STATE] - mean) / std}
 
-    def prepare(key, batch):
-        return score.noisy(networks.score, networks.schedule, key, batch[STATE])
+    def prepare(key, batch, gaussian):
+        return score.noisy(networks.score, networks.schedule, key, batch[STATE], gaussian)
 
     def loss_fn(params, model_state, key, batch):
         value, info = score.error(networks.score, params, batch)
@@ -355,7 +360,7 @@ def _train_score(
 
     def loader(period, **how):
         return window_loader(
-            arrays,
+            fields,
             length=networks.score.window,
             times=data.archive.times,
             span=data.spans[period],
@@ -372,6 +377,8 @@ def _train_score(
         init_fn,
         loader,
         prepare=prepare,
+        fixed=(gaussian,),
+        measure=Measured(networks, gaussian, withheld),
         metadata={"model": dict(about)},
         statistics=statistics,
     )
@@ -385,6 +392,8 @@ def _fit(
     init_fn: Callable,
     loader: Callable,
     prepare: Callable = lambda key, batch: batch,
+    fixed: tuple[Any, ...] = (),
+    measure: Callable[[Any], dict[str, float]] = lambda params: {},
     metadata: Mapping[str, Any] | None = None,
     statistics: Any = None,
 ) -> None:
@@ -403,28 +412,37 @@ def _fit(
         batches,
         optimiser=training.optimiser,
         seed=run.seed,
-        validate=_validation(run, training, loss_fn, loader, prepare),
+        validate=_validation(run, training, loss_fn, loader, prepare, fixed, measure),
         intervals=training.intervals,
         divergence=training.divergence,
         devices=training.devices,
         prepare=prepare,
+        fixed=fixed,
         metadata={"config": {k: run.config.get(k) for k in _DECISIVE[stage]}, **(metadata or {})},
         statistics=statistics,
     )
 
 
 def _validation(
-    run: _Run, training: StageConfig, loss_fn: Callable, loader: Callable, prepare: Callable
+    run: _Run,
+    training: StageConfig,
+    loss_fn: Callable,
+    loader: Callable,
+    prepare: Callable,
+    fixed: tuple[Any, ...],
+    measure: Callable[[Any], dict[str, float]],
 ) -> Callable[[Any, Any], dict[str, float]]:
-    """The mean loss over one pass through the validation period."""
+    """The mean loss over one pass through the validation period, and what `measure` adds."""
 
-    def loss_of(params, model_state, key, batch):
-        return loss_fn(params, model_state, key, prepare(key, batch))[0]
+    def loss_of(params, model_state, key, batch, *fixed):
+        return loss_fn(params, model_state, key, prepare(key, batch, *fixed))[0]
 
     evaluate = jax.jit(loss_of, compiler_options=compiler_options() or None)
 
     def validate(params, model_state):
         values = []
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        others = place(fixed, mesh, whole)
         # One pass with the noise of one key, so that two checkpoints meet the same problem.
         for i, batch in enumerate(
             loader(VALIDATION, batch_size=training.batch_size, seed=0, shuffle=False)
@@ -432,11 +450,10 @@ def _validation(
             if i and len(batch[STATE]) < training.batch_size:
                 break  # a last, smaller batch would be compiled for itself
             # The parameters are on the mesh of the training: the batch is shared out over it.
-            mesh = jax.tree.leaves(params)[0].sharding.mesh
             batch = place(batch, mesh, in_batches(mesh))
             key = place(jax.random.fold_in(jax.random.key(run.seed), i), mesh, whole)
-            values.append(float(evaluate(params, model_state, key, batch)))
-        return {"loss": float(np.mean(values))}
+            values.append(float(evaluate(params, model_state, key, batch, *others)))
+        return {"loss": float(np.mean(values)), **measure(params)}
 
     return validate
 

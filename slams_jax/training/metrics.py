@@ -174,7 +174,9 @@ class Recorder:
     def write(self, step: int, values: dict[str, float], validation: dict[str, float]) -> None:
         """Write one record of `step`, if there is anything to write."""
         if validation and is_writer():
-            line = "  ".join(f"{name} {value:.4g}" for name, value in validation.items())
+            # Groups, "group/name", are for the record alone.
+            shown = {name: value for name, value in validation.items() if "/" not in name}
+            line = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
             LOG.info("step %d  validation  %s", step, line)
         values = {**values, **{f"validation/{name}": v for name, v in validation.items()}}
         if values and self._writer:

@@ -141,7 +141,7 @@ def test_without_input_it_is_a_draw_from_the_prior(latent, latent_model, state_m
     key = jax.random.key(5)
     analysis = assimilate(model, None, [], members=2, key=key, times=TIMES, sampler=FEW)
     networks = model.networks
-    prior = trajectory_prior(networks, model.arrays.score)
+    prior = trajectory_prior(networks, model.arrays)
     shape = (len(TIMES), *networks.frame_shape)
     for i in range(2):
         member = jax.random.fold_in(key, i)

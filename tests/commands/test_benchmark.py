@@ -34,8 +34,8 @@ def test_the_twin_gives_the_same_guided_estimate_and_gradients(padding, coordina
 def test_a_twin_of_other_mathematics_is_noticed():
     """Padding on a torus is not padding over the poles."""
     torch = pytest.importorskip("torch")
-    config = ScoreConfig(padding="sphere", coordinates="none", **SMALL)
-    other = ScoreConfig(padding="torus", coordinates="none", **SMALL)
+    config = ScoreConfig(padding="sphere", coordinates="none", prediction="v", **SMALL)
+    other = ScoreConfig(padding="torus", coordinates="none", prediction="v", **SMALL)
     params = benchmark_networks._params(config, (8, 12))
     x = np.random.default_rng(0).normal(size=(1, 3, 8, 12, 2)).astype(np.float32)
     ours = score.predict(config, params, jnp.asarray(x), jnp.full((1, 1), 0.5))
@@ -45,7 +45,7 @@ def test_a_twin_of_other_mathematics_is_noticed():
 
 
 def test_operations_are_those_of_the_convolutions_and_products():
-    config = ScoreConfig(padding="torus", coordinates="none", **SMALL)
+    config = ScoreConfig(padding="torus", coordinates="none", prediction="v", **SMALL)
     params = score.init(config, jax.random.key(0), (8, 12))
     fine, coarse, time = 8 * 12, 4 * 6, 32 * 256 + 256 * 8
     expected = 9 * (6 * 4 * fine + 4 * 6 * coarse)  # first, down

@@ -53,10 +53,12 @@ from slams_jax.dynamics import (
     StationsConfig,
     nature_run,
 )
+from slams_jax.gaussian import fit_prior
 from slams_jax.grid import Grid
 from slams_jax.models import StageConfig
 from slams_jax.models import train as stages
 from slams_jax.models.autoencoder import AutoencoderConfig
+from slams_jax.models.model import ModelArrays
 from slams_jax.models.saved import demo_model, describe, load_model
 from slams_jax.models.score import ScoreConfig
 from slams_jax.schema import Channel, channels_of
@@ -399,9 +401,17 @@ def test_slams_as_published_takes_a_step_of_both_stages(published):
 
     rng = np.random.default_rng(1)
     latents = rng.standard_normal((14, 120, 240, 5), dtype=np.float32)
+    np.save(workdir / stages.LATENTS, latents)
     scales = {"latent_mean": np.zeros(5, np.float32), "latent_std": np.ones(5, np.float32)}
+    arrays = ModelArrays(
+        std=jnp.ones(10),
+        prior=fit_prior(latents, periodic=True, rank=3, order=0),
+        autoencoder=params,
+        model_state=model_state,
+        **scales,
+    )
     about = describe(networks, data.archive.grid, data.archive.fields["state"].channels, ())
-    stages._train_score(run, settings.score_training, latents, scales, about)
+    stages._train_score(run, settings.score_training, scales, arrays, about)
     params, _, _, metadata = restore_model(workdir / "score")
     assert networks.score.window * networks.score.channels == 25
     shapes = kernels(params)

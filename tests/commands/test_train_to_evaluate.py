@@ -299,6 +299,10 @@ def test_scores_are_complete(scores):
     for name in ("spread_skill", "rank_histogram", "w1"):
         assert len(scores["analysis"][name]) == len(LEVELS)
     assert len(scores["reconstruction_rmse"]) == len(LEVELS)
+    errors = scores["denoising"]
+    for name in ("network", "Gaussian prior"):
+        assert len(errors[name]) == len(errors["log_snr"]) == 7
+        assert errors[name][0] < errors[name][-1]  # more noise, more error
     histogram = np.array(scores["analysis"]["rank_histogram"])
     assert histogram.shape == (len(LEVELS), 4)  # members + 1
     np.testing.assert_array_equal(histogram.sum(axis=1), 5 * len(LATITUDE) * len(LONGITUDE))

@@ -49,7 +49,7 @@ def test_the_networks_compute_what_they_did(model, outputs):
     latent = encode(networks, arrays, fields(outputs, *model.latent_inputs))
     np.testing.assert_allclose(latent, outputs["latent"], atol=1e-4)
     np.testing.assert_allclose(decode(networks, arrays, code), outputs["decoded"], atol=1e-3)
-    denoised = trajectory_prior(networks, arrays.score)(code, jnp.float32(0.4))
+    denoised = trajectory_prior(networks, arrays)(code, jnp.float32(0.4))
     np.testing.assert_allclose(denoised, outputs["denoised"], atol=1e-4)
 
 

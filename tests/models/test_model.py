@@ -132,8 +132,8 @@ def test_the_residual_is_what_decoding_lacks(model):
 
 def test_the_prior_is_the_network_over_windows(model):
     x = jax.random.normal(jax.random.key(0), (5, *model.networks.frame_shape))
-    prior = jax.jit(trajectory_prior(model.networks, model.arrays.score))
-    chunked = jax.jit(trajectory_prior(model.networks, model.arrays.score, 1))
+    prior = jax.jit(trajectory_prior(model.networks, model.arrays))
+    chunked = jax.jit(trajectory_prior(model.networks, model.arrays, 1))
     t = jnp.float32(0.4)
     np.testing.assert_allclose(prior(x, t), chunked(x, t), atol=1e-5)
     # Frames two apart are seen together, frames four apart are not.

@@ -93,7 +93,7 @@ def test_half_precision_halves_the_networks_and_nothing_else(model, file, tmp_pa
 
     def outputs(m):
         z = encode(m.networks, m.arrays, {"state": x})
-        denoised = trajectory_prior(m.networks, m.arrays.score)(z, jnp.float32(0.5))
+        denoised = trajectory_prior(m.networks, m.arrays)(z, jnp.float32(0.5))
         return decode(m.networks, m.arrays, denoised)
 
     np.testing.assert_allclose(outputs(loaded), outputs(model), atol=0.05)

@@ -25,7 +25,7 @@ from slams_jax.training.devices import SMALLEST
 
 pytestmark = pytest.mark.optimised  # what the compiler sends and keeps
 
-CONFIG = ScoreConfig(window=3, channels=2, widths=(16,), blocks=1, embedding=8)
+CONFIG = ScoreConfig(window=3, channels=2, widths=(16,), blocks=1, embedding=8, prediction="v")
 SCHEDULE = CosineSchedule()
 OPTIMISER = OptimiserConfig(steps=10, learning_rate=1e-2, weight_decay=0.01)
 WINDOWS = np.random.default_rng(0).normal(size=(16, 3, 8, 8, 2)).astype(np.float32)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ SCHEDULE = CosineSchedule()
 
 
 def small(**options):
-    defaults = dict(window=3, channels=2, widths=(8, 8), blocks=1, embedding=8)
+    defaults = dict(window=3, channels=2, widths=(8, 8), blocks=1, embedding=8, prediction="v")
     return ScoreConfig(**{**defaults, **options})
 
 
@@ -202,7 +204,7 @@ def test_training_finds_the_denoiser_of_a_gaussian(prediction, times):
 @pytest.mark.slow
 def test_frames_at_pure_noise_are_absent():
     """Of a Gaussian chain, one network denoises frames whose levels of noise differ."""
-    config = ScoreConfig(3, 1, (32,), 2, 32, kernel=1, padding="edge", coordinates="none")
+    config = dataclasses.replace(DEPARTURE, channels=1, prediction="v")
     covariance = 0.9 ** np.abs(np.arange(3)[:, None] - np.arange(3))
     root = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
     draw = lambda key, n: (jax.random.normal(key, (n, 3)) @ root.T)[:, :, None, None, None]
@@ -238,9 +240,7 @@ def gaussian():
     return fit_prior(frames, steps).over(3)
 
 
-DEPARTURE = ScoreConfig(
-    3, 2, (32,), 2, 32, kernel=1, padding="edge", coordinates="none", prediction="departure"
-)
+DEPARTURE = ScoreConfig(3, 2, (32,), 2, 32, kernel=1, padding="edge", coordinates="none")
 
 
 def test_departures_start_at_the_gaussian_denoiser(gaussian):

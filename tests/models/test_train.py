@@ -7,7 +7,8 @@ import xarray as xr
 from slams_jax.data import training_set
 from slams_jax.errors import InputError
 from slams_jax.models import StageConfig, load_model, networks_for, save_model, train_model
-from slams_jax.training import OptimiserConfig
+from slams_jax.training import OptimiserConfig, read_metrics
+from slams_jax.verify.denoising import LOG_SNR
 from support import small_world
 from support.small_model import assert_same_model
 from support.small_world import gridded, world_arrays
@@ -18,7 +19,13 @@ STAGE = StageConfig(
 )
 NETWORKS = {
     "autoencoder": {"latent_channels": 4, "compression": 2, "width": 8, "blocks": 1},
-    "score": {"window": 3, "widths": (8,), "blocks": 1, "embedding": 8},
+    "score": {
+        "window": 3,
+        "widths": (8,),
+        "blocks": 1,
+        "embedding": 8,
+        "prediction": "departure",
+    },
 }
 
 
@@ -76,6 +83,17 @@ def test_a_saved_run_is_the_model(run, tmp_path):
     for loaded in (load_model(folder), load_model(path)):
         assert_same_model(loaded, model)
     assert "| score.steps | 2 |" in path.with_suffix(".md").read_text()
+
+
+def test_validation_compares_the_network_with_its_gaussian_prior(run):
+    folder, _ = run
+    (record,) = read_metrics(folder / "score" / "metrics.jsonl")
+    for level in LOG_SNR:
+        network, gaussian = (
+            record[f"validation/{group}/{level:g}"] for group in ("denoising", "denoising_gaussian")
+        )
+        assert 0.0 < gaussian < 1.5
+        assert abs(network / gaussian - 1.0) < 0.1  # which it departs from, two steps ago
 
 
 def test_repeating_the_call_trains_nothing_again(run, data):

@@ -31,7 +31,9 @@ RULE = Guidance("gaussian", (("iterations", 3),), covariance=True)
 @pytest.fixture(scope="module")
 def case():
     """Two truths, few particles, and a network that was never trained."""
-    config = score.ScoreConfig(9, 3, widths=(8,), blocks=1, kernel=1, coordinates="none")
+    config = score.ScoreConfig(
+        9, 3, widths=(8,), blocks=1, kernel=1, coordinates="none", prediction="v"
+    )
     params = score.init(config, jax.random.key(0), (1, 1))
     start = lorenz.attractor(jax.random.key(1), 1)[0]
     run = trajectory(lorenz.SYSTEM, start, dt=lorenz.DT, length=400, substeps=lorenz.SUBSTEPS)

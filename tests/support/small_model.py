@@ -57,7 +57,9 @@ def tiny_model(*, latent: bool, network: float = 0.05) -> Model:
         )
     else:
         arrays = arrays._replace(latent_mean=jnp.zeros(width), latent_std=jnp.ones(width))
-    config = ScoreConfig(window=3, channels=width, widths=(8,), blocks=1, embedding=8)
+    config = ScoreConfig(
+        window=3, channels=width, widths=(8,), blocks=1, embedding=8, prediction="v"
+    )
     networks = Networks(CosineSchedule(), config, encoder, GRID.shape)
     params = score.init(config, key_score, networks.frame_shape[:2])
     arrays = arrays._replace(

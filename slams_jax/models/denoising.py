@@ -1,0 +1,146 @@
+"""Has a score network earned its place? Its denoising errors beside its Gaussian prior's."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import Params
+from slams_jax.data.training_data import TrainingSet
+from slams_jax.errors import InputError
+from slams_jax.gaussian import GaussianPosterior
+from slams_jax.mesh import place, whole
+from slams_jax.models import score
+from slams_jax.models.autoencoder import STATE
+from slams_jax.models.model import ModelArrays, Networks, encode
+from slams_jax.networks import compiler_options
+from slams_jax.verify.denoising import LOG_SNR, denoising_errors
+
+LOG = logging.getLogger(__name__)
+
+WINDOWS = 48  # that errors are measured on, at most
+NETWORK, GAUSSIAN = "network", "Gaussian prior"
+
+Windows = Float[Array, "window frame lat lon channel"]
+Errors = Mapping[str, Float[np.ndarray, " level"]]  # of the network and of its Gaussian prior
+
+
+def errors_at_levels(
+    networks: Networks, params: Params, gaussian: GaussianPosterior, windows: Windows
+) -> dict[str, Float[Array, " level"]]:
+    """Mean square errors of the network and of the Gaussian prior, at equal noise; pure.
+
+    Args:
+        networks: the configuration.
+        params: of the score network.
+        gaussian: the prior of windows, `GaussianPrior.over(window)`.
+        windows: of what is diffused, withheld from training.
+
+    Returns:
+        "network" and "Gaussian prior" -> errors at the noise levels `LOG_SNR`.
+    """
+    schedule = networks.schedule
+    t = schedule.time(jnp.array(LOG_SNR))
+
+    def prior(x_t: Array, t: Array) -> Array:
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return jax.vmap(lambda x: gaussian.denoise(x, alpha, sigma))(x_t)
+
+    network = score.window_denoiser(networks.score, schedule, params, gaussian)
+    measure = lambda denoise: denoising_errors(
+        jax.random.key(0), denoise, windows, t, schedule.alpha(t), schedule.sigma(t)
+    )
+    return {NETWORK: measure(network), GAUSSIAN: measure(prior)}
+
+
+def errors_on(
+    networks: Networks, arrays: ModelArrays, data: TrainingSet, frames: np.ndarray
+) -> Errors:
+    """`errors_at_levels` of a trained model on windows of consecutive `frames`.
+
+    Args:
+        networks: the static half of the model.
+        arrays: its arrays.
+        data: with the states.
+        frames: indices of times, ascending, that trained nothing.
+
+    Raises:
+        InputError: fewer consecutive frames than a window has.
+    """
+    windows = withheld_windows(networks, arrays, data, frames)
+    assert arrays.prior is not None
+    gaussian = jax.jit(arrays.prior.over, static_argnums=0)(networks.score.window)
+    return jax.device_get(_compiled()(networks, arrays.score, gaussian, windows))
+
+
+def withheld_windows(
+    networks: Networks, arrays: ModelArrays, data: TrainingSet, frames: np.ndarray
+) -> Windows:
+    """Up to `WINDOWS` windows of what is diffused, evenly spread over `frames`; as `errors_on`."""
+    size, times = networks.score.window, data.archive.times[frames]
+    length = times[size - 1 :] - times[: len(times) - size + 1]
+    starts = np.flatnonzero(length == (size - 1) * data.time_step)
+    if not len(starts):
+        raise InputError(
+            f"denoising errors need {size} consecutive frames, which these {len(frames)} lack: "
+            "lengthen the period"
+        )
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, WINDOWS).round().astype(int))]
+    codes = jax.jit(
+        lambda arrays, x: jnp.nan_to_num(encode(networks, arrays, {STATE: x})),
+        compiler_options=compiler_options() or None,
+    )
+    kept = arrays._replace(score=None, prior=None)
+    read = lambda start: jnp.asarray(data.standardised(STATE, frames[start : start + size]))
+    return jnp.stack([codes(kept, read(start)) for start in chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a validation pass tells of a network in training, by its denoising errors.
+
+    Attributes:
+        networks: the configuration.
+        gaussian: the prior of windows.
+        windows: withheld from training.
+    """
+
+    networks: Networks
+    gaussian: GaussianPosterior
+    windows: Windows
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """Log the errors of these parameters; return them by "denoising/LOG_SNR", for records."""
+        mesh = jax.tree.leaves(params)[0].sharding.mesh
+        others = place((self.gaussian, self.windows), mesh, whole)
+        errors = jax.device_get(_compiled()(self.networks, params, *others))
+        log_errors(errors)
+        groups = {"denoising": errors[NETWORK], "denoising_gaussian": errors[GAUSSIAN]}
+        return {
+            f"{group}/{level:g}": float(value)
+            for group, values in groups.items()
+            for level, value in zip(LOG_SNR, values, strict=True)
+        }
+
+
+def log_errors(errors: Errors) -> None:
+    """One line with the network's errors over the prior's; a warning where it is no better."""
+    ratio = np.asarray(errors[NETWORK]) / np.asarray(errors[GAUSSIAN])
+    mean = float(np.exp(np.mean(np.log(ratio))))
+    LOG.log(
+        logging.INFO if mean < 1.0 else logging.WARNING,
+        "denoising error over that of the Gaussian prior: %s at log-SNR %s%s",
+        " ".join(f"{value:.3f}" for value in ratio),
+        " ".join(f"{level:g}" for level in LOG_SNR),
+        "" if mean < 1.0 else ": the network has not earned its place: train it longer, or on more",
+    )
+
+
+@functools.cache
+def _compiled() -> Callable[..., dict[str, Array]]:
+    return jax.jit(errors_at_levels, static_argnums=0, compiler_options=compiler_options() or None)
