@@ -42,7 +42,7 @@ def score(
         "levels": [c.level for c in model.channels],
         "variables": [c.variable for c in model.channels],
         **summary.field_scores(truth, systems, weights, std),
-        "reconstruction_rmse": (model.state_error / std).tolist(),
+        "reconstruction_rmse": _reconstruction_rmse(model, weights).tolist(),
         "climatological_std": std.tolist(),
     }
     key = jax.random.key(settings.seed)
@@ -69,6 +69,12 @@ def score(
     if withheld:
         scores["stations"] = _at_stations(systems, withheld)
     return scores
+
+
+def _reconstruction_rmse(model: Model, weights: np.ndarray) -> np.ndarray:
+    """Of each channel, in standard deviations of its climate."""
+    square = np.square(model.state_error / np.asarray(model.arrays.std)) * weights[None, ..., None]
+    return np.sqrt(square.mean(axis=(0, 1, 2)))
 
 
 def _at_stations(systems: dict[str, np.ndarray], withheld: list[Withheld]) -> dict[str, Any]:

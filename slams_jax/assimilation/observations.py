@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from slams_jax.aliases import ObservationOperator, PRNGKey
 from slams_jax.assimilation.intake import (
@@ -21,6 +21,7 @@ from slams_jax.assimilation.intake import (
 )
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.models.model import ErrorSample
 from slams_jax.observe import (
     Coarsen,
     Covariance,
@@ -122,7 +123,7 @@ def to_stream(
     *,
     climate: Float[np.ndarray, "lat lon channel"],
     std: Float[np.ndarray, " channel"],
-    state_error: Float[np.ndarray, " channel"] | None = None,
+    state_error: ErrorSample | None = None,
 ) -> Stream:
     """The stream of `observations` for states at `times` on `grid`.
 
@@ -134,8 +135,9 @@ def to_stream(
         climate: the mean state, about which operators that are not linear are linearised when
             standard deviations are carried from the state to what is observed.
         std: climatological standard deviations of the state's channels: the stream's scale.
-        state_error: standard deviations by which the model of the state is wrong (a decoder's
-            error): their image is added to the errors.
+        state_error: a sample of what is wrong with the model of the state (a decoder's errors): the
+            mean square of what the operator sees of it is added to the variance. It so depends on
+            place and scale: means over large areas see little of errors of small scale.
 
     Raises:
         InputError: data that cannot be read (`intake`), another grid, no common time, points
@@ -161,7 +163,7 @@ def to_stream(
     variance = np.broadcast_to(variance, shape)
     frames = len(times) if _moves(operator) else 1
     if state_error is not None:
-        variance = variance + _carried(operator, climate, state_error, frames) ** 2
+        variance = variance + _seen_of(operator, climate, state_error, frames)
     covariance: Covariance = Diagonal(jnp.asarray(variance, jnp.float32))
     scale = _carried(operator, climate, std, frames)
     stream = make_stream(
@@ -476,6 +478,23 @@ def _moves(operator: ObservationOperator) -> bool:
 
 def _like(frame: np.ndarray, count: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((count, *frame.shape), jnp.float32)
+
+
+def _seen_of(
+    operator: ObservationOperator,
+    mean: Float[np.ndarray, "lat lon channel"],
+    errors: ErrorSample,
+    frames: int,
+) -> np.ndarray:
+    """The mean square of H(x + error) - H(x), H linearised, over a sample of errors."""
+    state = jnp.broadcast_to(jnp.asarray(mean, jnp.float32)[None], (frames, *mean.shape))
+
+    def square(error: Array) -> Array:
+        tangent = jnp.broadcast_to(error[None], state.shape)
+        return jnp.square(jax.jvp(operator, (state,), (tangent,))[1])
+
+    squares = jax.lax.map(square, jnp.asarray(errors, jnp.float32))
+    return np.asarray(squares, np.float64).mean(axis=0)
 
 
 def _carried(

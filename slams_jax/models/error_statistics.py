@@ -34,6 +34,7 @@ SAMPLE = 4000  # frames that statistics are estimated from, at most
 VALUES = 2**27  # values of these frames, at most, for the sake of memory
 PARTS = 8  # of the training period, whose scatter tells how well it determines local scales
 PATTERNED = 4  # latent inputs whose every set gets statistics of its own
+MISSED = 24  # errors of the reconstruction that are kept with a model
 RELIABLE = 200  # frames for the errors of latent observations
 
 LOG = logging.getLogger(__name__)
@@ -143,39 +144,34 @@ class StandardisedState:
         return np.nan_to_num(self.data.standardised(STATE, index))
 
 
-def reconstruction_error(
+def reconstruction_errors(
     networks: Networks,
     arrays: ModelArrays,
     read: Reader,
     frames: np.ndarray,
-    weights: Float[np.ndarray, "lat lon"],
     *,
     beside: str | None = None,
-) -> Float[np.ndarray, " channel"]:
-    """Area-weighted root mean square of D(E(x)) - x, in the units of the state.
+) -> Frames:
+    """A sample of D(E(x)) - x, in the units of the state: its size, structure and scale.
 
     Args:
         networks: with an autoencoder.
         arrays: parameters and statistics.
         read: gives at least the state.
-        frames: indices of the times to use.
-        weights: area of the grid points, mean one.
+        frames: indices of the times to choose from, `MISSED` of them, evenly.
         beside: name of a field (the background) whose own reconstruction error is taken off: what
             is wrong when that field tells what the autoencoder cannot represent.
     """
-    std = np.asarray(arrays.std)
 
     def missed(x: jax.Array) -> jax.Array:
-        return residual(networks, arrays, jnp.where(jnp.isfinite(x), x, 0.0))
+        return -residual(networks, arrays, jnp.where(jnp.isfinite(x), x, 0.0))
 
     def error(inputs: Mapping[str, jax.Array]) -> jax.Array:
         own = missed(inputs[STATE])
         return own if beside is None else own - missed(inputs[beside])
 
-    total = np.zeros(len(std))
-    for _, part in _batches(error, read, frames):
-        total += (part.astype(np.float64) ** 2 * weights[..., None]).mean(axis=(1, 2)).sum(axis=0)
-    return np.sqrt(total / len(frames)).astype(np.float32)
+    chosen = frames[:: -(-len(frames) // MISSED)]
+    return np.concatenate([part for _, part in _batches(error, read, chosen)])
 
 
 def background_error(data: TrainingSet, *, rank: int) -> dict[str, np.ndarray]:

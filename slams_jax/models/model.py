@@ -60,6 +60,15 @@ class ModelArrays(NamedTuple):
     latent_std: Float[Array, "*point latent"] | None = None
 
 
+# Of a size that broadcasts to that of fields: one number a channel is an error that is the same
+# everywhere.
+ErrorSample = Float[np.ndarray, "sample #lat #lon #channel"]
+
+
+def _no_error() -> ErrorSample:
+    return np.zeros((1, 1, 1, 1), np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A trained model and all that it needs to be used; `load_model` reads one.
@@ -70,8 +79,8 @@ class Model:
         channels: of the state.
         arrays: parameters, scales and prior covariance.
         statistics: climatology and standard deviation of each input field, by name.
-        state_error: standard deviation of the reconstruction D(E(x)) - x, in the units of each
-            channel; zero without autoencoder, the default.
+        state_error: a sample of reconstruction errors D(E(x)) - x, in the units of each channel,
+            from the validation period; zero without autoencoder, the default.
         increment_error: likewise where the background tells what the autoencoder cannot represent.
         background_error: covariance of background minus truth on the training period and its mean.
         background: what the code of the background (itself, without an autoencoder) tells of the
@@ -91,12 +100,8 @@ class Model:
     channels: tuple[Channel, ...]
     arrays: ModelArrays
     statistics: Mapping[str, Statistics]
-    state_error: Float[np.ndarray, " #channel"] = dataclasses.field(
-        default_factory=lambda: np.zeros(1, np.float32)
-    )
-    increment_error: Float[np.ndarray, " #channel"] = dataclasses.field(
-        default_factory=lambda: np.zeros(1, np.float32)
-    )
+    state_error: ErrorSample = dataclasses.field(default_factory=_no_error)
+    increment_error: ErrorSample = dataclasses.field(default_factory=_no_error)
     background_error: tuple[Separable, np.ndarray] | None = None
     background: Regression | None = None
     latent: Regression | None = None

@@ -404,8 +404,8 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
         tuple(Channel(v, p) for v, p in about["channels"]),
         arrays,
         {n: Statistics(**s) for n, s in statistics.items()},
-        np.asarray(tree["state_error"]),
-        np.asarray(tree["increment_error"]),
+        _sample(tree["state_error"]),
+        _sample(tree["increment_error"]),
         _error(tree.get("background_error")),
         background,
         latent,
@@ -430,6 +430,12 @@ def _error(saved: Mapping[str, Any] | None) -> tuple[Separable, np.ndarray] | No
     if not saved:
         return None
     return separable_of(saved), np.asarray(saved["bias"])
+
+
+def _sample(errors: Any) -> np.ndarray:
+    """A sample of reconstruction errors; version 0.1 kept their standard deviation by channel."""
+    errors = np.asarray(errors)
+    return errors[None, None, None] if errors.ndim == 1 else errors
 
 
 def _seconds(step: np.timedelta64 | None) -> float | None:

@@ -277,7 +277,7 @@ def _estimated(
     """The statistics that are kept with a model, as they are saved and among its arrays."""
     data, networks = run.data, run.networks
     arrays = ModelArrays(std=jnp.asarray(data.statistics[STATE].std))
-    state_error = increment_error = np.zeros(len(data.statistics[STATE].std), np.float32)
+    state_error = increment_error = np.zeros((1, 1, 1, len(arrays.std)), np.float32)
     if networks.autoencoder is not None:
         params, model_state, _, _ = restore_model(run.directory / AUTOENCODER)
         arrays = arrays._replace(autoencoder=params, model_state=model_state)
@@ -287,17 +287,12 @@ def _estimated(
     mean, std = estimate.local_scales(codes, data.frames(TRAIN))
     arrays = arrays._replace(latent_mean=jnp.asarray(mean), latent_std=jnp.asarray(std))
     if networks.autoencoder is not None:
-        missed = lambda beside: estimate.reconstruction_error(
-            networks,
-            arrays,
-            data.read,
-            data.frames(VALIDATION),
-            data.archive.grid.area_weights(),
-            beside=beside,
+        missed = lambda beside: estimate.reconstruction_errors(
+            networks, arrays, data.read, data.frames(VALIDATION), beside=beside
         )
         state_error = increment_error = missed(None)
-        ratio = state_error / data.statistics[STATE].std
-        LOG.info("reconstruction error, standard deviations: %s", np.round(ratio, 3))
+        size = np.sqrt(np.mean(np.square(state_error / data.statistics[STATE].std), axis=(0, 1, 2)))
+        LOG.info("reconstruction error, standard deviations: %s", np.round(size, 3))
         if BACKGROUND in data.archive.fields:
             increment_error = missed(BACKGROUND)
     prior = estimate.prior(data, codes, (mean, std), rank=rank)

@@ -176,37 +176,18 @@ def test_local_scales_follow_what_is_local_and_not_the_noise():
         estimate.local_scales(codes, np.arange(400))
 
 
-def test_reconstruction_error_is_weighted_by_area_and_in_the_units_of_the_state(model):
-    count = estimate.BATCH + 2
-    x = states(count)
-    weights = GRID.area_weights()
-    frames = np.arange(1, count)
-    error = estimate.reconstruction_error(
-        model.networks, model.arrays, reader({"state": x}), frames, weights
-    )
-    rest = np.asarray(residual(model.networks, model.arrays, jnp.asarray(x[frames])))
-    expected = np.sqrt((rest**2 * weights[..., None]).mean(axis=(0, 1, 2)))
-    np.testing.assert_allclose(error, expected, rtol=1e-4)
-
-
-def test_reconstruction_beside_the_background(model):
-    """What is left of x once the background has told what the latent cannot."""
-    x, background = states(4), states(4, 1)
+def test_reconstruction_errors_are_a_sample_in_the_units_of_the_state(model):
+    count = 2 * estimate.MISSED + 3
+    x, background = states(count), states(count, 1)
     fields = reader({"state": x, "background": background})
-    error = estimate.reconstruction_error(
-        model.networks,
-        model.arrays,
-        fields,
-        np.arange(4),
-        GRID.area_weights(),
-        beside="background",
+    frames = np.arange(count)
+    rest = lambda v: np.asarray(residual(model.networks, model.arrays, jnp.asarray(v[::3])))
+    errors = estimate.reconstruction_errors(model.networks, model.arrays, fields, frames)
+    np.testing.assert_allclose(errors, -rest(x), atol=1e-4)
+    beside = estimate.reconstruction_errors(
+        model.networks, model.arrays, fields, frames, beside="background"
     )
-    rests = [
-        np.asarray(residual(model.networks, model.arrays, jnp.asarray(v))) for v in (x, background)
-    ]
-    rest = rests[0] - rests[1]
-    expected = np.sqrt((rest**2 * GRID.area_weights()[..., None]).mean(axis=(0, 1, 2)))
-    np.testing.assert_allclose(error, expected, rtol=1e-4)
+    np.testing.assert_allclose(beside, rest(background) - rest(x), atol=1e-4)
 
 
 def test_networks_are_static(model):
