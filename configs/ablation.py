@@ -60,6 +60,11 @@ def get_config() -> ConfigDict:
             "latent + in-situ": {"modalities": ("stations",)},
             "latent + both": {"modalities": ("stations", "olr")},
         },
+        # How classical methods observe what encoders see.
+        "streams": {
+            "stations": base.stream("points", path="stations.nc", error=0.5),
+            "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
+        },
         "coarsening": (2, 4, 8),
         "noise": (0.5, 1.0, 2.0, 4.0),
         "stride": (2, 4, 8),

@@ -27,7 +27,7 @@ from experiments.configuration.models import open_model
 from experiments.configuration.observations import frames_of, open_streams
 from experiments.configuration.settings import Settings, read
 from experiments.evaluation import pictures, report
-from experiments.evaluation.references import climate_of, references
+from experiments.evaluation.references import Study, climate_of, references
 from experiments.evaluation.scores import score, tables
 from experiments.process import cli
 from slams_jax.assimilation.intake import model_fields
@@ -94,7 +94,7 @@ def evaluate(
     )
     observations, withheld = open_streams(settings, data, frames)
     climate = climate_of(model, data, frames)
-    systems = references(settings, model, data, frames, observations, climate)
+    systems = references(Study(settings, data, model, observations, withheld), frames)
     systems["analysis"] = stack_members(analysis, model.channels)
     truth = np.asarray(data.archive.fields[STATE].array[frames])
     scores = score(settings, model, data, truth, systems, withheld, climate)

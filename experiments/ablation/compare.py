@@ -1,17 +1,25 @@
 """Train each model and analyse every setting; an interrupted run resumes after its last row."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from experiments.ablation import report
-from experiments.ablation.protocols import PROTOCOLS, Setting, Subject, baseline_row, settings_of
+from experiments.ablation.protocols import (
+    PROTOCOLS,
+    Setting,
+    Subject,
+    baseline_row,
+    linear_of,
+    settings_of,
+)
 from experiments.ablation.variants import Ablation, read_ablation, variant_settings
 from experiments.configuration import inputs
 from experiments.configuration.models import open_model
@@ -52,7 +60,7 @@ def compare(
             rows += _rows_of(name, raw, ablation, every, folder, protocols)
             _publish(rows, folder)
         if "corrected" in protocols:
-            rows += _baselines(chosen[0], raw, ablation, every, folder)
+            rows += _baselines(chosen, raw, ablation, every, folder)
         _publish(rows, folder)
     logging.info("%d rows in %s", len(rows), folder / "ablation.json")
     return rows
@@ -109,17 +117,34 @@ def _rows_of(
 
 
 def _baselines(
-    name: str, raw: Mapping[str, Any], ablation: Ablation, every: list[Setting], folder: Path
-) -> list[Row]:
-    """Background and optimal interpolation, with the covariances of one of the models."""
-    settings = variant_settings(name, raw, ablation, folder)
-    subject = _subject(settings)
-    make = lambda setting, name: lambda: baseline_row(subject, setting, name)
-    return [
-        _kept(folder, settings, "corrected", name, setting, make(setting, name))
-        for setting in every
-        for name in ("background", "OI")
-    ]
+    names: Sequence[str],
+    raw: Mapping[str, Any],
+    ablation: Ablation,
+    every: list[Setting],
+    folder: Path,
+) -> Iterator[Row]:
+    """Classical methods on what the models see, with the covariances of one of them.
+
+    Each set of modalities that the encoder of a model sees is a set of streams.
+    """
+    seen = {ablation.models[name].modalities: name for name in reversed(names)}
+    for number, (modalities, name) in enumerate(reversed(seen.items())):
+        settings = variant_settings(name, raw, ablation, folder, classical=True)
+        subject = _subject(settings)
+        linear = functools.cache(lambda subject=subject: linear_of(subject))
+        systems = {" + ".join((m, *modalities)): m for m in ("OI", "smoother")}
+        if number == 0:
+            systems = {"background": "background", **systems}
+        for setting in every:
+            for system, method in systems.items():
+                yield _kept(
+                    folder,
+                    settings,
+                    "corrected",
+                    system,
+                    setting,
+                    lambda m=method, s=setting, of=subject, fit=linear: baseline_row(of, s, m, fit),
+                )
 
 
 def _kept(

@@ -18,13 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.compare.systems import linear_analysis
 from experiments.configuration.analysis import analyse
 from experiments.configuration.inputs import STATE, Inputs
-from experiments.configuration.observations import degrading, frames_of, simulated
+from experiments.configuration.observations import (
+    degrading,
+    frames_of,
+    open_streams,
+    simulated,
+)
 from experiments.configuration.settings import Settings
-from experiments.evaluation.references import climate_of, optimal_interpolation_of
+from experiments.evaluation.references import Study, tuned_interpolation, validation_frames
 from slams_jax.assimilation.observations import Observations, simulate
-from slams_jax.data.channels import stack_channels, stack_members
+from slams_jax.baselines import Background, Baseline, LinearAnalysis
+from slams_jax.data.channels import stack_members
 from slams_jax.models.model import Model, encode
 from slams_jax.observe import Diagonal, Stream, make_stream
 from slams_jax.verify import metrics, summary
@@ -125,18 +132,43 @@ def corrected(subject: Subject, setting: Setting) -> Row:
     return {**_field_scores(subject, members, frames), **costs}
 
 
-def baseline_row(subject: Subject, setting: Setting, name: str) -> Row:
-    """As `corrected`, of the background alone or of optimal interpolation."""
+def baseline_row(
+    subject: Subject, setting: Setting, name: str, linear: Callable[[], LinearAnalysis]
+) -> Row:
+    """As `corrected`, of the background alone, of optimal interpolation or of the smoother.
+
+    They observe what the setting does and the streams of the subject's configuration. Optimal
+    interpolation has the variance of B that is best on validation days.
+    """
     frames = frames_of(subject.settings, subject.data)
-    if name == "background":
-        background = stack_channels(subject.data.background(frames), subject.model.channels)
-        return _field_scores(subject, background[None], frames)
-    observations = _observations(subject, setting, frames)
-    climate = climate_of(subject.model, subject.data, frames)
-    members = optimal_interpolation_of(
-        subject.settings, subject.model, subject.data, frames, [observations], climate
+    study = Study(
+        subject.settings,
+        subject.data,
+        subject.model,
+        _all_observations(subject, setting, frames),
+        [],
     )
-    return _field_scores(subject, members, frames)
+    baseline: Baseline = Background()
+    if name == "OI":
+        days = validation_frames(subject.data)
+        tuned = tuned_interpolation(study, (days, _all_observations(subject, setting, days)))
+        baseline = dataclasses.replace(tuned, ensemble=True)
+    elif name == "smoother":
+        baseline = linear()
+    window = study.window(frames, baseline.uses)
+    count = subject.settings.assimilation.members
+    members = baseline(jax.random.key(subject.settings.seed), window, members=count)
+    return _field_scores(subject, np.asarray(members), frames)
+
+
+def linear_of(subject: Subject) -> LinearAnalysis:
+    """The linear smoother of the subject's training period."""
+    return linear_analysis(Study(subject.settings, subject.data, subject.model, [], []))
+
+
+def _all_observations(subject: Subject, setting: Setting, frames: np.ndarray) -> list[Observations]:
+    streams, _ = open_streams(subject.settings, subject.data, frames)
+    return [_observations(subject, setting, frames), *streams]
 
 
 PROTOCOLS: dict[str, Callable[[Subject, Setting], Row]] = {
@@ -193,8 +225,10 @@ def _field_scores(subject: Subject, members: np.ndarray, frames: np.ndarray) -> 
     truth = np.asarray(data.archive.fields[STATE].array[frames])
     std, weights = np.asarray(data.statistics[STATE].std), data.archive.grid.area_weights()
     scores = summary.field_scores(truth, {"": members}, weights, std)[""]
-    mean = members.mean(axis=0)
-    of_time = [metrics.rmse(m[None], t[None], weights) for m, t in zip(mean, truth, strict=True)]
+    # As of infinitely many members: deterministic and ensemble systems are compared.
+    error = lambda x, y: metrics.asymptotic_rmse(x, y, weights)
+    scores["rmse"] = np.asarray(error(members, truth), np.float64).tolist()
+    of_time = [error(members[:, t], truth[t]) for t in range(len(truth))]
     return {
         "levels": [c.level for c in subject.model.channels],
         **scores,

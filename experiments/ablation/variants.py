@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configuration.build import build
-from experiments.configuration.settings import Settings, read
+from experiments.configuration.settings import Settings, StreamSettings, read
 from slams_jax.errors import InputError
 
 
@@ -43,6 +43,7 @@ class Ablation:
         stride: factors of sparse sampling.
         error: noise where it is not what is varied.
         every: block means are seen at every n-th time; sparse samples always.
+        streams: of each modality that a model's encoder sees, how classical methods observe it.
         frames: times of each analysis, from the beginning of the period.
         members: draws of each analysis.
     """
@@ -51,6 +52,7 @@ class Ablation:
     coarsening: tuple[int, ...]
     noise: tuple[float, ...]
     stride: tuple[int, ...]
+    streams: Mapping[str, StreamSettings] = dataclasses.field(default_factory=dict)
     error: float = 0.1
     every: int = 4
     frames: int = 29
@@ -67,6 +69,12 @@ class Ablation:
                 raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.noise and not self.coarsening:
             raise InputError("noise is varied at the smallest coarsening: give coarsening factors")
+        used = {m for variant in self.models.values() for m in variant.modalities}
+        if unseen := sorted(used - set(self.streams)):
+            raise InputError(
+                f"streams lacks {unseen[0]!r}, which a model sees: classical methods need it as a "
+                "stream"
+            )
         if not self.error > 0:
             raise InputError(f"error must be positive, got {self.error}")
 
@@ -80,14 +88,25 @@ def read_ablation(group: Mapping[str, Any]) -> Ablation:
     if not isinstance(group, Mapping) or not isinstance(group.get("models"), Mapping):
         raise InputError("ablation must be a group of fields, with a group 'models'")
     models = {n: build(Variant, v, f"ablation.models.{n}") for n, v in group["models"].items()}
-    rest = {name: value for name, value in group.items() if name != "models"}
-    return build(Ablation, rest, "ablation", models=models)
+    streams = {
+        n: build(StreamSettings, v, f"ablation.streams.{n}")
+        for n, v in group.get("streams", {}).items()
+    }
+    rest = {name: value for name, value in group.items() if name not in ("models", "streams")}
+    return build(Ablation, rest, "ablation", models=models, streams=streams)
 
 
 def variant_settings(
-    name: str, raw: Mapping[str, Any], ablation: Ablation, folder: Path
+    name: str,
+    raw: Mapping[str, Any],
+    ablation: Ablation,
+    folder: Path,
+    *,
+    classical: bool = False,
 ) -> Settings:
     """The configuration of one model: its work directory is below `folder`.
+
+    With `classical`, what its encoder sees becomes streams, for methods without an encoder.
 
     Raises:
         InputError: a modality that the data do not have.
@@ -108,8 +127,11 @@ def variant_settings(
         "score_training": {**values["score_training"], **variant.score_training},
         "assimilation": {
             **values["assimilation"],
-            "latent_inputs": variant.modalities,
-            "streams": {},  # the settings of the ablation are all that is observed
+            "latent_inputs": () if classical else variant.modalities,
+            # Beside what the settings of the ablation observe.
+            "streams": {m: raw["ablation"]["streams"][m] for m in variant.modalities}
+            if classical
+            else {},
             "frames": ablation.frames,
             "members": ablation.members,
         },

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.compare.systems import Study, System
+from experiments.compare.systems import System
+from experiments.evaluation.references import Study
 from experiments.evaluation.scores import channel_names
 from slams_jax.verify.metrics import paired_difference
 from slams_jax.verify.report import Table, markdown

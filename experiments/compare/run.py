@@ -12,11 +12,12 @@ import numpy as np
 from absl import logging
 
 from experiments.compare import report
-from experiments.compare.systems import Run, Study, System, systems_of
+from experiments.compare.systems import Run, System, opened, systems_of
 from experiments.configuration import inputs
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.models import open_model
 from experiments.configuration.settings import Settings
+from experiments.evaluation.references import Study
 from slams_jax.errors import InputError
 from slams_jax.storage import locked, write_text
 from slams_jax.verify import metrics
@@ -40,7 +41,7 @@ def compare(settings: Settings, folder: Path, *, source: str | None = None) -> s
     data = inputs.load(settings)
     model = open_model(settings, data, source)
     days = analysis_times(settings, data)
-    study = Study.of(settings, data, model)
+    study = opened(settings, data, model)
     systems = systems_of(study)
     with locked(folder):
         records = _records(study, systems, days, folder / "windows")

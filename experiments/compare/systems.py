@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -10,32 +10,24 @@ import numpy as np
 
 from experiments.configuration.analysis import analyse
 from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
-from experiments.configuration.observations import Withheld, open_streams
+from experiments.configuration.observations import open_streams
 from experiments.configuration.settings import Settings, overlap
-from experiments.evaluation.references import climate_of, training_anomalies
-from slams_jax.assimilation.observations import Observations, to_stream
+from experiments.evaluation.references import Study, training_anomalies, tuned_interpolation
 from slams_jax.baselines import (
     Background,
     Baseline,
     Climatology,
     LinearAnalysis,
-    OptimalInterpolation,
     Persistence,
-    Window,
     fit_linear,
-    tuned,
 )
 from slams_jax.data.channels import stack_members
 from slams_jax.errors import InputError
 from slams_jax.models.model import Model
-from slams_jax.schema import TIME
 
 Sees = Literal["filter", "smoother"]
 # frames of the window -> members (member, time, lat, lon, channel), physical units
 Run = Callable[[np.ndarray], np.ndarray]
-
-TUNED = 24  # validation days on which the variance of B is tuned
-FITTED = 500  # training days of the climatological ensemble
 
 
 class System(NamedTuple):
@@ -52,75 +44,11 @@ class System(NamedTuple):
     make: Callable[[], Run]
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A trained model, its data, and the observations of the test period.
-
-    Attributes:
-        settings: the configuration, with the members of the comparison.
-        data: its data.
-        model: trained.
-        observations: of all test times.
-        withheld: stations, at all test times.
-    """
-
-    settings: Settings
-    data: Inputs
-    model: Model
-    observations: list[Observations]
-    withheld: list[Withheld]
-
-    @classmethod
-    def of(cls, settings: Settings, data: Inputs, model: Model) -> "Study":
-        """Open the observations of the test period, once for all windows."""
-        observations, withheld = open_streams(settings, data, data.frames("test"))
-        loaded = [dataclasses.replace(o, data=o.data.load()) for o in observations]
-        return cls(settings, data, model, loaded, withheld)
-
-    @property
-    def background(self) -> bool:
-        """Whether analyses have a background."""
-        return self.settings.assimilation.background and BACKGROUND in self.data.archive.fields
-
-    def window(
-        self,
-        frames: np.ndarray,
-        uses: Collection[str],
-        observations: list[Observations] | None = None,
-    ) -> Window:
-        """What is known at some times, as far as a baseline uses it."""
-        model, data = self.model, self.data
-        climate = climate_of(model, data, frames)
-        std = np.asarray(model.arrays.std)
-        streams = [
-            to_stream(
-                o,
-                model.grid,
-                model.channels,
-                data.archive.times[frames],
-                climate=climate.mean(axis=0),
-                std=std,
-            )
-            for o in self.observed(frames, observations)
-            if "streams" in uses
-        ]
-        fields = {n: data.standardised(n, frames) for n in uses if n != "streams"}
-        return Window(climate, std, tuple(streams), fields)
-
-    def observed(
-        self, frames: np.ndarray, observations: list[Observations] | None = None
-    ) -> list[Observations]:
-        """The streams with a value at some times."""
-        times = self.data.archive.times[frames].astype("datetime64[ns]")
-
-        def there(o: Observations) -> bool:
-            values = o.data[o.variable]
-            common = np.isin(np.asarray(values[TIME], "datetime64[ns]"), times)
-            return bool(values.isel({TIME: common}).notnull().any())
-
-        return [
-            o for o in (self.observations if observations is None else observations) if there(o)
-        ]
+def opened(settings: Settings, data: Inputs, model: Model) -> Study:
+    """With the observations of the test period, opened once for all windows."""
+    observations, withheld = open_streams(settings, data, data.frames("test"))
+    loaded = [dataclasses.replace(o, data=o.data.load()) for o in observations]
+    return Study(settings, data, model, loaded, withheld)
 
 
 def systems_of(study: Study) -> dict[str, System]:
@@ -130,9 +58,9 @@ def systems_of(study: Study) -> dict[str, System]:
         InputError: an unknown name in `compare.systems`.
     """
     options = study.settings.compare
-    linear = functools.cache(lambda: _linear(study))  # one fit for filter and smoother
+    linear = functools.cache(lambda: linear_analysis(study))  # one fit for filter and smoother
     baselines: Mapping[str, tuple[Sees, Callable[[], Baseline]]] = {
-        "climatology": ("filter", lambda: Climatology(training_anomalies(study.data, FITTED))),
+        "climatology": ("filter", lambda: Climatology(training_anomalies(study.data))),
         **(_of_background(study) if study.background else {}),
         "regression": ("filter", lambda: _regression(study)),
         "linear filter": ("filter", linear),
@@ -156,17 +84,11 @@ def systems_of(study: Study) -> dict[str, System]:
 
 def _of_background(study: Study) -> dict[str, tuple[Sees, Callable[[], Baseline]]]:
     """Baselines that need a background."""
-    if study.model.background_error is None:
-        raise InputError("this model was trained without a background: it has no error covariance")
-    covariance, bias = study.model.background_error
-
-    @functools.cache
-    def interpolation() -> OptimalInterpolation:
-        return _tuned(study, OptimalInterpolation(covariance, bias))
+    interpolation = functools.cache(lambda: tuned_interpolation(study))
 
     return {
         "background": ("filter", Background),
-        "persistence": ("filter", lambda: Persistence(bias)),
+        "persistence": ("filter", lambda: Persistence(study.background_error[1])),
         "oi": ("filter", interpolation),
         "oi ensemble": ("filter", lambda: dataclasses.replace(interpolation(), ensemble=True)),
     }
@@ -202,18 +124,7 @@ def _key(study: Study, frames: np.ndarray) -> jax.Array:
     return jax.random.fold_in(jax.random.key(study.settings.seed), int(frames[0]))
 
 
-def _tuned(study: Study, baseline: OptimalInterpolation) -> OptimalInterpolation:
-    """With the variance of B that is best in the validation period."""
-    data = study.data
-    frames = data.frames("validation")
-    frames = frames[:: max(1, len(frames) // TUNED)][:TUNED]
-    observations, _ = open_streams(study.settings, data, frames)
-    truth = np.asarray(data.archive.fields[STATE].array[frames])
-    window = study.window(frames, baseline.uses, observations)
-    return tuned(baseline, window, truth, data.archive.grid.area_weights())
-
-
-def _linear(study: Study) -> LinearAnalysis:
+def linear_analysis(study: Study) -> LinearAnalysis:
     """Filter or smoother: streams, and what is not among them as gridded inputs."""
     streams = study.settings.assimilation.streams.values()
     free = [

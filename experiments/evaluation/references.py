@@ -1,19 +1,33 @@
-"""References for an analysis: background, climatology, optimal interpolation."""
+"""References for an analysis: background, persistence, climatology, optimal interpolation."""
+
+import dataclasses
+from collections.abc import Collection
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments.configuration.inputs import STATE, Inputs
+from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
+from experiments.configuration.observations import Withheld, open_streams
 from experiments.configuration.settings import Settings
 from slams_jax.assimilation.observations import Observations, to_stream
-from slams_jax.baselines import climatological_ensemble, optimal_interpolation_ensemble
+from slams_jax.baselines import (
+    Background,
+    Baseline,
+    Climatology,
+    OptimalInterpolation,
+    Persistence,
+    Window,
+    tuned,
+)
 from slams_jax.data import climatology
-from slams_jax.data.channels import stack_channels
 from slams_jax.errors import InputError
 from slams_jax.models.model import Model
+from slams_jax.observe import Separable
+from slams_jax.schema import TIME
 
 CLIMATE_MEMBERS = 50
+ANOMALIES = 500  # training days of the climatological ensemble
+TUNED = 24  # validation days on which the variance of B is tuned
 
 
 def climate_of(model: Model, data: Inputs, frames: np.ndarray) -> np.ndarray:
@@ -23,76 +37,134 @@ def climate_of(model: Model, data: Inputs, frames: np.ndarray) -> np.ndarray:
     return np.broadcast_to(climate, (len(frames), *shape))
 
 
-def training_anomalies(data: Inputs, count: int) -> np.ndarray:
-    """Departures from the climatology on about `count` training days, physical units."""
+def training_anomalies(data: Inputs) -> np.ndarray:
+    """Departures from the climatology on training days, physical units."""
     train = data.frames("train")
-    some = train[:: max(1, len(train) // count)]
+    some = train[:: max(1, len(train) // ANOMALIES)]
     return data.standardised(STATE, some) * data.statistics[STATE].std
 
 
-def references(
-    settings: Settings,
-    model: Model,
-    data: Inputs,
-    frames: np.ndarray,
-    observations: list[Observations],
-    climate: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Background, climatology and optimal interpolation, as ensembles by name."""
-    anomalies = training_anomalies(data, 500)
-    systems = {
-        "climatology": climatological_ensemble(
-            anomalies,
-            climate,
-            members=min(CLIMATE_MEMBERS, len(anomalies)),
-            seed=settings.seed,
-        )
-    }
-    if not settings.assimilation.background or model.background_error is None:
-        return systems
-    background = stack_channels(data.background(frames), model.channels)
-    oi = optimal_interpolation_of(settings, model, data, frames, observations, climate)
-    return {"background": background[None], **systems, "oi": oi}
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A trained model, its data, and observations: what baselines are made of.
 
-
-def optimal_interpolation_of(
-    settings: Settings,
-    model: Model,
-    data: Inputs,
-    frames: np.ndarray,
-    observations: list[Observations],
-    climate: np.ndarray,
-) -> np.ndarray:
-    """Members (member, time, lat, lon, channel), with the model's background covariance.
-
-    Raises:
-        InputError: a model without background.
+    Attributes:
+        settings: the configuration.
+        data: its data.
+        model: trained.
+        observations: at all times that are analysed.
+        withheld: stations, likewise.
     """
-    if model.background_error is None:
-        raise InputError("optimal interpolation needs a background: set data.background")
-    covariance, bias = model.background_error
-    background = stack_channels(data.background(frames), model.channels) - bias
-    streams = [
-        to_stream(
-            o,
-            model.grid,
-            model.channels,
-            data.archive.times[frames],
-            climate=climate.mean(axis=0),
-            std=np.asarray(model.arrays.std),
-        )
-        for o in observations
-    ]
-    interpolate = jax.jit(
-        lambda key, background, streams: optimal_interpolation_ensemble(
-            key,
-            background,
-            streams,
-            covariance,
-            members=settings.assimilation.members,
-            batch=4,
-            outer=2,
-        )
-    )
-    key = jax.random.key(settings.seed)
-    return np.asarray(interpolate(key, jnp.asarray(background), streams))
+
+    settings: Settings
+    data: Inputs
+    model: Model
+    observations: list[Observations]
+    withheld: list[Withheld]
+
+    @property
+    def background(self) -> bool:
+        """Whether analyses have a background."""
+        return self.settings.assimilation.background and BACKGROUND in self.data.archive.fields
+
+    @property
+    def background_error(self) -> tuple[Separable, np.ndarray]:
+        """Covariance and mean of the background's errors.
+
+        Raises:
+            InputError: a model without background.
+        """
+        if self.model.background_error is None:
+            raise InputError(
+                "this model was trained without a background: it has no error covariance"
+            )
+        return self.model.background_error
+
+    def window(
+        self,
+        frames: np.ndarray,
+        uses: Collection[str],
+        observations: list[Observations] | None = None,
+    ) -> Window:
+        """What is known at some times, as far as a baseline uses it."""
+        model, data = self.model, self.data
+        climate = climate_of(model, data, frames)
+        std = np.asarray(model.arrays.std)
+        streams = [
+            to_stream(
+                o,
+                model.grid,
+                model.channels,
+                data.archive.times[frames],
+                climate=climate.mean(axis=0),
+                std=std,
+            )
+            for o in self.observed(frames, observations)
+            if "streams" in uses
+        ]
+        fields = {n: data.standardised(n, frames) for n in uses if n != "streams"}
+        return Window(climate, std, tuple(streams), fields)
+
+    def observed(
+        self, frames: np.ndarray, observations: list[Observations] | None = None
+    ) -> list[Observations]:
+        """The streams with a value at some times."""
+        times = self.data.archive.times[frames].astype("datetime64[ns]")
+
+        def there(o: Observations) -> bool:
+            values = o.data[o.variable]
+            common = np.isin(np.asarray(values[TIME], "datetime64[ns]"), times)
+            return bool(values.isel({TIME: common}).notnull().any())
+
+        return [
+            o for o in (self.observations if observations is None else observations) if there(o)
+        ]
+
+
+def tuned_interpolation(
+    study: Study, validation: tuple[np.ndarray, list[Observations]] | None = None
+) -> OptimalInterpolation:
+    """Optimal interpolation with the variance of B that is best in the validation period.
+
+    Args:
+        study: with a model that has a background.
+        validation: indices of times of that period and observations at them; those of the
+            configuration if not given.
+    """
+    data = study.data
+    if validation is None:
+        frames = validation_frames(data)
+        validation = frames, open_streams(study.settings, data, frames)[0]
+    frames, observations = validation
+    covariance, bias = study.background_error
+    baseline = OptimalInterpolation(covariance, bias)
+    truth = np.asarray(data.archive.fields[STATE].array[frames])
+    window = study.window(frames, baseline.uses, observations)
+    return tuned(baseline, window, truth, data.archive.grid.area_weights())
+
+
+def validation_frames(data: Inputs) -> np.ndarray:
+    """Indices of some times of the validation period, evenly spread."""
+    frames = data.frames("validation")
+    return frames[:: max(1, len(frames) // TUNED)][:TUNED]
+
+
+def references(study: Study, frames: np.ndarray) -> dict[str, np.ndarray]:
+    """Background, persistence, climatology and optimal interpolation, as ensembles by name."""
+    settings, key = study.settings, jax.random.key(study.settings.seed)
+
+    def members(baseline: Baseline, count: int = settings.assimilation.members) -> np.ndarray:
+        return np.asarray(baseline(key, study.window(frames, baseline.uses), members=count))
+
+    anomalies = training_anomalies(study.data)
+    systems = {"climatology": members(Climatology(anomalies), min(CLIMATE_MEMBERS, len(anomalies)))}
+    if not study.background:
+        return systems
+    analysis = tuned_interpolation(study)
+    return {
+        "background": members(Background()),
+        "persistence": members(Persistence(study.background_error[1])),
+        **systems,
+        "oi": members(dataclasses.replace(analysis, ensemble=True)),
+        "oi_analysis": members(analysis),
+    }

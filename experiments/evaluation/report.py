@@ -20,8 +20,10 @@ from slams_jax.verify.report import Listing, Picture, Report, Section, Table, re
 
 PHRASES = {
     "background": "the background",
+    "persistence": "persistence",
     "climatology": "the climatology",
     "oi": "optimal interpolation",
+    "oi_analysis": "deterministic optimal interpolation",
     "analysis": "the analysis",
 }
 PACKAGES = ("slams-jax", "jax", "jaxlib", "flax", "diffrax", "optax", "numpy", "scipy", "xarray")

@@ -15,10 +15,12 @@ from slams_jax.verify import metrics, summary
 from slams_jax.verify.denoising import LOG_SNR, denoising_table
 from slams_jax.verify.report import Table
 
-SYSTEMS = ("background", "climatology", "oi", "analysis")
+SYSTEMS = ("background", "persistence", "climatology", "oi_analysis", "oi", "analysis")
 LABELS = {
     "background": "background",
+    "persistence": "persistence",
     "climatology": "climatology",
+    "oi_analysis": "OI, deterministic",
     "oi": "OI",
     "analysis": "analysis",
 }
@@ -111,7 +113,7 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
     """A row for each channel and one for the withheld stations."""
     names = names_of(scores)
     ensembles = [n for n in names if n in ("oi", "analysis")]
-    header = ["Level", *(f"RMSE {n}" for n in names)]
+    header = ["Level", *(f"RMSE {LABELS[n]}" for n in names)]
     columns: list[list[float]] = [scores[n]["rmse"] for n in names]
     for label, key in (("CRPS", "crps"), ("spread/skill", "spread_skill")):
         header += [f"{label} {n}" for n in ensembles]
@@ -139,7 +141,7 @@ def score_table(model: Model, scores: dict[str, Any]) -> Table:
 
 def region_table(model: Model, scores: dict[str, Any]) -> Table:
     """Scores over all channels in each region: root mean squares, in standard deviations."""
-    header = ["Region", *(f"RMSE {n}" for n in names_of(scores))]
+    header = ["Region", *(f"RMSE {LABELS[n]}" for n in names_of(scores))]
     header += ["CRPS analysis", "spread/skill analysis"]
     std = np.asarray(scores["climatological_std"])
     rms = lambda values: float(np.sqrt(np.mean(np.square(np.asarray(values) / std))))

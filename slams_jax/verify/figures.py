@@ -19,12 +19,14 @@ GREY = "0.78"
 
 # The colour-blind-safe palette of Okabe and Ito, each colour with its own marker.
 STYLES: dict[str, dict[str, Any]] = {
+    "persistence": {"color": "#009E73", "marker": "v", "label": "Persistence"},
+    "oi_analysis": {"color": "#56B4E9", "marker": "X", "label": "OI, deterministic"},
     "climatology": {"color": "#999999", "marker": "D", "label": "Climatology"},
     "background": {"color": "#E69F00", "marker": "s", "label": "Background"},
     "oi": {"color": "#0072B2", "marker": "^", "label": "OI"},
     "analysis": {"color": "#D55E00", "marker": "o", "label": "Analysis"},
 }
-SPARE = (("#009E73", "v"), ("#CC79A7", "P"), ("#56B4E9", "X"), ("#000000", "*"))
+SPARE = (("#CC79A7", "P"), ("#000000", "*"))
 
 
 def new_figure(width: float, height: float) -> "matplotlib.figure.Figure":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import ablation as shipped
+from configs import base
 from experiments.ablation import compare as ablation
 from experiments.ablation import protocols as ablation_protocols
 from experiments.ablation import report as ablation_report
@@ -32,6 +33,10 @@ def configuration(world: Path, folder: Path) -> dict:
         "models": {
             "pixel": {"autoencoder": False},
             "latent + both": {"modalities": ("stations", "olr")},
+        },
+        "streams": {
+            "stations": plain(base.stream("points", path="stations.nc", error=0.5)),
+            "olr": plain(base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation")),
         },
         "coarsening": (2,),
         "noise": (1.0,),
@@ -67,7 +72,8 @@ def test_every_model_meets_every_setting_in_both_protocols(found):
     settings = SETTINGS
     seen = {(r["protocol"], r["model"], r["name"]) for r in rows}
     wanted = {(p, m, s) for p in ablation.PROTOCOLS for m in NAMES for s in settings}
-    wanted |= {("corrected", m, s) for m in ("background", "OI") for s in settings}
+    classical = ("background", "OI", "smoother", "OI + stations + olr", "smoother + stations + olr")
+    wanted |= {("corrected", m, s) for m in classical for s in settings}
     assert seen == wanted
     assert len(rows) == len(wanted)
     assert json.loads((folder / "ablation.json").read_text()) == rows
@@ -79,7 +85,7 @@ def test_a_second_run_repeats_nothing_and_gives_the_same(found, monkeypatch):
     rows, raw, folder = found
     unused = lambda *_, **__: pytest.fail("analysed again")
     monkeypatch.setattr(analysis, "assimilate", unused)
-    monkeypatch.setattr(ablation_protocols, "optimal_interpolation_of", unused)
+    monkeypatch.setattr(ablation, "baseline_row", unused)
     assert ablation.compare(raw, folder, protocols=list(ablation.PROTOCOLS), models=[]) == rows
 
 
@@ -167,6 +173,19 @@ def test_scores_are_those_of_the_metrics(found):
     np.testing.assert_allclose(mean_square, expected, rtol=1e-5)
 
 
+def test_classical_methods_observe_what_the_encoder_sees(found):
+    _, raw, folder = found
+    for name, streams in (("pixel", []), ("latent + both", ["stations", "olr"])):
+        chosen = read_ablation(raw["ablation"])
+        settings = variant_settings(name, raw, chosen, folder, classical=True)
+        one = ablation_protocols.Subject(
+            settings, inputs.load(settings), subject(found, name).model
+        )
+        setting = ablation_protocols.Setting("noise 1", "coarse", 2, 1.0, 2)
+        seen = ablation_protocols._all_observations(one, setting, one.data.frames("test")[:5])
+        assert sorted(o.name for o in seen) == sorted(["noise 1", *streams])
+
+
 def test_the_best_of_each_setting_is_marked():
     row = lambda model, w1: {
         "protocol": "released",
@@ -214,7 +233,14 @@ def test_factors_that_the_latents_cannot_have_are_left_out(found):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"models": {"x": {"modalities": ("radar",)}}}, "'radar', which the data do not have"),
+        (
+            {
+                "models": {"x": {"modalities": ("radar",)}},
+                "streams": {"radar": {"kind": "coarse", "error": 1.0}},
+            },
+            "'radar', which the data do not have",
+        ),
+        ({"streams": {}}, "streams lacks 'olr', which a model sees"),
         ({"models": {"x": {"autoencoder": False, "modalities": ("olr",)}}}, "through an encoder"),
         ({"models": {}}, "models is empty"),
         ({"coarsening": (0,)}, "coarsening must be positive"),

@@ -9,7 +9,7 @@ import pytest
 from experiments.compare import __main__ as command
 from experiments.compare import run as compare_run
 from experiments.compare.run import analysis_times, compare
-from experiments.compare.systems import Study, systems_of
+from experiments.compare.systems import opened, systems_of
 from experiments.configuration import inputs
 from experiments.configuration.models import open_model
 from experiments.configuration.settings import read
@@ -110,7 +110,7 @@ def test_filters_never_see_the_future_and_smoothers_do(config, done, monkeypatch
     """The windows that systems are given, with other data after the analysis."""
     settings = read(config)
     data = inputs.load(settings)
-    study = Study.of(settings, data, open_model(settings, data))
+    study = opened(settings, data, open_model(settings, data))
     day = int(analysis_times(settings, data)[0])
     future = slice(day + 1, None)
     other = inputs.load(settings)
@@ -118,7 +118,7 @@ def test_filters_never_see_the_future_and_smoothers_do(config, done, monkeypatch
         values = np.array(field.array)
         values[future] += 2.0
         object.__setattr__(field, "array", values)
-    changed = Study.of(settings, other, study.model)
+    changed = opened(settings, other, study.model)
     later = data.archive.times[day]
     for o in changed.observations:
         values = o.data[o.variable]

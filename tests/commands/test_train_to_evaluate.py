@@ -40,7 +40,7 @@ from support.small_world import (
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
-SYSTEMS = ("background", "climatology", "oi", "analysis")
+SYSTEMS = ("background", "persistence", "climatology", "oi", "oi_analysis", "analysis")
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +341,7 @@ def test_scores_of_reliability_scale_region_and_significance(scores):
     ]
     assert scores["regions"]["globe"]["oi"]["rmse"] == scores["oi"]["rmse"]
     against = scores["significance"]["against"]
-    assert list(against) == ["background", "climatology", "oi"]
+    assert list(against) == list(SYSTEMS[:-1])
     for name, of in against.items():
         difference = np.subtract(scores["analysis"]["crps"], scores[name]["crps"])
         np.testing.assert_allclose(of["crps"]["difference"], difference, rtol=1e-3, atol=1e-5)
