@@ -20,28 +20,27 @@ def scores(
     times: list[str],
     records: dict[str, list[Record]],
 ) -> dict[str, Any]:
-    """All scores, by system and region, and differences from the best baseline.
+    """All scores, by system and region, and differences of the network from other systems.
 
     A baseline is the best if its RMSE, corrected for the number of members, is the smallest on
     average over levels in climatological standard deviations; a filter is compared with the best
-    filter, a smoother with the best of all.
+    filter, a smoother with the best of all, and each with the model's Gaussian surrogate.
     """
     std = np.asarray(study.model.arrays.std, np.float64)
     found = {name: _of_system(system, records[name]) for name, system in systems.items()}
     mean = lambda name: float(np.mean(_whole(found[name])["rmse"] / std))
-    differences = {}
-    for name, system in systems.items():
-        against = [
+    differences = []
+    for name in (n for n, s in systems.items() if not s.baseline):
+        fair = [
             other
             for other, s in systems.items()
-            if s.baseline and other != name and (s.sees == "filter" or system.sees == "smoother")
+            if s.baseline and (s.sees == "filter" or systems[name].sees == "smoother")
         ]
-        if not system.baseline and against:
-            best = min(against, key=mean)
-            differences[name] = {
-                "from": best,
-                **_differences(records[name], records[best]),
-            }
+        surrogate = f"surrogate {systems[name].sees}"
+        best = [min(fair, key=mean)] if fair else []
+        for other in dict.fromkeys([*best, *(o for o in fair if o == surrogate)]):
+            between = _differences(records[name], records[other])
+            differences.append({"system": name, "from": other, **between})
     listed = {
         name: {
             **of,
@@ -183,23 +182,24 @@ def _regions(scores: dict[str, Any], std: np.ndarray) -> Table:
 
 def _difference_table(scores: dict[str, Any], score: str) -> Table:
     rows = []
-    for name, of in scores["differences"].items():
+    for of in scores["differences"]:
         values = of[score]
         cells = [f"{d:+.3f}" for d in values["difference"]]
         if "low" in values:
             ranges = zip(cells, values["low"], values["high"], strict=True)
             marked = ((f"{c} ± {(high - low) / 2:.3f}", low * high > 0) for c, low, high in ranges)
             cells = [f"**{cell}**" if clear else cell for cell, clear in marked]
-        rows.append([name, of["from"], *cells])
+        rows.append([of["system"], of["from"], *cells])
     enough = len(scores["times"]) >= scores["fewest"]
     note = (
-        "Negative: better than the best baseline that sees no more. Half-widths of 95 % intervals; "
-        "bold where zero lies outside."
+        "Negative: the network is better. Compared with the best baseline that sees no more and "
+        "with the model's Gaussian surrogate; half-widths of 95 % intervals, bold where zero lies "
+        "outside."
         if enough
         else f"Fewer than {scores['fewest']} analyses have no intervals."
     )
     return Table(
-        f"{score.upper()} minus that of the best baseline",
+        f"Differences in {score.upper()}",
         ["System", "from", *scores["channels"]],
         rows,
         note,

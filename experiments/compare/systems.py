@@ -13,6 +13,7 @@ from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
 from experiments.configuration.observations import open_streams
 from experiments.configuration.settings import Settings, overlap
 from experiments.evaluation.references import Study, training_anomalies, tuned_interpolation
+from slams_jax.assimilation.posterior import ScoreKind
 from slams_jax.baselines import (
     Background,
     Baseline,
@@ -35,7 +36,7 @@ class System(NamedTuple):
 
     Attributes:
         sees: whether its window ends at the time of the analysis, or goes on after it.
-        baseline: whether it is a classical method.
+        baseline: whether it is what the network must beat.
         make: fits it; the result analyses a window.
     """
 
@@ -70,8 +71,9 @@ def systems_of(study: Study) -> dict[str, System]:
         name: System(sees, True, lambda make=make: _baseline(study, make()))
         for name, (sees, make) in baselines.items()
     }
-    for sees in ("filter", "smoother"):
-        found[f"network {sees}"] = System(sees, False, lambda: _network(study))
+    views: tuple[Sees, ...] = ("filter", "smoother")
+    found |= {f"surrogate {s}": System(s, True, lambda: _model(study, "gaussian")) for s in views}
+    found |= {f"network {s}": System(s, False, lambda: _model(study, "network")) for s in views}
     if not options.after:  # without later times a smoother is a filter
         found = {name: s for name, s in found.items() if s.sees == "filter"}
     if unknown := [n for n in options.systems if n not in found]:
@@ -104,9 +106,10 @@ def _baseline(study: Study, baseline: Baseline) -> Run:
     return run
 
 
-def _network(study: Study) -> Run:
+def _model(study: Study, score: ScoreKind) -> Run:
+    """The model, or its own Gaussian statistics in place of its network."""
     options = dataclasses.replace(
-        study.settings.assimilation, members=study.settings.compare.members
+        study.settings.assimilation, members=study.settings.compare.members, score=score
     )
 
     def run(frames: np.ndarray) -> np.ndarray:

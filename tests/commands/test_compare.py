@@ -28,6 +28,8 @@ SYSTEMS = {
     "regression": "filter",
     "linear filter": "filter",
     "linear smoother": "smoother",
+    "surrogate filter": "filter",
+    "surrogate smoother": "smoother",
     "network filter": "filter",
     "network smoother": "smoother",
 }
@@ -67,8 +69,10 @@ def test_every_system_is_scored_on_every_window(config, done):
         assert np.isfinite(of["regions"]["globe"]["rmse"]).all(), name
         assert of["stations"]["count"] > 5
     assert len(records(done)) == 2 * len(SYSTEMS)
-    assert found["differences"]["network filter"]["from"] in SYSTEMS
-    assert SYSTEMS[found["differences"]["network filter"]["from"]] == "filter"
+    pairs = {(d["system"], d["from"]) for d in found["differences"]}
+    assert {d["system"] for d in found["differences"]} == {"network filter", "network smoother"}
+    assert ("network filter", "surrogate filter") in pairs
+    assert all(SYSTEMS[b] == "filter" for a, b in pairs if a == "network filter")
     text = (done / "compare.md").read_text()
     for part in ("| linear smoother | smoother |", "Fewer than 12 analyses", "withheld"):
         assert part.lower() in text.lower(), part
@@ -123,7 +127,7 @@ def test_filters_never_see_the_future_and_smoothers_do(config, done, monkeypatch
     for o in changed.observations:
         values = o.data[o.variable]
         o.data[o.variable] = values.where(values["time"] <= later, values + 2.0)
-    for name in ("oi", "linear filter", "linear smoother", "network filter", "network smoother"):
+    for name in ("oi", "linear filter", "linear smoother", "network filter", "surrogate smoother"):
         system = systems_of(study)[name]
         frames = np.arange(day - 1, day + 1 + (system.sees == "smoother"))
         one, two = (systems_of(s)[name].make()(frames)[:, 1] for s in (study, changed))
