@@ -78,7 +78,7 @@ class HeldSuarezConfig:
         steps_per_day: number of time steps; 12 (of two hours) is stable at T21 with some margin.
         diffusion_days: e-folding time of the smallest scale, days.
         diffusion_order: power of the Laplacian in the diffusion; 4 is ∇^8.
-        forcing: towards which the atmosphere relaxes, and how fast.
+        forcing: relaxation of temperature and friction.
 
     Raises:
         InputError: a value out of range.
