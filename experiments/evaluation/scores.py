@@ -65,7 +65,7 @@ def score(
     scores["denoising"] = {"log_snr": list(LOG_SNR)} | {
         name: np.asarray(values).tolist()
         for name, values in errors_on(
-            model.networks, model.arrays, data, data.frames(settings.assimilation.period)
+            model.networks, model.arrays, data, settings.assimilation.period
         ).items()
     }
     if withheld:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Params
+from slams_jax.data import window_starts
 from slams_jax.data.training_data import TrainingSet
-from slams_jax.errors import InputError
 from slams_jax.gaussian import GaussianPosterior
 from slams_jax.mesh import place, whole
 from slams_jax.models import score
@@ -58,45 +58,31 @@ def errors_at_levels(
     return {NETWORK: measure(network), GAUSSIAN: measure(prior)}
 
 
-def errors_on(
-    networks: Networks, arrays: ModelArrays, data: TrainingSet, frames: np.ndarray
-) -> Errors:
-    """`errors_at_levels` of a trained model on windows of consecutive `frames`.
-
-    Args:
-        networks: the static half of the model.
-        arrays: its arrays.
-        data: with the states.
-        frames: indices of times, ascending, that trained nothing.
+def errors_on(networks: Networks, arrays: ModelArrays, data: TrainingSet, period: str) -> Errors:
+    """`errors_at_levels` of a trained model on windows of a period that trained nothing.
 
     Raises:
-        InputError: fewer consecutive frames than a window has.
+        InputError: a period without a window.
     """
-    windows = withheld_windows(networks, arrays, data, frames)
+    windows = withheld_windows(networks, arrays, data, period)
     assert arrays.prior is not None
     gaussian = jax.jit(arrays.prior.over, static_argnums=0)(networks.score.window)
     return jax.device_get(_compiled()(networks, arrays.score, gaussian, windows))
 
 
 def withheld_windows(
-    networks: Networks, arrays: ModelArrays, data: TrainingSet, frames: np.ndarray
+    networks: Networks, arrays: ModelArrays, data: TrainingSet, period: str
 ) -> Windows:
-    """Up to `WINDOWS` windows of what is diffused, evenly spread over `frames`; as `errors_on`."""
-    size, times = networks.score.window, data.archive.times[frames]
-    length = times[size - 1 :] - times[: len(times) - size + 1]
-    starts = np.flatnonzero(length == (size - 1) * data.time_step)
-    if not len(starts):
-        raise InputError(
-            f"denoising errors need {size} consecutive frames, which these {len(frames)} lack: "
-            "lengthen the period"
-        )
+    """Up to `WINDOWS` windows of what is diffused, evenly spread over a period; as `errors_on`."""
+    size, times = networks.score.window, data.archive.times
+    starts = window_starts(times, len(times), length=size, span=data.spans[period])
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, WINDOWS).round().astype(int))]
     codes = jax.jit(
         lambda arrays, x: jnp.nan_to_num(encode(networks, arrays, {STATE: x})),
         compiler_options=compiler_options() or None,
     )
     kept = arrays._replace(score=None, prior=None)
-    read = lambda start: jnp.asarray(data.standardised(STATE, frames[start : start + size]))
+    read = lambda start: jnp.asarray(data.standardised(STATE, slice(start, start + size)))
     return jnp.stack([codes(kept, read(start)) for start in chosen])
 
 

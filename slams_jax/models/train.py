@@ -336,7 +336,7 @@ def _train_score(
     data, networks = run.data, run.networks
     assert arrays.prior is not None
     gaussian = jax.jit(arrays.prior.over, static_argnums=0)(networks.score.window)
-    withheld = withheld_windows(networks, arrays, data, data.frames(VALIDATION))
+    withheld = withheld_windows(networks, arrays, data, VALIDATION)
     if networks.autoencoder is None:
         fields = {STATE: data.archive.fields[STATE].array, "times": data.archive.times}
         standardised = data.standardise_window
