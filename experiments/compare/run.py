@@ -108,8 +108,8 @@ def _records(
             logging.info("%s: fitting", name)
             runs[name] = systems[name].make()
         after = options.after if systems[name].sees == "smoother" else 0
-        members = runs[name](np.arange(day - options.before, day + after + 1))
-        kept[name, day] = _record(study, members[:, options.before], day)
+        frames = np.arange(day - options.before, day + after + 1)
+        kept[name, day] = _record(study, runs[name](frames, options.before), day)
         content = {"digest": digests[name, day], "record": kept[name, day]}
         write_text(json.dumps(content, allow_nan=False), path_of(name, day))
         left = (time.monotonic() - begun) / number * (len(missing) - number)

@@ -27,8 +27,9 @@ from slams_jax.errors import InputError
 from slams_jax.models.model import Model
 
 Sees = Literal["filter", "smoother"]
-# frames of the window -> members (member, time, lat, lon, channel), physical units
-Run = Callable[[np.ndarray], np.ndarray]
+# frames of a window, position of the analysis in it -> members (member, lat, lon, channel) there
+Run = Callable[[np.ndarray, int], np.ndarray]
+ALONE = ("climatology", "background", "oi", "oi ensemble")  # need no other time of the window
 
 
 class System(NamedTuple):
@@ -68,7 +69,7 @@ def systems_of(study: Study) -> dict[str, System]:
         "linear smoother": ("smoother", linear),
     }
     found = {
-        name: System(sees, True, lambda make=make: _baseline(study, make()))
+        name: System(sees, True, lambda make=make, n=name: _baseline(study, make(), n in ALONE))
         for name, (sees, make) in baselines.items()
     }
     views: tuple[Sees, ...] = ("filter", "smoother")
@@ -96,12 +97,14 @@ def _of_background(study: Study) -> dict[str, tuple[Sees, Callable[[], Baseline]
     }
 
 
-def _baseline(study: Study, baseline: Baseline) -> Run:
+def _baseline(study: Study, baseline: Baseline, alone: bool) -> Run:
     members = study.settings.compare.members
 
-    def run(frames: np.ndarray) -> np.ndarray:
+    def run(frames: np.ndarray, at: int) -> np.ndarray:
+        if alone:
+            frames, at = frames[at : at + 1], 0
         window = study.window(frames, baseline.uses)
-        return np.asarray(baseline(_key(study, frames), window, members=members))
+        return np.asarray(baseline(_key(study, frames), window, members=members))[:, at]
 
     return run
 
@@ -112,13 +115,13 @@ def _model(study: Study, score: ScoreKind) -> Run:
         study.settings.assimilation, members=study.settings.compare.members, score=score
     )
 
-    def run(frames: np.ndarray) -> np.ndarray:
+    def run(frames: np.ndarray, at: int) -> np.ndarray:
         # A seed of its own for each window, so that the draws of different ones are independent.
         settings = dataclasses.replace(
             study.settings, assimilation=options, seed=study.settings.seed + 1 + int(frames[0])
         )
         analysis = analyse(settings, study.data, study.model, study.observed(frames), frames=frames)
-        return stack_members(analysis, study.model.channels)
+        return stack_members(analysis, study.model.channels)[:, at]
 
     return run
 
