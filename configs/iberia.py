@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     )
     config.sampler.steps = 24
     config.assimilation.update(frames=90, members=8, member_batch=4, rank=54)
+    config.compare.rank = 216  # all of 6 x 9 points and four levels
     config.assimilation.streams = {
         "stations": base.stream(
             "points",

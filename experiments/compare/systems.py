@@ -75,7 +75,11 @@ def systems_of(study: Study) -> dict[str, System]:
     views: tuple[Sees, ...] = ("filter", "smoother")
     found |= {f"surrogate {s}": System(s, True, lambda: _model(study, "gaussian")) for s in views}
     found |= {f"network {s}": System(s, False, lambda: _model(study, "network")) for s in views}
-    if not options.after:  # without later times a smoother is a filter
+    background = study.settings.data.background
+    leaks = study.background and background is not None and background.path == "previous"
+    # Without later times a smoother is a filter; and the background of the next time is no
+    # forecast but the truth of this one where it is the state before.
+    if not options.after or leaks:
         found = {name: s for name, s in found.items() if s.sees == "filter"}
     if unknown := [n for n in options.systems if n not in found]:
         raise InputError(

@@ -1,5 +1,6 @@
 """The comparison with classical methods, on a tiny world."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from experiments.compare.run import analysis_times, compare
 from experiments.compare.systems import opened, systems_of
 from experiments.configuration import inputs
 from experiments.configuration.models import open_model
-from experiments.configuration.settings import read
+from experiments.configuration.settings import FieldSettings, read
 from slams_jax.errors import InputError
 from slams_jax.verify import metrics
 from support.small_world import run_command, small_config, untrained, write_config
@@ -133,6 +134,15 @@ def test_filters_never_see_the_future_and_smoothers_do(config, done, monkeypatch
         one, two = (systems_of(s)[name].make()(frames, 1) for s in (study, changed))
         same = np.allclose(one, two, atol=1e-3)
         assert same == (system.sees == "filter"), name
+
+
+def test_no_smoother_sees_the_truth_in_the_next_background(config):
+    settings = read(config)
+    data = inputs.load(settings)
+    previous = dataclasses.replace(settings.data, background=FieldSettings("previous"))
+    study = opened(settings, data, open_model(settings, data))
+    study = dataclasses.replace(study, settings=dataclasses.replace(settings, data=previous))
+    assert {s.sees for s in systems_of(study).values()} == {"filter"}
 
 
 @pytest.mark.parametrize(
