@@ -53,7 +53,7 @@ from slams_jax.dynamics import (
     StationsConfig,
     nature_run,
 )
-from slams_jax.gaussian import fit_prior
+from slams_jax.gaussian import GaussianPrior, Modes, Spectrum
 from slams_jax.grid import Grid
 from slams_jax.models import StageConfig
 from slams_jax.models import train as stages
@@ -403,9 +403,14 @@ def test_slams_as_published_takes_a_step_of_both_stages(published):
     latents = rng.standard_normal((14, 120, 240, 5), dtype=np.float32)
     np.save(workdir / stages.LATENTS, latents)
     scales = {"latent_mean": np.zeros(5, np.float32), "latent_std": np.ones(5, np.float32)}
+    eofs = np.broadcast_to(np.eye(600, 3), (121, 600, 3))
+    modes = Modes(jnp.asarray(eofs, jnp.complex64), networks.frame_shape, True)
+    white = lambda count: Spectrum(
+        jnp.ones((121, count)), jnp.zeros((121, count, 0), jnp.complex64)
+    )
     arrays = ModelArrays(
         std=jnp.ones(10),
-        prior=fit_prior(latents, periodic=True, rank=3, order=0),
+        prior=GaussianPrior(modes, (white(3), white(1))),
         autoencoder=params,
         model_state=model_state,
         **scales,
