@@ -262,8 +262,10 @@ def guidance() -> dict[str, Any]:
         "rule": "gaussian",
         # Variance of x_0 given x_t over sigma^2 / alpha^2 ("sda").
         "gamma": 1e-2,
-        # Conjugate-gradient iterations ("gaussian", "pigdm", "mmps").
+        # Largest number of conjugate-gradient iterations ("gaussian", "pigdm", "mmps").
         "iterations": 30,
+        # Stop them at this share of the first residual ("gaussian", "mmps"); 0 takes all.
+        "tolerance": 1e-3,
         # Differentiate through the network ("pigdm").
         "jacobian": True,
     }
@@ -301,7 +303,7 @@ def assimilation() -> dict[str, Any]:
         # Devices that share the latitudes of each field.
         "space_devices": 1,
         # Horizontal patterns of estimated error covariances.
-        "rank": 200,
+        "rank": 400,
     }
 
 

@@ -188,7 +188,7 @@ class AssimilationSettings:
     member_batch: int = 0
     window_devices: int = 1
     space_devices: int = 1
-    rank: int = 200
+    rank: int = 400
 
     def __post_init__(self):
         for name, low in (

@@ -41,6 +41,7 @@ def guide(
     rule: Rule = "mmps",
     gamma: float = 1e-2,
     iterations: int = 3,
+    tolerance: float = 0.0,
     jacobian: bool = True,
     covariance: Covariance | None = None,
 ) -> Denoiser:
@@ -53,14 +54,18 @@ def guide(
         schedule: the noise schedule of `denoiser`.
         rule: one of `Rule`; `docs/method.md` explains when to use which.
         gamma: for "sda", the variance of x_0 given x_t relative to sigma^2 / alpha^2.
-        iterations: number of conjugate-gradient iterations of "pigdm", "mmps" and "gaussian".
+        iterations: largest number of conjugate-gradient iterations of "pigdm", "mmps" and
+            "gaussian".
+        tolerance: of "mmps" and "gaussian": stop when the residual of the normal equations is below
+            this share of the innovations; 0 takes all iterations.
         jacobian: for "pigdm"; False replaces V by r_t^2, which avoids derivatives of the network.
         covariance: for "gaussian" and "exact", products with cov(x_0 | x_t) under a Gaussian prior,
             such as `slams_jax.gaussian.GaussianPosterior.solve`; "pigdm", "tmpd" and "mmps" use
             them, if given, where there is more noise than signal.
 
     Raises:
-        InputError: an unknown rule, a negative gamma, no iteration, or a missing covariance.
+        InputError: an unknown rule, a negative gamma, no iteration, a tolerance outside [0, 1), or
+            a missing covariance.
     """
     if innovations is None:
         return denoiser
@@ -70,6 +75,8 @@ def guide(
         raise InputError(f"guidance gamma must not be negative, got {gamma}")
     if iterations < 1:
         raise InputError(f"guidance needs at least one iteration, got {iterations}")
+    if not 0.0 <= tolerance < 1.0:
+        raise InputError(f"guidance tolerance must lie in [0, 1), got {tolerance}")
     if rule in ("gaussian", "exact") and covariance is None:
         raise InputError(f"guidance rule {rule!r} needs the covariance of the prior: give it")
     if rule in ("sda", "dps"):
@@ -78,11 +85,12 @@ def guide(
         return _pigdm(denoiser, innovations, schedule, iterations, jacobian, covariance)
     if rule == "tmpd":
         return _tmpd(denoiser, innovations, schedule, covariance)
+    increment = functools.partial(_increment, count=iterations, tolerance=tolerance)
     if rule == "mmps":
         network = functools.partial(_denoised, denoiser, schedule, covariance)
-        return _matched(innovations, network, functools.partial(_increment, count=iterations))
+        return _matched(innovations, network, increment)
     assert covariance is not None
-    solve = _direct if rule == "exact" else functools.partial(_increment, count=iterations)
+    solve = _direct if rule == "exact" else increment
     return _matched(
         innovations, functools.partial(_gaussian, denoiser, schedule, covariance), solve
     )
@@ -235,17 +243,23 @@ def _direct(innovations: Innovations, x_0: Array, product: Callable[[Array], Arr
 
 
 def _increment(
-    innovations: Innovations, x_0: Array, product: Callable[[Array], Array], count: int
+    innovations: Innovations,
+    x_0: Array,
+    product: Callable[[Array], Array],
+    count: int,
+    tolerance: float,
 ) -> Array:
-    """C A^T u, where (I + A C A^T) u = r, after `count` conjugate-gradient iterations from u = 0.
+    """C A^T u, where (I + A C A^T) u = r, by at most `count` conjugate-gradient iterations from 0.
+
+    They stop when |r - (I + A C A^T) u| < `tolerance` |r|.
 
     Each iteration applies C A^T once and sums the results, so that neither u nor a final product is
     needed; library solvers return u and would cost two more products.
     """
     residuals, forward, transpose = _linearised(innovations, x_0)
 
-    def iterate(_, carry):
-        total, r, p, r_dot_r = carry
+    def iterate(carry):
+        i, total, r, p, r_dot_r = carry
         step = product(transpose(p))
         q = jax.tree.map(jnp.add, p, forward(step))  # (I + A C A^T) p
         # A covariance C gives p . q >= p . p. The Jacobian of a network is not quite a covariance:
@@ -255,10 +269,12 @@ def _increment(
         next_r_dot_r = _dot(r, r)
         ratio = next_r_dot_r / (r_dot_r + jnp.finfo(r_dot_r.dtype).tiny)
         p = jax.tree.map(lambda a, b: a + ratio * b, r, p)
-        return total + length * step, r, p, next_r_dot_r
+        return i + 1, total + length * step, r, p, next_r_dot_r
 
-    start = (jnp.zeros_like(x_0), residuals, residuals, _dot(residuals, residuals))
-    return jax.lax.fori_loop(0, count, iterate, start)[0]
+    first = _dot(residuals, residuals)
+    unsolved = lambda carry: (carry[0] < count) & (carry[-1] > tolerance**2 * first)
+    start = (jnp.zeros((), jnp.int32), jnp.zeros_like(x_0), residuals, residuals, first)
+    return jax.lax.while_loop(unsolved, iterate, start)[1]
 
 
 def _dot(a: PyTree[Array], b: PyTree[Array]) -> Array:

@@ -17,6 +17,7 @@ class GuidanceConfig:
     rule: Rule = "gaussian"
     gamma: float = 1e-2
     iterations: int = 30
+    tolerance: float = 1e-3
     jacobian: bool = True
 
     def __post_init__(self):

@@ -80,7 +80,7 @@ def fit_prior(
     times: np.ndarray | None = None,
     *,
     periodic: bool = False,
-    rank: int = 200,
+    rank: int = 400,
     order: int = 2,
 ) -> GaussianPrior:
     """Estimate a `GaussianPrior` from standardised anomalies.

@@ -175,7 +175,7 @@ def train_model(
     score_training: StageConfig,
     autoencoder_training: StageConfig | None = None,
     latent_inputs: tuple[str, ...] = (),
-    rank: int = 200,
+    rank: int = 400,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
 ) -> Model:

@@ -78,8 +78,8 @@ class Case:
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "sda": ("gamma",),
     "pigdm": ("iterations", "jacobian"),
-    "mmps": ("iterations",),
-    "gaussian": ("iterations",),
+    "mmps": ("iterations", "tolerance"),
+    "gaussian": ("iterations", "tolerance"),
 }
 
 
@@ -115,10 +115,11 @@ class Guidance:
         )
 
     def __str__(self) -> str:
-        """Name of the rule, with its options in brackets."""
-        values = [f"{value:g}" for _, value in self.options if not isinstance(value, bool)]
-        words = [name for name, value in self.options if value is True]
-        words += [f"no {name}" for name, value in self.options if value is False]
+        """Name of the rule, with its options in brackets but for the tolerance."""
+        told = [(name, value) for name, value in self.options if name != "tolerance"]
+        values = [f"{value:g}" for _, value in told if not isinstance(value, bool)]
+        words = [name for name, value in told if value is True]
+        words += [f"no {name}" for name, value in told if value is False]
         extra = ["P"] if self.covariance and self.rule not in ("gaussian", "exact") else []
         inside = ", ".join(values + words + extra)
         return f"{self.rule} ({inside})" if inside else self.rule

@@ -85,6 +85,23 @@ def test_mmps_converges_with_iterations():
     assert errors[0] > 0.1
 
 
+def test_iterations_stop_at_the_tolerance():
+    """No further than is asked for: what fewer iterations give, to the bit."""
+    _, _, x_t = noisy(0.4)
+
+    def found(iterations, tolerance):
+        options = dict(rule="gaussian", iterations=iterations, tolerance=tolerance)
+        guided = guide(DENOISER, innovations, SCHEDULE, covariance=exact_covariance, **options)
+        return np.asarray(jax.jit(guided)(single(x_t), single(0.4)))
+
+    stages = [found(i, 0.0) for i in (1, 2, 3, 4, 5)]
+    steps = [np.abs(stages[i + 1] - stages[i]).max() for i in range(3)]
+    assert min(steps) > 1e-3  # so that stages can be told apart
+    loose = found(5, 0.5)
+    assert min(np.abs(loose - stage).max() for stage in stages[:4]) < 1e-5
+    np.testing.assert_allclose(found(5, 1e-6), stages[4], atol=1e-5)
+
+
 def test_mmps_iterations_beyond_convergence_do_no_harm():
     """There the squared residual is zero, and so would be every denominator."""
     _, _, x_t = noisy(0.4)
@@ -301,6 +318,7 @@ def test_mmps_draws_from_the_exact_posterior():
         (dict(rule="gaussian"), "rule 'gaussian' needs the covariance of the prior"),
         (dict(rule="sda", gamma=-1.0), "gamma must not be negative, got -1.0"),
         (dict(rule="mmps", iterations=0), "at least one iteration, got 0"),
+        (dict(rule="mmps", tolerance=1.0), r"tolerance must lie in \[0, 1\), got 1.0"),
     ],
 )
 def test_errors(options, message):
