@@ -302,7 +302,7 @@ def assimilation() -> dict[str, Any]:
         "window_devices": 1,
         # Devices that share the latitudes of each field.
         "space_devices": 1,
-        # Horizontal patterns of estimated error covariances.
+        # EOFs of a block of the prior, and patterns of the error covariance, at most.
         "rank": 400,
     }
 

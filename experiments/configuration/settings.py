@@ -171,7 +171,7 @@ class AssimilationSettings:
         window_devices: devices that share the windows of each member.
         space_devices: devices that share the latitudes of each field: for states that are too
             large for one. The devices that are left share the members.
-        rank: horizontal patterns of estimated error covariances.
+        rank: EOFs of a block of the prior, and patterns of the error covariance, at most.
     """
 
     streams: Mapping[str, StreamSettings]
