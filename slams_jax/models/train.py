@@ -194,8 +194,7 @@ def train_model(
         autoencoder_training: of the autoencoder, if there is one.
         latent_inputs: fields that analyses will encode into a latent observation; its error is
             estimated.
-        rank: EOFs of a block of the prior, and horizontal patterns of the covariance of the background,
-            at most.
+        rank: EOFs of a block of the prior, and patterns of the background's covariance, at most.
         seed: of parameters, noise and shuffling.
         config: JSON kept with the checkpoints, which must be the same to resume; None for what
             `data`, `networks` and `seed` say.
