@@ -5,6 +5,7 @@ from slams_jax import data as data
 from slams_jax import diffusion as diffusion
 from slams_jax import dynamics as dynamics
 from slams_jax import errors as errors
+from slams_jax import gaussian as gaussian
 from slams_jax import grid as grid
 from slams_jax import models as models
 from slams_jax import networks as networks

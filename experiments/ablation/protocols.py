@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.compare.systems import linear_analysis
 from experiments.configuration.analysis import analyse
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.observations import (
@@ -28,7 +27,12 @@ from experiments.configuration.observations import (
     simulated,
 )
 from experiments.configuration.settings import Settings
-from experiments.evaluation.references import Study, tuned_interpolation, validation_frames
+from experiments.evaluation.references import (
+    Study,
+    linear_analysis,
+    tuned_interpolation,
+    validation_frames,
+)
 from slams_jax.assimilation.observations import Observations, simulate
 from slams_jax.baselines import Background, Baseline, LinearAnalysis
 from slams_jax.data.channels import stack_members

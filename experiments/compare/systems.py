@@ -9,18 +9,22 @@ import jax
 import numpy as np
 
 from experiments.configuration.analysis import analyse
-from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
+from experiments.configuration.inputs import Inputs
 from experiments.configuration.observations import open_streams
-from experiments.configuration.settings import Settings, overlap
-from experiments.evaluation.references import Study, training_anomalies, tuned_interpolation
+from experiments.configuration.settings import Settings
+from experiments.evaluation.references import (
+    Study,
+    linear_analysis,
+    modality_regression,
+    training_anomalies,
+    tuned_interpolation,
+)
 from slams_jax.assimilation.posterior import ScoreKind
 from slams_jax.baselines import (
     Background,
     Baseline,
     Climatology,
-    LinearAnalysis,
     Persistence,
-    fit_linear,
 )
 from slams_jax.data.channels import stack_members
 from slams_jax.errors import InputError
@@ -64,7 +68,7 @@ def systems_of(study: Study) -> dict[str, System]:
     baselines: Mapping[str, tuple[Sees, Callable[[], Baseline]]] = {
         "climatology": ("filter", lambda: Climatology(training_anomalies(study.data))),
         **(_of_background(study) if study.background else {}),
-        "regression": ("filter", lambda: _regression(study)),
+        "regression": ("filter", lambda: modality_regression(study)),
         "linear filter": ("filter", linear),
         "linear smoother": ("smoother", linear),
     }
@@ -132,42 +136,3 @@ def _model(study: Study, score: ScoreKind) -> Run:
 
 def _key(study: Study, frames: np.ndarray) -> jax.Array:
     return jax.random.fold_in(jax.random.key(study.settings.seed), int(frames[0]))
-
-
-def linear_analysis(study: Study) -> LinearAnalysis:
-    """Filter or smoother: streams, and what is not among them as gridded inputs."""
-    streams = study.settings.assimilation.streams.values()
-    free = [
-        name
-        for name, modality in study.settings.data.modalities.items()
-        if not any(overlap(s.path, modality.path) for s in streams)
-    ]
-    return LinearAnalysis(_fitted(study, free, memory=True))
-
-
-def _regression(study: Study) -> LinearAnalysis:
-    """Regression on all gridded fields but those with stations withheld for verification."""
-    streams = study.settings.assimilation.streams.values()
-    fair = [
-        name
-        for name, modality in study.settings.data.modalities.items()
-        if not any(s.withhold and overlap(s.path, modality.path) for s in streams)
-    ]
-    return LinearAnalysis(_fitted(study, fair, memory=False), streams=False)
-
-
-def _fitted(study: Study, names: list[str], *, memory: bool):
-    data = study.data
-    train, validation = data.frames("train"), data.frames("validation")
-    frames = np.concatenate([train, validation])
-    names = [BACKGROUND, *names] if study.background else names
-    return fit_linear(
-        data.standardised(STATE, frames),
-        {n: data.standardised(n, frames) for n in names},
-        np.arange(len(train)),
-        np.arange(len(train), len(frames)),
-        periodic=data.archive.grid.periodic,
-        times=data.archive.times[frames],
-        memory=memory,
-        rank=study.settings.compare.rank,
-    )

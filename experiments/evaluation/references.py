@@ -8,15 +8,17 @@ import numpy as np
 
 from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
 from experiments.configuration.observations import Withheld, open_streams
-from experiments.configuration.settings import Settings
+from experiments.configuration.settings import Settings, overlap
 from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.baselines import (
     Background,
     Baseline,
     Climatology,
+    LinearAnalysis,
     OptimalInterpolation,
     Persistence,
     Window,
+    fit_linear,
     tuned,
 )
 from slams_jax.data import climatology
@@ -147,6 +149,45 @@ def validation_frames(data: Inputs) -> np.ndarray:
     """Indices of some times of the validation period, evenly spread."""
     frames = data.frames("validation")
     return frames[:: max(1, len(frames) // TUNED)][:TUNED]
+
+
+def linear_analysis(study: Study) -> LinearAnalysis:
+    """Filter or smoother: streams, and what is not among them as gridded inputs."""
+    streams = study.settings.assimilation.streams.values()
+    free = [
+        name
+        for name, modality in study.settings.data.modalities.items()
+        if not any(overlap(s.path, modality.path) for s in streams)
+    ]
+    return LinearAnalysis(_fitted(study, free, memory=True))
+
+
+def modality_regression(study: Study) -> LinearAnalysis:
+    """Regression on all gridded fields but those with stations withheld for verification."""
+    streams = study.settings.assimilation.streams.values()
+    fair = [
+        name
+        for name, modality in study.settings.data.modalities.items()
+        if not any(s.withhold and overlap(s.path, modality.path) for s in streams)
+    ]
+    return LinearAnalysis(_fitted(study, fair, memory=False), streams=False)
+
+
+def _fitted(study: Study, names: list[str], *, memory: bool):
+    data = study.data
+    train, validation = data.frames("train"), data.frames("validation")
+    frames = np.concatenate([train, validation])
+    names = [BACKGROUND, *names] if study.background else names
+    return fit_linear(
+        data.standardised(STATE, frames),
+        {n: data.standardised(n, frames) for n in names},
+        np.arange(len(train)),
+        np.arange(len(train), len(frames)),
+        periodic=data.archive.grid.periodic,
+        times=data.archive.times[frames],
+        memory=memory,
+        rank=study.settings.compare.rank,
+    )
 
 
 def references(study: Study, frames: np.ndarray) -> dict[str, np.ndarray]:
