@@ -43,8 +43,7 @@ def get_config() -> ConfigDict:
         ema_decay=0.99,
         checkpoint_every=250,
     )
-    # As the model that comes with the library.
-    config.score.update(window=3, widths=(48, 96), blocks=2, prediction="v", frame_noise=False)
+    config.score.update(window=3, widths=(48, 96), blocks=2)
     config.score_training.update(
         steps=1200,
         batch_size=16,
