@@ -26,6 +26,7 @@ from slams_jax.assimilation.posterior import (
     Recipe,
     ScoreKind,
     compiled_analysis,
+    condition_on,
     placed_arguments,
 )
 from slams_jax.assimilation.streams import background_stream, latent_stream, unresolved
@@ -361,7 +362,8 @@ def _draw(
         name = identity(recipe, key, model.arrays, problem.climate, streams)
         store = MemberStore(Path(keep).expanduser(), (members, *problem.climate.shape), name)
     analyse = compiled_analysis(recipe)
-    arguments = placed_arguments(model, recipe.mesh, key, problem.climate, streams)
+    conditioned = condition_on(recipe, model.arrays, len(problem.climate), streams)
+    arguments = placed_arguments(model, recipe.mesh, key, conditioned, problem.climate)
 
     def draw(first: int) -> Any:
         return analyse(np.int32(first), *arguments)

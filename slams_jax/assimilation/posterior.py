@@ -8,7 +8,7 @@ z by the reverse SDE of the guided denoiser, the innovations taken through the d
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -34,7 +34,14 @@ from slams_jax.gaussian import (
     condition,
 )
 from slams_jax.mesh import MEMBER, SPACE, in_bands, place, split, whole
-from slams_jax.models.model import Model, ModelArrays, Networks, decode, trajectory_prior
+from slams_jax.models.model import (
+    Model,
+    ModelArrays,
+    Networks,
+    decode,
+    trajectory_prior,
+    window_prior,
+)
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Stream, whitened_innovations
 
@@ -71,9 +78,10 @@ class Recipe:
 
 @functools.lru_cache(maxsize=COMPILED)
 def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]:
-    """The compiled function (first, key, arrays, climate, streams) -> (states, info).
+    """The compiled function (first, key, arrays, conditioned, climate) -> (states, info).
 
-    It draws `recipe.members` members, counted from `first`; `arrays` are those of the model.
+    It draws `recipe.members` members, counted from `first`; `arrays` are those of the model but
+    for the prior, which is part of what is `conditioned`.
     Call it within `jax.set_mesh(recipe.mesh)`. The `COMPILED` recipes used last are kept.
     """
 
@@ -81,10 +89,10 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
         first: Int[Array, ""],
         key: PRNGKey,
         arrays: ModelArrays,
+        conditioned: Conditioned,
         climate: Trajectory,
-        streams: tuple[Stream, ...],
     ) -> tuple[Members, DrawInfo]:
-        posterior, to_state = _posterior(recipe, arrays, climate, streams)
+        posterior, to_state = _posterior(recipe, arrays, conditioned, climate)
         shape = (climate.shape[0], *recipe.networks.frame_shape)
         schedule = recipe.networks.schedule
 
@@ -103,33 +111,57 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
     return jax.jit(analyse, out_shardings=out, compiler_options=compiler_options() or None)
 
 
+class Conditioned(NamedTuple):
+    """What is solved before any draw.
+
+    Attributes:
+        gaussian: the prior's statistics, with what of the streams they absorb.
+        window: the prior of windows that the network departs from; None if it does not.
+        streams: the others.
+    """
+
+    gaussian: GaussianPosterior
+    window: GaussianPosterior | None
+    streams: tuple[Stream, ...]
+
+
+def condition_on(
+    recipe: Recipe, arrays: ModelArrays, frames: int, streams: tuple[Stream, ...]
+) -> Conditioned:
+    """Absorb the streams that are diagonal in the modes of the prior, if the rule allows it.
+
+    They enter rules of Gaussian algebra in closed form: conjugate gradients see the others alone.
+    """
+    assert arrays.prior is not None
+    closed = recipe.guidance.rule in ("gaussian", "exact")
+    modal = [closed and isinstance(s.operator, ModalOperator) for s in streams]
+    return Conditioned(
+        condition(
+            arrays.prior.modes,
+            arrays.prior.spectra,
+            frames,
+            [_absorbed(s) for s, is_modal in zip(streams, modal, strict=True) if is_modal],
+        ),
+        window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
+        tuple(s for s, is_modal in zip(streams, modal, strict=True) if not is_modal),
+    )
+
+
 def _posterior(
-    recipe: Recipe,
-    arrays: ModelArrays,
-    climate: Trajectory,
-    streams: tuple[Stream, ...],
+    recipe: Recipe, arrays: ModelArrays, conditioned: Conditioned, climate: Trajectory
 ) -> tuple[Denoiser, Callable[[Array], Trajectory]]:
     """The guided denoiser of latents, and the map from a latent to the state.
 
     Both read the ambient mesh.
     """
-    networks, frames = recipe.networks, climate.shape[0]
-    assert arrays.prior is not None
-    # What is diagonal in the modes of the prior enters rules of Gaussian algebra in closed form:
-    # conjugate gradients see the other observations alone.
-    closed = recipe.guidance.rule in ("gaussian", "exact")
-    modal = [closed and isinstance(s.operator, ModalOperator) for s in streams]
-    gaussian = condition(
-        arrays.prior.modes,
-        arrays.prior.spectra,
-        frames,
-        [_absorbed(s) for s, is_modal in zip(streams, modal, strict=True) if is_modal],
-    )
-    streams = tuple(s for s, is_modal in zip(streams, modal, strict=True) if not is_modal)
+    networks = recipe.networks
+    gaussian, window, streams = conditioned
     if recipe.score == "gaussian":
         prior = gaussian_denoiser(gaussian, networks.schedule)
     else:
-        network = trajectory_prior(networks, arrays, recipe.window_chunk, remat=recipe.remat)
+        network = trajectory_prior(
+            networks, arrays, recipe.window_chunk, remat=recipe.remat, gaussian=window
+        )
         prior = absorbing_denoiser(network, gaussian, networks.schedule)
 
     def to_state(latent: Array) -> Trajectory:
@@ -172,14 +204,17 @@ def gaussian_denoiser(gaussian: GaussianPosterior, schedule: CosineSchedule) -> 
 
 
 def placed_arguments(
-    model: Model, mesh: Mesh, key: PRNGKey, climate: Any, streams: tuple[Stream, ...]
+    model: Model, mesh: Mesh, key: PRNGKey, conditioned: Conditioned, climate: Any
 ) -> tuple[Any, ...]:
-    """The arguments of `compiled_analysis` after `first`: networks whole, fields in bands."""
+    """The arguments of `compiled_analysis` after `first`: fields in bands, the rest whole."""
     bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
-    networks = place(model.arrays._replace(prior=None), mesh, whole)
     return (
         place(key, mesh, whole),
-        networks._replace(prior=place(model.arrays.prior, mesh, bands)),
+        place(model.arrays._replace(prior=None), mesh, whole),
+        Conditioned(
+            place(conditioned.gaussian, mesh, whole),
+            place(conditioned.window, mesh, whole),
+            place(conditioned.streams, mesh, bands),
+        ),
         place(climate, mesh, bands),
-        place(streams, mesh, bands),
     )

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from slams_jax.aliases import Trajectory
+from slams_jax.gaussian.linalg import eigh, inverse, spectral
 from slams_jax.gaussian.modes import Coefficients, Modes, over_time, scaled
 from slams_jax.gaussian.spectrum import Spectrum
 
@@ -81,7 +82,7 @@ class GaussianPosterior:
         pairs = zip(self.vectors, self.values, strict=True)
         covariances = [spectral(vector, 1.0 / value) for vector, value in pairs]
         noise = jnp.diag(ratio)[None, None]
-        return tuple(c @ _inverse(c + noise.astype(c.dtype)) for c in covariances)
+        return tuple(c @ inverse(c + noise.astype(c.dtype)) for c in covariances)
 
     def variance(self, ratio: Float[Array, ""] | Float[Array, " time"]) -> Float[Array, " time"]:
         r"""Mean of the diagonal of (\Lambda + 1 / ratio)^-1 over the values of each frame.
@@ -113,8 +114,8 @@ def condition(
         absorbed: of each observation M^* R^-1 M and M^* R^-1 y.
     """
     values, vectors = [], []
-    for spectrum in spectra:
-        eigenvalues, eigenvectors = jnp.linalg.eigh(spectrum.correlation(count))
+    found = eigh([spectrum.correlation(count) for spectrum in spectra])
+    for spectrum, (eigenvalues, eigenvectors) in zip(spectra, found, strict=True):
         variance = spectrum.variance[..., None]
         values.append(1.0 / (variance * jnp.maximum(eigenvalues, SMALLEST)))
         vectors.append(eigenvectors)
@@ -127,11 +128,11 @@ def condition(
         spectral(vector, value) + seen
         for vector, value, seen in zip(vectors, values, information, strict=True)
     ]
-    found = [jnp.linalg.eigh(p) for p in precisions]
+    found = eigh(precisions)
     return GaussianPosterior(
         modes,
-        tuple(jnp.maximum(f.eigenvalues, jnp.finfo(jnp.float32).tiny) for f in found),
-        tuple(f.eigenvectors for f in found),
+        tuple(jnp.maximum(value, jnp.finfo(jnp.float32).tiny) for value, _ in found),
+        tuple(vector for _, vector in found),
         modes.field(pull),
         information,
     )
@@ -146,36 +147,11 @@ def covariance_root(modes: Modes, spectra: Sequence[Spectrum], white: Trajectory
 def time_roots(spectra: Sequence[Spectrum], count: int) -> Matrices:
     """Symmetric square roots of the covariances in time of each mode."""
     roots = []
-    for spectrum in spectra:
-        values, vectors = jnp.linalg.eigh(spectrum.correlation(count))
+    found = eigh([spectrum.correlation(count) for spectrum in spectra])
+    for spectrum, (values, vectors) in zip(spectra, found, strict=True):
         variance = spectrum.variance[..., None] * jnp.maximum(values, SMALLEST)
         roots.append(spectral(vectors, jnp.sqrt(variance)))
     return tuple(roots)
-
-
-def spectral(vectors: Array, values: Array) -> Array:
-    """U diag(values) U^*."""
-    weighted = vectors * jnp.broadcast_to(values[..., None, :], vectors.shape).astype(vectors.dtype)
-    return weighted @ vectors.conj().swapaxes(-1, -2)
-
-
-def _inverse(matrices: Array) -> Array:
-    """Inverses of positive definite matrices (..., n, n), small and many, by the sweep operator.
-
-    Elementwise over the batch, where LAPACK takes one matrix after the other.
-    """
-
-    def sweep(i: Int[Array, ""], a: Array) -> Array:
-        at = jnp.arange(a.shape[-1]) == i
-        pivot = a[..., i, i][..., None]
-        column, row = a[..., :, i] / pivot, a[..., i, :] / pivot
-        swept = a - column[..., :, None] * a[..., i, :][..., None, :]
-        # The pivot's column makes room for the inverse's.
-        swept = jnp.where(at[None, :], -column[..., :, None], swept)
-        row = jnp.where(at, 1.0 / pivot, row)
-        return jnp.where(at[:, None], row[..., None, :], swept)
-
-    return jax.lax.fori_loop(0, matrices.shape[-1], sweep, matrices)
 
 
 def _adjoint(matrices: Matrices) -> Matrices:

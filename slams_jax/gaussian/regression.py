@@ -12,7 +12,7 @@ modes in which it is not significant are dropped (M = 0).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import Trajectory
 from slams_jax.errors import InputError
+from slams_jax.gaussian.linalg import eigh, spectral
 from slams_jax.gaussian.modes import Coefficients, Modes, over_time, to_blocks
-from slams_jax.gaussian.posterior import SMALLEST, Matrices, spectral
+from slams_jax.gaussian.posterior import SMALLEST, Matrices
 from slams_jax.gaussian.prior import pooled_lags, single, whole_steps
 from slams_jax.gaussian.spectrum import Spectrum, sample_lags, stationary
 
@@ -57,34 +58,66 @@ class ModalOperator:
 class ModalCovariance:
     """Errors of fields that are independent between modes and correlated in time.
 
+    Build it with `ModalCovariance.of`.
+
     Attributes:
         modes: the EOFs.
         variance: of each part (block, mode, time).
         lags: correlations of each part, (block, mode, lag), as in `Spectrum`.
         known: frames that were observed; the others count for nothing.
+        values: eigenvalues of R in time, of each part (block, mode, time).
+        vectors: its eigenvectors, of each part (block, mode, time, time).
     """
 
     modes: Modes
     variance: tuple[Array, ...]
     lags: tuple[Array, ...]
     known: Bool[Array, " time"]
+    values: tuple[Array, ...]
+    vectors: Matrices
+
+    @classmethod
+    def of(
+        cls,
+        modes: Modes,
+        variance: tuple[Array, ...],
+        lags: tuple[Array, ...],
+        known: Bool[Array, " time"],
+    ) -> "ModalCovariance":
+        """The covariance, its eigenproblems solved once; frames not known are alone."""
+        both = (known[:, None] & known[None, :])[None, None]
+        count, matrices = known.shape[0], []
+        for power, correlations in zip(variance, lags, strict=True):
+            # The part's process; its variance varies with what was available.
+            correlation = Spectrum(power[..., 0], correlations).correlation(count)
+            std = jnp.sqrt(power)
+            scale = (std[..., :, None] * std[..., None, :]).astype(correlation.dtype)
+            alone = jnp.eye(count, dtype=correlation.dtype)[None, None]
+            matrices.append(jnp.where(both, scale * correlation, alone))
+        found = eigh(matrices)
+        least = [SMALLEST * jnp.max(power, axis=-1, keepdims=True) for power in variance]
+        return cls(
+            modes,
+            variance,
+            lags,
+            known,
+            tuple(jnp.maximum(v, low) for (v, _), low in zip(found, least, strict=True)),
+            tuple(u for _, u in found),
+        )
 
     def whiten(self, residual: Trajectory, extra: Array) -> Trajectory:
         """W residual, W^T W = (R + extra)^-1, by symmetric roots; `extra` by its mean."""
         more = jnp.mean(extra)
-        roots = tuple(
-            spectral(vectors, 1.0 / jnp.sqrt(values + more)) for values, vectors in self._eigen()
-        )
-        return self.modes.field(over_time(roots, self.modes.coefficients(residual)))
+        return self._applied(residual, lambda values: 1.0 / jnp.sqrt(values + more))
 
     def sample_root(self, white: Trajectory) -> Trajectory:
         """R^(1/2) white."""
-        roots = tuple(spectral(vectors, jnp.sqrt(values)) for values, vectors in self._eigen())
-        return self.modes.field(over_time(roots, self.modes.coefficients(white)))
+        return self._applied(white, jnp.sqrt)
 
     def inflated(self, factor: Array) -> "ModalCovariance":
         """`factor` R."""
-        return dataclasses.replace(self, variance=tuple(factor * v for v in self.variance))
+        larger = lambda parts: tuple(factor * p for p in parts)
+        return dataclasses.replace(self, variance=larger(self.variance), values=larger(self.values))
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "ModalCovariance":
         """The covariance of the frames that are complete.
@@ -98,34 +131,31 @@ class ModalCovariance:
                 f"stream {name!r} has correlated errors but incomplete frames: fill the missing "
                 "values, or set all values of those frames to NaN"
             )
-        return dataclasses.replace(self, known=jnp.asarray(frames.all(axis=1)))
+        known = frames.all(axis=1)
+        if np.array_equal(known, np.asarray(self.known)):
+            return self
+        return ModalCovariance.of(self.modes, self.variance, self.lags, jnp.asarray(known))
 
     def padded(self, more: int) -> "ModalCovariance":
         """With `more` unobserved frames after its own."""
-        return dataclasses.replace(
-            self,
-            variance=tuple(_edge(v, more) for v in self.variance),
-            known=jnp.pad(self.known, (0, more)),
+        return ModalCovariance.of(
+            self.modes,
+            tuple(_edge(v, more) for v in self.variance),
+            self.lags,
+            jnp.pad(self.known, (0, more)),
         )
 
     def precision(self) -> Matrices:
         """R^-1 of the known frames, zero for the others: of each part (block, mode, time, time)."""
-        both = self.known[:, None] & self.known[None, :]
-        inverses = (spectral(vectors, 1.0 / values) for values, vectors in self._eigen())
-        return tuple(jnp.where(both[None, None], i, jnp.zeros_like(i)) for i in inverses)
-
-    def _eigen(self):
-        """Eigenvalues and -vectors of R in time, of each part; frames not known are alone."""
         both = (self.known[:, None] & self.known[None, :])[None, None]
-        count = self.known.shape[0]
-        for variance, lags in zip(self.variance, self.lags, strict=True):
-            # The part's process; its variance varies with what was available.
-            correlation = Spectrum(variance[..., 0], lags).correlation(count)
-            std = jnp.sqrt(variance)
-            scale = (std[..., :, None] * std[..., None, :]).astype(correlation.dtype)
-            alone = jnp.eye(count, dtype=correlation.dtype)[None, None]
-            values, vectors = jnp.linalg.eigh(jnp.where(both, scale * correlation, alone))
-            yield jnp.maximum(values, SMALLEST * jnp.max(variance, axis=-1, keepdims=True)), vectors
+        pairs = zip(self.vectors, self.values, strict=True)
+        inverses = (spectral(vectors, 1.0 / values) for vectors, values in pairs)
+        return tuple(jnp.where(both, i, jnp.zeros_like(i)) for i in inverses)
+
+    def _applied(self, x: Trajectory, function: Callable[[Array], Array]) -> Trajectory:
+        pairs = zip(self.vectors, self.values, strict=True)
+        matrices = tuple(spectral(vectors, function(values)) for vectors, values in pairs)
+        return self.modes.field(over_time(matrices, self.modes.coefficients(x)))
 
 
 @jax.tree_util.register_dataclass
@@ -153,7 +183,7 @@ class Regression:
         along_time = lambda parts: tuple(jnp.moveaxis(p[index], 0, -1) for p in parts)
         return (
             ModalOperator(self.modes, along_time(self.slope)),
-            ModalCovariance(
+            ModalCovariance.of(
                 self.modes, along_time(self.variance), self.lags, jnp.asarray(patterns >= 0)
             ),
             self.offset[index],

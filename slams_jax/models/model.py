@@ -12,7 +12,7 @@ from slams_jax.aliases import Denoiser, Params, Trajectory
 from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
-from slams_jax.gaussian import GaussianPrior, Regression
+from slams_jax.gaussian import GaussianPosterior, GaussianPrior, Regression
 from slams_jax.grid import Grid
 from slams_jax.models import autoencoder, score
 from slams_jax.models.autoencoder import AutoencoderConfig
@@ -155,16 +155,28 @@ def residual(networks: Networks, arrays: ModelArrays, states: Trajectory) -> Tra
     return states * arrays.std[None, None, None, :] - rebuilt
 
 
+def window_prior(networks: Networks, arrays: ModelArrays) -> GaussianPosterior | None:
+    """The Gaussian prior of windows that the network departs from; None if it does not."""
+    if networks.score.prediction != "departure":
+        return None
+    assert arrays.prior is not None
+    return arrays.prior.over(networks.score.window)
+
+
 def trajectory_prior(
-    networks: Networks, arrays: ModelArrays, window_chunk: int | None = None, *, remat: bool = True
+    networks: Networks,
+    arrays: ModelArrays,
+    window_chunk: int | None = None,
+    *,
+    remat: bool = True,
+    gaussian: GaussianPosterior | None = None,
 ) -> Denoiser:
     """The denoiser of trajectories of latents (or states), composed of windows.
 
-    Reads the ambient mesh, as `trajectory_denoiser` does.
+    Reads the ambient mesh, as `trajectory_denoiser` does. `gaussian` is `window_prior`, solved
+    before; it is solved here unless given.
     """
-    gaussian = None
-    if networks.score.prediction == "departure":
-        assert arrays.prior is not None
-        gaussian = arrays.prior.over(networks.score.window)
+    if gaussian is None:
+        gaussian = window_prior(networks, arrays)
     window = score.window_denoiser(networks.score, networks.schedule, arrays.score, gaussian)
     return trajectory_denoiser(window, networks.score.window, chunk=window_chunk, remat=remat)
