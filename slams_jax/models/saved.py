@@ -75,7 +75,9 @@ _FIELDS = {
     "provenance",
     "digest",
 }
-_NETWORKS = ("score", "autoencoder")  # what may be stored in half precision
+# What may be stored in half precision: networks, patterns of unit length, and samples of errors.
+_HALVED = ("score/", "autoencoder/", "prior/vectors", "background_error/patterns")
+_HALVED = (*_HALVED, "state_error", "increment_error")
 
 
 def membership(sets: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
@@ -123,8 +125,8 @@ def save_model(
     Args:
         model: what to save.
         path: of the file, ending in `.safetensors`; the card has the same name with `.md`.
-        dtype: of the networks' parameters in the file; "float16" halves them. Statistics and
-            covariances stay float32, and everything is float32 once loaded.
+        dtype: of the networks' parameters, EOFs and error samples in the file; "float16" halves
+            them. Other statistics stay float32, and everything is float32 once loaded.
         scores: for the card: system -> score -> value.
         licence: of the model, for the card; not that of the library.
         description: a sentence or two for the card.
@@ -323,11 +325,11 @@ def _nested(tensors: Mapping[str, np.ndarray]) -> Nested:
 
 
 def _stored(tensors: dict[str, np.ndarray], dtype: np.dtype) -> dict[str, np.ndarray]:
-    """The tensors as they are written: the networks' parameters in `dtype`."""
+    """The tensors as they are written: what is large in `dtype`."""
     limit = np.finfo(dtype).max
     stored = dict(tensors)
     for name, value in tensors.items():
-        if name.partition("/")[0] not in _NETWORKS or value.dtype != np.float32:
+        if not name.startswith(_HALVED) or value.dtype != np.float32:
             continue
         if np.abs(value).max(initial=0.0) > limit:
             raise InputError(f"{name} does not fit into {dtype}: save the model in float32")
