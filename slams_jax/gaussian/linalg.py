@@ -15,7 +15,7 @@ def eigh(matrices: Sequence[Matrix]) -> list[tuple[Float[Array, "... n"], Matrix
     """Eigenvalues, ascending, and eigenvectors of each of some batches of matrices.
 
     On the host, and in double precision, unless traced. Where they are traced, one batch follows
-    the other: on CPUs with few cores, batches of eigenproblems that XLA runs at once wait for ever
+    the other: on CPUs with few cores, batches of eigenproblems that XLA runs at once wait forever
     for the threads that they hold.
     """
     found = []
