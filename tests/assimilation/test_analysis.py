@@ -22,6 +22,7 @@ from slams_jax.models import score
 from slams_jax.models.model import decode, trajectory_prior
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from support.small_model import (
+    BACKGROUND_ERROR,
     BIAS,
     CHANNELS,
     GRID,
@@ -428,6 +429,31 @@ def test_the_step_of_the_model_is_enforced(exact_model):
     background["time"] = TIMES[0] + np.arange(len(TIMES)) * np.timedelta64(12, "h")
     with pytest.raises(InputError, match="are 12 h apart, the model was trained on steps of 24 h"):
         assimilate(daily, background, [], **options)
+
+
+@pytest.mark.parametrize("score_kind", ["network", "gaussian"])
+def test_useless_observations_leave_an_analysis_no_worse_than_its_background(
+    exact_model, score_kind
+):
+    """Corrected for the size of the ensemble; the prior can only help."""
+    truth, rng = some_truth(exact_model), np.random.default_rng(8)
+    error = BACKGROUND_ERROR * STD * rng.standard_normal(truth.shape)
+    noise = 10.0 * rng.standard_normal(truth.shape)  # and said to be far more
+    members = 8
+    analysis = assimilate(
+        exact_model,
+        as_dataset(truth + BIAS + error),
+        [Observations("useless", as_dataset(truth + noise), "grid", error=1e5)],
+        members=members,
+        key=jax.random.key(4),
+        score=score_kind,
+        sampler=SamplerConfig(steps=16),
+    )
+    states = members_of(analysis)
+    missed = np.square((states.mean(axis=0) - truth) / STD).mean()
+    missed -= np.mean(states.var(axis=0, ddof=1) / STD**2) / members
+    # The posterior variance of a white prior is 4 % below the error of this background.
+    assert missed < np.square(error / STD).mean()
 
 
 def test_one_time_is_the_marginal_of_the_trajectory(exact_model, monkeypatch):
