@@ -146,7 +146,7 @@ print(states.shape, states.std().round(2))
 networks = networks_for(data, score={"window": 3, "widths": (24,), "blocks": 1})
 optimiser = OptimiserConfig(steps=600, learning_rate=2e-3, warmup_steps=20)
 model = train_model(
-    folder / "run", data, networks, score_training=StageConfig(optimiser, batch_size=16), rank=30
+    folder / "run", data, networks, score_training=StageConfig(optimiser, batch_size=16)
 )
 
 # %% [markdown]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from slams_jax.aliases import ObservationOperator, PRNGKey
 from slams_jax.assimilation.intake import (
@@ -489,12 +489,13 @@ def _seen_of(
     """The mean square of H(x + error) - H(x), H linearised, over a sample of errors."""
     state = jnp.broadcast_to(jnp.asarray(mean, jnp.float32)[None], (frames, *mean.shape))
 
-    def square(error: Array) -> Array:
+    total = np.zeros(1)
+    for error in jnp.asarray(errors, jnp.float32):  # a loop on the device would compile each time
         tangent = jnp.broadcast_to(error[None], state.shape)
-        return jnp.square(jax.jvp(operator, (state,), (tangent,))[1])
-
-    squares = jax.lax.map(square, jnp.asarray(errors, jnp.float32))
-    return np.asarray(squares, np.float64).mean(axis=0)
+        total = total + np.square(
+            np.asarray(jax.jvp(operator, (state,), (tangent,))[1], np.float64)
+        )
+    return total / len(errors)
 
 
 def _carried(

@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 RIDGES = (1e-4, 1e-3, 5e-3, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)  # shares of the diagonal to choose from
 DENSE = 2500  # largest dimension of a block whose covariance matrix is formed
 SMALLEST = 1e-6  # variance of a mode, relative to that of the frame's values
+LIVE = 1e-2  # variance of the modes that chi-squared counts, relative to the mean
 RELIABLE = (0.8, 1.25)  # chi-squared per value outside which a fit is worth a warning
 
 
@@ -149,8 +150,8 @@ def chi_squared(
 ) -> ChiSquared:
     """How the frames of another period fit a prior, by channel, longitude and scale."""
     coefficients = prior.modes.coefficients(jnp.asarray(np.nan_to_num(frames), jnp.float32))
-    # Modes at the floor, which frames hardly have, would say nothing.
-    floor = 4.0 * SMALLEST * max(float(jnp.mean(s.variance)) for s in prior.spectra)
+    # Modes that frames hardly have are what the shrinkage makes of them.
+    floor = LIVE * max(float(jnp.mean(s.variance)) for s in prior.spectra)
     live = tuple(s.variance > floor for s in prior.spectra)
     weights = tuple(
         jnp.where(a, 1.0 / jnp.sqrt(s.variance), 0.0)[..., None]

@@ -6,6 +6,7 @@ entropy (Burg 1975). It is complex for a travelling wave: c_l = E[a(t + l) a(t)^
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -32,26 +33,28 @@ class Spectrum:
     def correlation(self, count: int) -> Inexact[Array, "block mode time time"]:
         """The correlation matrix of `count` consecutive times, E[a(s) a(t)^*] at [s, t]."""
         apart = np.arange(count)[:, None] - np.arange(count)[None, :]
-        forward = self._correlations(count)[..., np.abs(apart)]
+        forward = _correlations(self.lags, count)[..., np.abs(apart)]
         return jnp.where(np.broadcast_to(apart >= 0, forward.shape), forward, forward.conj())
 
-    def _correlations(self, count: int) -> Array:
-        """c_0, ..., c_(count - 1), along the last axis."""
-        one = jnp.ones(self.variance.shape, self.lags.dtype)
-        order = self.lags.shape[-1]
-        known = [self.lags[..., i] for i in range(order)]
-        if not order:
-            return jnp.stack([one] + [jnp.zeros_like(one)] * (count - 1), axis=-1)
-        weights = jnp.stack(_levinson(known)[0], axis=-1)
-        last = jnp.stack(known[::-1], axis=-1)  # newest first: c_l = sum_k weights_k c_(l - k)
 
-        def extend(last: Array, _: None) -> tuple[Array, Array]:
-            new = jnp.sum(weights * last, axis=-1)
-            return jnp.concatenate([new[..., None], last[..., :-1]], axis=-1), new
+@functools.partial(jax.jit, static_argnames="count")
+def _correlations(lags: Inexact[Array, "block mode lag"], count: int) -> Array:
+    """c_0, ..., c_(count - 1), along the last axis."""
+    one = jnp.ones(lags.shape[:-1], lags.dtype)
+    order = lags.shape[-1]
+    known = [lags[..., i] for i in range(order)]
+    if not order:
+        return jnp.stack([one] + [jnp.zeros_like(one)] * (count - 1), axis=-1)
+    weights = jnp.stack(_levinson(known)[0], axis=-1)
+    last = jnp.stack(known[::-1], axis=-1)  # newest first: c_l = sum_k weights_k c_(l - k)
 
-        _, more = jax.lax.scan(extend, last, length=max(count - order - 1, 0))
-        parts = [jnp.stack([one, *known], axis=-1), jnp.moveaxis(more, 0, -1)]
-        return jnp.concatenate(parts, axis=-1)[..., :count]
+    def extend(last: Array, _: None) -> tuple[Array, Array]:
+        new = jnp.sum(weights * last, axis=-1)
+        return jnp.concatenate([new[..., None], last[..., :-1]], axis=-1), new
+
+    _, more = jax.lax.scan(extend, last, length=max(count - order - 1, 0))
+    parts = [jnp.stack([one, *known], axis=-1), jnp.moveaxis(more, 0, -1)]
+    return jnp.concatenate(parts, axis=-1)[..., :count]
 
 
 def sample_lags(series: np.ndarray, times: np.ndarray, order: int) -> np.ndarray:

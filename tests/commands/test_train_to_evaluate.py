@@ -198,7 +198,7 @@ def test_the_analysis_is_a_file_and_nothing_else(config, analysis):
 def test_what_an_analysis_says_of_its_streams(analysis):
     with xr.open_dataset(analysis, engine="h5netcdf") as dataset:
         found = {d["name"]: d for d in json.loads(dataset.attrs["diagnostics"])}
-    assert set(found) == {"olr", "sounder", "stations", "background"}
+    assert set(found) == {"olr", "sounder", "stations"}
     # Background errors of 2.4 K at the lowest level, those of few days alike.
     assert 1.0 < found["stations"]["innovation_rms"] < 6.0
     assert all(d["chi_squared"] > 0 and d["degrees_of_freedom"] > 0 for d in found.values())
@@ -345,7 +345,7 @@ def test_scores_of_reliability_scale_region_and_significance(scores):
     for name, of in against.items():
         difference = np.subtract(scores["analysis"]["crps"], scores[name]["crps"])
         np.testing.assert_allclose(of["crps"]["difference"], difference, rtol=1e-3, atol=1e-5)
-    assert [s["name"] for s in scores["streams"]] == ["olr", "sounder", "stations", "background"]
+    assert [s["name"] for s in scores["streams"]] == ["olr", "sounder", "stations"]
 
 
 def test_the_report_holds_everything(config, file, analysis, report, scores):
