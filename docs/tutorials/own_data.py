@@ -173,7 +173,7 @@ background = open_dataset(folder / "forecasts.nc", variables=names, period=LATER
 stations = read_stations(folder / "stations.csv", units="degC", period=LATER)
 used, withheld = stations.isel(station=slice(16)), stations.isel(station=slice(16, None))
 
-# %% tags=["warns"]
+# %%
 analysis = assimilate(
     model,
     background,
@@ -184,9 +184,8 @@ analysis = assimilate(
 
 # %% [markdown]
 # The library warns where the fit or spread of the analysis is inconsistent with the prescribed
-# errors. Here the warning is justified: the network was trained for seconds, and its own errors
-# keep the analysis from fitting better. `analysis.attrs["diagnostics"]` has the numbers for every
-# stream. The analysis is a Dataset like those that were read, with a leading member dimension:
+# errors; `analysis.attrs["diagnostics"]` has the numbers for every stream. The analysis is a
+# Dataset like those that were read, with a leading member dimension:
 
 # %%
 analysis.drop_attrs()
