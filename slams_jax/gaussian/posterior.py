@@ -69,6 +69,12 @@ class GaussianPosterior:
         seen = self.modes.field(over_time(self.information, self.modes.coefficients(x_0)))
         return x_0 + self.solve(self.pull - seen, ratio)
 
+    def sample_root(self, white: Trajectory) -> Trajectory:
+        r"""\Lambda^(-1/2) applied to white noise, by symmetric roots in time."""
+        pairs = zip(self.vectors, self.values, strict=True)
+        roots = tuple(spectral(vector, 1.0 / jnp.sqrt(value)) for vector, value in pairs)
+        return self.modes.field(over_time(roots, self.modes.coefficients(white)))
+
     def _solve_each(self, coefficients: Coefficients, ratio: Array) -> Coefficients:
         r"""With the noise D = diag(ratio): \Lambda^-1 = C gives D - D (C + D)^-1 D.
 
@@ -136,22 +142,6 @@ def condition(
         modes.field(pull),
         information,
     )
-
-
-def covariance_root(modes: Modes, spectra: Sequence[Spectrum], white: Trajectory) -> Trajectory:
-    """The square root of the covariance applied to white noise, up to a rotation in time."""
-    coefficients = modes.coefficients(white)
-    return modes.field(over_time(time_roots(spectra, white.shape[0]), coefficients))
-
-
-def time_roots(spectra: Sequence[Spectrum], count: int) -> Matrices:
-    """Symmetric square roots of the covariances in time of each mode."""
-    roots = []
-    found = eigh([spectrum.correlation(count) for spectrum in spectra])
-    for spectrum, (values, vectors) in zip(spectra, found, strict=True):
-        variance = spectrum.variance[..., None] * jnp.maximum(values, SMALLEST)
-        roots.append(spectral(vectors, jnp.sqrt(variance)))
-    return tuple(roots)
 
 
 def _adjoint(matrices: Matrices) -> Matrices:

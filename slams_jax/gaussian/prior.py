@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from slams_jax.aliases import Trajectory
 from slams_jax.errors import InputError
 from slams_jax.gaussian.modes import Modes, scaled, to_blocks
-from slams_jax.gaussian.posterior import GaussianPosterior, condition, covariance_root
+from slams_jax.gaussian.posterior import GaussianPosterior, condition
 from slams_jax.gaussian.spectrum import Spectrum, sample_lags
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class GaussianPrior:
 
     def sample_root(self, white: Trajectory) -> Trajectory:
         """P^(1/2) applied to white noise."""
-        return covariance_root(self.modes, self.spectra, white)
+        return self.over(white.shape[0]).sample_root(white)
 
 
 class ChiSquared(NamedTuple):
