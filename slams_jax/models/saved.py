@@ -34,6 +34,7 @@ import safetensors.numpy
 from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.errors import InputError, first_line
+from slams_jax.gaussian import truncate_prior, truncate_regression
 from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.card import model_card
@@ -114,6 +115,7 @@ def save_model(
     path: str | Path,
     *,
     dtype: str = "float32",
+    rank: int | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
     licence: str = "",
     description: str = "",
@@ -127,6 +129,8 @@ def save_model(
         path: of the file, ending in `.safetensors`; the card has the same name with `.md`.
         dtype: of the networks' parameters, EOFs and error samples in the file; "float16" halves
             them. Other statistics stay float32, and everything is float32 once loaded.
+        rank: largest number of EOFs of a block of the prior, and of patterns of the background's
+            covariance, in the file; all by default. The variance of the others is spread evenly.
         scores: for the card: system -> score -> value.
         licence: of the model, for the card; not that of the library.
         description: a sentence or two for the card.
@@ -135,14 +139,16 @@ def save_model(
         The path of the file.
 
     Raises:
-        InputError: another suffix, an unknown dtype, parameters that are too large for it, or a
-            path that cannot be written.
+        InputError: another suffix, an unknown dtype, parameters that are too large for it, a rank
+            below 1, or a path that cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: a saved model is named *{SUFFIX}: give such a path")
     if dtype not in PRECISIONS:
         raise InputError(f"dtype {dtype!r} is unknown: choose from {PRECISIONS}")
+    if rank is not None:
+        model = _truncated(model, rank)
     tensors = _stored(_tensors(model), np.dtype(dtype))
     header = _header(model)
     header["digest"] = _digest(header, tensors)
@@ -302,6 +308,22 @@ def _tensors(model: Model) -> dict[str, np.ndarray]:
         else None,
     }
     return dict(_flat(nested(tree)))
+
+
+def _truncated(model: Model, rank: int) -> Model:
+    """The model with at most `rank` EOFs in its statistics."""
+    if rank < 1:
+        raise InputError(f"rank {rank}: keep at least 1 EOF")
+    prior, error = model.arrays.prior, model.background_error
+    assert prior is not None  # every saved model has one
+    fewer = lambda regression: regression and truncate_regression(regression, prior, rank)
+    return dataclasses.replace(
+        model,
+        arrays=model.arrays._replace(prior=truncate_prior(prior, rank)),
+        background=fewer(model.background),
+        latent=fewer(model.latent),
+        background_error=error and (error[0].truncated(rank), error[1]),
+    )
 
 
 def _flat(tree: Nested, prefix: str = ""):
