@@ -11,7 +11,6 @@ from slams_jax.gaussian.regression import (
     fit_regression,
 )
 from slams_jax.gaussian.spectrum import Spectrum
-from slams_jax.gaussian.truncation import truncate_prior, truncate_regression
 
 __all__ = [
     "ChiSquared",
@@ -29,6 +28,4 @@ __all__ = [
     "condition",
     "fit_prior",
     "fit_regression",
-    "truncate_prior",
-    "truncate_regression",
 ]

@@ -13,6 +13,8 @@ The file is a safetensors file (plain arrays, no pickle): tensors named by what 
     provenance               data, periods and training, as the model card tells them
     digest                   SHA-256 of the tensors and of the rest of the header
 
+A tensor in 8 bits has a factor beside it, of the same name below "scale/".
+
 A later version may add fields that have a default and are named here; a reader that does not know
 a field, a network's option or a tensor refuses the file, since what it means might matter.
 """
@@ -34,7 +36,6 @@ import safetensors.numpy
 from slams_jax.data import Statistics
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.errors import InputError, first_line
-from slams_jax.gaussian import truncate_prior, truncate_regression
 from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.card import model_card
@@ -52,7 +53,7 @@ from slams_jax.training.arrays import Nested, nested
 SCORE, AUTOENCODER = "score", "autoencoder"  # the folders of the two stages in a work directory
 SUFFIX = ".safetensors"
 CALENDAR = "proleptic_gregorian"  # of datetime64, the only times that the library computes with
-PRECISIONS = ("float32", "float16")  # of the parameters in a file
+PRECISIONS = ("float32", "float16", "int8")  # of what is large in a file
 
 _FORMAT, _VERSION = "slams_jax model", 1
 # The climatology of `Statistics`; error covariances as `Separable`; the prior and regressions on it
@@ -76,9 +77,11 @@ _FIELDS = {
     "provenance",
     "digest",
 }
-# What may be stored in half precision: networks, patterns of unit length, and samples of errors.
-_HALVED = ("score/", "autoencoder/", "prior/vectors", "background_error/patterns")
-_HALVED = (*_HALVED, "state_error", "increment_error")
+# What is large: networks; EOFs and samples of errors, with the axes that share a factor in 8 bits.
+_NETWORKS = ("score/", "autoencoder/")
+_EOFS = {"prior/vectors": 1, "background_error/patterns": 0}
+_SHARED = {**_EOFS, "state_error": (0, 1, 2), "increment_error": (0, 1, 2)}
+_SCALE = "scale"
 
 
 def membership(sets: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarray:
@@ -115,7 +118,6 @@ def save_model(
     path: str | Path,
     *,
     dtype: str = "float32",
-    rank: int | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
     licence: str = "",
     description: str = "",
@@ -128,9 +130,8 @@ def save_model(
         model: what to save.
         path: of the file, ending in `.safetensors`; the card has the same name with `.md`.
         dtype: of the networks' parameters, EOFs and error samples in the file; "float16" halves
-            them. Other statistics stay float32, and everything is float32 once loaded.
-        rank: largest number of EOFs of a block of the prior, and of patterns of the background's
-            covariance, in the file; all by default. The variance of the others is spread evenly.
+            them, "int8" quarters the EOFs and samples and halves the networks. Other statistics
+            stay float32, and everything is float32 once loaded.
         scores: for the card: system -> score -> value.
         licence: of the model, for the card; not that of the library.
         description: a sentence or two for the card.
@@ -139,17 +140,15 @@ def save_model(
         The path of the file.
 
     Raises:
-        InputError: another suffix, an unknown dtype, parameters that are too large for it, a rank
-            below 1, or a path that cannot be written.
+        InputError: another suffix, an unknown dtype, parameters that are too large for it, or a
+            path that cannot be written.
     """
     path = Path(path).expanduser()
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: a saved model is named *{SUFFIX}: give such a path")
     if dtype not in PRECISIONS:
         raise InputError(f"dtype {dtype!r} is unknown: choose from {PRECISIONS}")
-    if rank is not None:
-        model = _truncated(model, rank)
-    tensors = _stored(_tensors(model), np.dtype(dtype))
+    tensors = _stored(_tensors(model), dtype)
     header = _header(model)
     header["digest"] = _digest(header, tensors)
     content = safetensors.numpy.save(tensors, {_KEY: json.dumps(header, sort_keys=True)})
@@ -263,7 +262,7 @@ def _read_file(path: Path, source: str) -> Model:
     if header.get("digest") != _digest(header, tensors):
         raise InputError(f"{source}: damaged, it does not match its digest: save or fetch it again")
     try:
-        tree = _nested(tensors)
+        tree = _nested(_restored(tensors))
         return _model({**header, **header["networks"]}, tree)
     except (KeyError, TypeError) as error:
         raise InputError(
@@ -310,22 +309,6 @@ def _tensors(model: Model) -> dict[str, np.ndarray]:
     return dict(_flat(nested(tree)))
 
 
-def _truncated(model: Model, rank: int) -> Model:
-    """The model with at most `rank` EOFs in its statistics."""
-    if rank < 1:
-        raise InputError(f"rank {rank}: keep at least 1 EOF")
-    prior, error = model.arrays.prior, model.background_error
-    assert prior is not None  # every saved model has one
-    fewer = lambda regression: regression and truncate_regression(regression, prior, rank)
-    return dataclasses.replace(
-        model,
-        arrays=model.arrays._replace(prior=truncate_prior(prior, rank)),
-        background=fewer(model.background),
-        latent=fewer(model.latent),
-        background_error=error and (error[0].truncated(rank), error[1]),
-    )
-
-
 def _flat(tree: Nested, prefix: str = ""):
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -341,22 +324,49 @@ def _nested(tensors: Mapping[str, np.ndarray]) -> Nested:
         node = tree
         for name in parents:
             node = node.setdefault(name, {})
-        wide = np.issubdtype(value.dtype, np.float16)
-        node[last] = value.astype(np.float32) if wide else value
+        node[last] = value
     return tree
 
 
-def _stored(tensors: dict[str, np.ndarray], dtype: np.dtype) -> dict[str, np.ndarray]:
+def _stored(tensors: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
     """The tensors as they are written: what is large in `dtype`."""
-    limit = np.finfo(dtype).max
     stored = dict(tensors)
+    half = np.dtype("float32" if dtype == "float32" else "float16")
     for name, value in tensors.items():
-        if not name.startswith(_HALVED) or value.dtype != np.float32:
+        if value.dtype != np.float32 or not (name in _SHARED or name.startswith(_NETWORKS)):
             continue
-        if np.abs(value).max(initial=0.0) > limit:
-            raise InputError(f"{name} does not fit into {dtype}: save the model in float32")
-        stored[name] = value.astype(dtype)
+        if dtype == "int8" and name in _SHARED:
+            largest = np.abs(value).max(axis=_SHARED[name], keepdims=True)
+            scale = np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(127)
+            stored[name] = np.rint(value / scale).astype(np.int8)
+            stored[f"{_SCALE}/{name}"] = scale
+            continue
+        if np.abs(value).max(initial=0.0) > np.finfo(half).max:
+            raise InputError(f"{name} does not fit into {half}: save the model in float32")
+        stored[name] = value.astype(half)
     return stored
+
+
+def _restored(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a file as they were, in single precision."""
+    restored = {}
+    for name, value in tensors.items():
+        if value.dtype in (np.float16, np.int8):
+            value = value.astype(np.float32)
+        if f"{_SCALE}/{name}" in tensors:
+            value = value * tensors[f"{_SCALE}/{name}"]
+            value = _orthonormal(value) if name in _EOFS else value
+        if not name.startswith(f"{_SCALE}/"):
+            restored[name] = value
+    return restored
+
+
+def _orthonormal(vectors: np.ndarray) -> np.ndarray:
+    """Rounded EOFs, orthonormal again; complex ones have their parts in a fourth axis."""
+    if vectors.ndim < 4:
+        return np.linalg.qr(vectors)[0]
+    found = np.linalg.qr(vectors[..., 0] + 1j * vectors[..., 1])[0]
+    return np.stack([np.real(found), np.imag(found)], axis=-1)
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:

@@ -137,19 +137,6 @@ class Separable:
             )
         return self
 
-    def truncated(self, rank: int) -> "Separable":
-        """With at most `rank` patterns; the variance of the others is spread evenly."""
-        points, count = self.patterns.shape
-        if count <= rank:
-            return self
-        spread = jnp.sum(self.pattern_variance[rank:]) + (points - count) * self.floor
-        return dataclasses.replace(
-            self,
-            patterns=self.patterns[:, :rank],
-            pattern_variance=self.pattern_variance[:rank],
-            floor=spread / (points - rank),
-        )
-
     def _apply(self, field: Array, function, *, back: bool = False) -> Array:
         """Rotate and scale by `function` of the eigenvalues; with `back`, scale and rotate back."""
         time, lat, lon, channel = field.shape

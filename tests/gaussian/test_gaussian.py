@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 
 from slams_jax.errors import InputError
-from slams_jax.gaussian import (
-    absorbed,
-    chi_squared,
-    condition,
-    fit_prior,
-    fit_regression,
-    truncate_prior,
-    truncate_regression,
-)
+from slams_jax.gaussian import absorbed, chi_squared, condition, fit_prior, fit_regression
 from slams_jax.gaussian.spectrum import Spectrum, stationary
 
 SHAPE = (2, 6, 2)  # lat, lon, channel
@@ -241,45 +233,6 @@ def test_each_pattern_of_availability_has_its_own_statistics():
     operator, _, _ = regression.at(np.array([1, 0, -1, 0]))
     slope = np.abs(operator.slope[0][0, 0])
     np.testing.assert_allclose(slope[[0, 1, 3]], [0.2, 1.0, 1.0], atol=0.1)
-
-
-@pytest.mark.parametrize("periodic", [True, False])
-def test_truncating_a_fit_is_fitting_with_fewer_eofs(periodic, monkeypatch):
-    """But for the shrinkage, which fitting does not apply to what is left out."""
-    monkeypatch.setattr("slams_jax.gaussian.prior.RIDGES", (1e-6,))
-    frames, rng = waves(2000), np.random.default_rng(1)
-    seen = 0.6 * frames + 0.5 * rng.standard_normal(frames.shape).astype(np.float32)
-    fit = lambda rank: fit_prior(frames, periodic=periodic, rank=rank)
-    whole, fewer = fit(24), fit(2)
-    regress = lambda prior: fit_regression([seen], frames, prior.modes)
-    for found, expected in (
-        (truncate_prior(whole, 2), fewer),
-        (truncate_regression(regress(whole), whole, 2), regress(fewer)),
-    ):
-        # EOFs are known up to their sign or phase.
-        found, expected = (dataclasses.replace(x, modes=fewer.modes) for x in (found, expected))
-        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
-            np.testing.assert_allclose(a, b, atol=0.01)
-    root = dense(truncate_prior(whole, 2).sample_root, 1)
-    np.testing.assert_allclose(np.sum(root**2), np.sum(dense(whole.sample_root, 1) ** 2), rtol=1e-4)
-
-
-def test_truncating_twice_is_truncating_once():
-    """The complement of the first counts as all the modes that it stands for."""
-    frames = waves(400)
-    prior = fit_prior(frames)
-    regression = fit_regression([frames + 0.5 * waves(400, 1)], frames, prior.modes)
-    between = truncate_prior(prior, 16)
-    for once, twice in (
-        (truncate_prior(prior, 9), truncate_prior(between, 9)),
-        (
-            truncate_regression(regression, prior, 9),
-            truncate_regression(truncate_regression(regression, prior, 16), between, 9),
-        ),
-    ):
-        for a, b in zip(*map(jax.tree.leaves, (once, twice)), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4)
-    assert truncate_prior(between, 16) is between
 
 
 def test_input_that_cannot_be_fitted_is_refused():

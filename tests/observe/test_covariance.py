@@ -150,16 +150,6 @@ def test_fit_by_either_gram_matrix():
     assert np.abs((covariance_of(doubled) - shown) / np.outer(scale, scale)).max() < 0.25
 
 
-def test_truncating_a_fit_is_fitting_with_fewer_patterns():
-    errors = sample_errors(60)
-    whole, _ = fit_separable(errors)
-    fewer, _ = fit_separable(errors, rank=5)
-    for covariance in (whole.truncated(5), fit_separable(errors, rank=8)[0].truncated(5)):
-        for name, value in vars(fewer).items():
-            np.testing.assert_allclose(getattr(covariance, name), value, rtol=1e-4, err_msg=name)
-    assert fewer.truncated(5) is fewer
-
-
 def test_fit_leaves_out_frames_with_missing_values_and_adds_the_nugget():
     errors = sample_errors(50)
     holed = np.concatenate([errors, errors[:3]])

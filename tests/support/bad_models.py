@@ -112,8 +112,7 @@ CORPUS += [
         ),
         ("a statistic that is missing", _parts(lambda h, t: t.pop("state_error")), "state_error"),
         ("saving under another suffix", _saving("model.npz"), r"\*\.safetensors"),
-        ("saving in an unknown precision", _saving(dtype="int8"), "dtype 'int8' is unknown"),
-        ("saving without EOFs", _saving(rank=0), "rank 0"),
+        ("saving in an unknown precision", _saving(dtype="int4"), "dtype 'int4' is unknown"),
         ("half precision for large parameters", _too_large, "does not fit into float16"),
     )
 ]
