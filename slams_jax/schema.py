@@ -118,6 +118,14 @@ VARIABLES = {
             ("slp", "msl", "psl"),
         ),
         Variable(
+            "surface_pressure",
+            "Pa",
+            "surface_air_pressure",
+            "Surface pressure",
+            (3e4, 1.2e5),
+            ("sp", "ps"),
+        ),
+        Variable(
             "total_precipitation",
             "m",
             "lwe_thickness_of_precipitation_amount",

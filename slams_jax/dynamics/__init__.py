@@ -1,41 +1,56 @@
-"""Nature runs: Lorenz-63 and the Held-Suarez global atmosphere.
+"""Nature runs: Lorenz-63, the Held-Suarez atmosphere, and a moist one with seasons and land.
 
 from slams_jax.dynamics import HeldSuarezRun, nature_run
 
 folder = nature_run(HeldSuarezRun(days=450))  # state.nc, background.nc, stations.nc, ...
 """
 
-from slams_jax.dynamics import held_suarez, lorenz63
+from slams_jax.dynamics import held_suarez, lorenz63, moist
 from slams_jax.dynamics.held_suarez import Atmosphere, Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
+from slams_jax.dynamics.moist import Convection, MoistAtmosphere, MoistConfig
 from slams_jax.dynamics.nature import nature_run
 from slams_jax.dynamics.nature_config import (
     ForecastConfig,
+    GaugesConfig,
     HeldSuarezRun,
+    ImperfectConvection,
     ImperfectForcing,
     ImperfectLorenz63,
     Lorenz63Forecast,
     Lorenz63Run,
+    MoistForecastConfig,
+    MoistRun,
     NatureRun,
+    RadiosondesConfig,
     SounderConfig,
     StationsConfig,
 )
 
 __all__ = [
     "Atmosphere",
+    "Convection",
     "Forcing",
     "ForecastConfig",
+    "GaugesConfig",
     "HeldSuarezConfig",
     "HeldSuarezRun",
+    "ImperfectConvection",
     "ImperfectForcing",
     "ImperfectLorenz63",
     "Lorenz63",
     "Lorenz63Forecast",
     "Lorenz63Run",
+    "MoistAtmosphere",
+    "MoistConfig",
+    "MoistForecastConfig",
+    "MoistRun",
     "NatureRun",
+    "RadiosondesConfig",
     "SounderConfig",
     "StationsConfig",
     "held_suarez",
     "lorenz63",
+    "moist",
     "nature_run",
 ]

@@ -16,16 +16,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.cycling import EnsembleOI, cycle, ensemble_oi, localisation
-from slams_jax.dynamics import held_suarez
+from slams_jax.cycling import Analyse, EnsembleOI, cycle, ensemble_oi, localisation
+from slams_jax.dynamics import held_suarez, moist
 from slams_jax.dynamics.held_suarez import Atmosphere, Nodal, Report, State
-from slams_jax.dynamics.nature_config import ForecastConfig, HeldSuarezRun
+from slams_jax.dynamics.moist import MoistAtmosphere
+from slams_jax.dynamics.nature_config import CycleConfig, HeldSuarezRun
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, simulate
 from slams_jax.schema import Channel
 
 OBSERVED = slice(None, None, 2)  # layers, from the top
 SEPARATION = 500.0  # km, smallest distance between two radiosondes
+
+AnyNodal = Nodal | moist.Nodal
+AnyAtmosphere = Atmosphere | MoistAtmosphere
 
 
 def nature_run(
@@ -84,11 +88,11 @@ def nature_run(
     error = sounding_error(config, imperfect)
     values = np.stack([np.asarray(observe(state)) for state in true[1:]])
     observations = simulate.measure(key_error, values, error, np.ones(len(values), dtype=bool))
-    scheme = static_scheme(imperfect, static, network, config)
+    scheme = static_scheme(imperfect, [imperfect.nodal(x) for x in static], network, config)
     backgrounds = []
     for done in cycle(
         lambda state, key: imperfect.day(state),
-        _analyse(imperfect, network, scheme),
+        analysis(imperfect, network, scheme),
         true[0],
         observations,
         key_cycle,
@@ -106,11 +110,11 @@ def nature_run(
 
 def soundings(
     grid: Grid, network: simulate.Network
-) -> Callable[[Nodal], Float[Array, "station value"]]:
+) -> Callable[[AnyNodal], Float[Array, "station value"]]:
     """What radiosondes measure: temperature and both components of wind, and surface pressure."""
     points = Points.at(grid, [Channel("temperature")], network.latitude, network.longitude, None)
 
-    def observe(fields: Nodal) -> Float[Array, "station value"]:
+    def observe(fields: AnyNodal) -> Float[Array, "station value"]:
         layers = (fields.temperature, fields.zonal_wind, fields.meridional_wind)
         columns = [x[OBSERVED] for x in layers] + [fields.surface_pressure[None]]
         return points(jnp.concatenate(columns)[..., None]).T
@@ -118,7 +122,7 @@ def soundings(
     return observe
 
 
-def sounding_error(config: ForecastConfig, atmosphere: Atmosphere) -> Float[np.ndarray, " value"]:
+def sounding_error(config: CycleConfig, atmosphere: AnyAtmosphere) -> Float[np.ndarray, " value"]:
     """Standard deviations of the errors of a radiosonde."""
     layers = len(atmosphere.sigma[OBSERVED])
     each = (config.temperature_error, config.wind_error, config.wind_error)
@@ -126,17 +130,17 @@ def sounding_error(config: ForecastConfig, atmosphere: Atmosphere) -> Float[np.n
 
 
 def static_scheme(
-    atmosphere: Atmosphere,
-    states: Sequence[State],
+    atmosphere: AnyAtmosphere,
+    members: Sequence[AnyNodal],
     network: simulate.Network,
-    config: ForecastConfig,
+    config: CycleConfig,
 ) -> EnsembleOI:
-    """The analysis scheme of the static ensemble `states`, in physical units on the grid."""
+    """The analysis scheme of a static ensemble, in physical units on the grid."""
     grid = atmosphere.grid
     places = (network.latitude, network.longitude)
     rows = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
     return ensemble_oi(
-        jax.tree.map(lambda *x: jnp.stack(x), *map(atmosphere.nodal, states)),
+        jax.tree.map(lambda *x: jnp.stack(x), *members),
         soundings(grid, network),
         jnp.asarray(sounding_error(config, atmosphere)),
         variance=config.variance,
@@ -145,7 +149,8 @@ def static_scheme(
     )
 
 
-def _analyse(atmosphere: Atmosphere, network: simulate.Network, scheme: EnsembleOI):
+def analysis(atmosphere: AnyAtmosphere, network: simulate.Network, scheme: EnsembleOI) -> Analyse:
+    """The analysis of what radiosondes measure, by `scheme`."""
     sounding = soundings(atmosphere.grid, network)
 
     @jax.jit

@@ -161,7 +161,7 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
     vertical = core.sigma_coordinates.SigmaCoordinates(np.asarray(config.boundaries))
     coords = core.coordinate_systems.CoordinateSystem(horizontal=horizontal, vertical=vertical)
     specs = core.primitive_equations.PrimitiveEquationsSpecs.from_si()
-    with _relaxed():
+    with relaxed_promotion():
         start, features = core.primitive_equations_states.isothermal_rest_atmosphere(
             coords, specs, p0=1e5 * units.pascal, p1=5e3 * units.pascal
         )
@@ -176,11 +176,11 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
     )
 
     def day(state):
-        with _relaxed():
+        with relaxed_promotion():
             return jax.lax.scan(lambda x, _: (step(x), None), state, length=config.steps_per_day)[0]
 
     def nodal(state):
-        with _relaxed():
+        with relaxed_promotion():
             u, v = sh.vor_div_to_uv_nodal(horizontal, state.vorticity, state.divergence, clip=False)
             variation = horizontal.to_nodal(state.temperature_variation)
             fields = (
@@ -194,7 +194,7 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
 
     def add(state, increment):
         t, u, v, p = (jnp.swapaxes(field, -1, -2) for field in increment)
-        with _relaxed():
+        with relaxed_promotion():
             pressure = jnp.exp(horizontal.to_nodal(state.log_surface_pressure)) / hectopascal
             vorticity, divergence = sh.uv_nodal_to_vor_div_modal(
                 horizontal, u * metre_per_second, v * metre_per_second
@@ -211,7 +211,7 @@ def held_suarez(config: HeldSuarezConfig) -> Atmosphere:
             )
 
     def initial(key):
-        with _relaxed():
+        with relaxed_promotion():
             uniform = jnp.ones((1, *horizontal.nodal_shape)) * (layers - reference)[:, None, None]
             return start(key).replace(temperature_variation=horizontal.to_modal(uniform))
 
@@ -359,7 +359,7 @@ def _dinosaur() -> Any:
 
 
 @contextlib.contextmanager
-def _relaxed():
+def relaxed_promotion():
     """JAX's default promotion rules, which the core relies on, if the caller has stricter ones."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

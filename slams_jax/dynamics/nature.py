@@ -9,9 +9,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from slams_jax.dynamics.nature_config import HeldSuarezRun, NatureRun
+import xarray as xr
+
+from slams_jax.dynamics.moist_data import moist_data
+from slams_jax.dynamics.nature_config import HeldSuarezRun, Lorenz63Run, NatureRun
 from slams_jax.dynamics.nature_data import held_suarez_data, lorenz63_data
 from slams_jax.errors import InputError
+from slams_jax.storage import locked
 
 LOG = logging.getLogger(__name__)
 
@@ -23,11 +27,14 @@ def nature_run(run: NatureRun) -> Path:
     """The folder of a nature run, which is generated unless an earlier call left it.
 
     The folder stands below `run.cache`, is named by a digest of the settings, and is complete or
-    absent. It holds CF NetCDF: `state.nc` and `background.nc`, and for Held-Suarez also
-    `stations.nc`, `sounder.nc` and `olr.nc`; and the settings, `config.json`.
+    absent. It holds CF NetCDF: `state.nc` and `background.nc`; for Held-Suarez also `stations.nc`,
+    `sounder.nc` and `olr.nc`; for the moist atmosphere `surface.nc`, `gauges.nc`, `stations.nc`,
+    `soundings.nc` and `olr.nc`; and the settings, `config.json`. A moist run that was killed goes
+    on where it was, to the same bits.
 
     Raises:
-        InputError: levels that do not suit the model, or a folder that cannot be written.
+        InputError: levels that do not suit the model, a folder that cannot be written, or a moist
+            run that another process is generating.
         RunError: the model became unstable.
     """
     chosen = dataclasses.asdict(run)
@@ -44,17 +51,25 @@ def nature_run(run: NatureRun) -> Path:
     except OSError as error:
         raise InputError(f"{root} cannot be written ({error.strerror}): set nature.cache") from None
     try:
-        held_suarez = isinstance(run, HeldSuarezRun)
-        datasets = held_suarez_data(run) if held_suarez else lorenz63_data(run)
-        for file, dataset in datasets.items():
+        for file, dataset in _datasets(run, root / f".{final.name}.parts").items():
             dataset.to_netcdf(partial / f"{file}.nc", engine="h5netcdf")
         (partial / COMPLETE).write_text(text)
         partial.chmod(0o755)
         _settle(partial, final)
+        shutil.rmtree(root / f".{final.name}.parts", ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     LOG.info("nature run %s: written", final)
     return final
+
+
+def _datasets(run: NatureRun, parts: Path) -> dict[str, xr.Dataset]:
+    if isinstance(run, Lorenz63Run):
+        return lorenz63_data(run)
+    if isinstance(run, HeldSuarezRun):
+        return held_suarez_data(run)
+    with locked(parts):
+        return moist_data(run, parts)
 
 
 def _settle(partial: Path, final: Path) -> None:

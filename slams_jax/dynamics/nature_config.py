@@ -6,6 +6,7 @@ from typing import ClassVar
 from slams_jax.dynamics import lorenz63
 from slams_jax.dynamics.held_suarez import Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
+from slams_jax.dynamics.moist import LEVELS, Convection, MoistConfig
 from slams_jax.errors import InputError
 from slams_jax.observe.satellite import SOUNDER_PEAKS
 from slams_jax.schema import SLAMS_LEVELS
@@ -71,11 +72,10 @@ class ImperfectForcing(Forcing):
 
 
 @dataclasses.dataclass(frozen=True)
-class ForecastConfig:
-    """The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
+class CycleConfig:
+    """The daily analysis of radiosondes from which backgrounds start.
 
     Attributes:
-        lead: of the backgrounds, hours; a multiple of 24.
         spin_up: last days of the run's spin-up, over which forecast and analysis settle.
         soundings: number of radiosondes a day, at fixed places.
         temperature_error: standard deviation, K.
@@ -85,10 +85,8 @@ class ForecastConfig:
         interval: days between two members.
         variance: of the background's error over that of the static ensemble, in the analysis.
         radius: of localisation, km.
-        forcing: of the imperfect model, in other respects that of the run.
     """
 
-    lead: int = 24
     spin_up: int = 40
     soundings: int = 80
     temperature_error: float = 1.0
@@ -98,17 +96,32 @@ class ForecastConfig:
     interval: int = 3
     variance: float = 0.2
     radius: float = 1500.0
-    forcing: ImperfectForcing = dataclasses.field(default_factory=ImperfectForcing)
 
     def __post_init__(self):
-        if self.lead < 24 or self.lead % 24:
-            raise InputError(f"lead must be a multiple of 24 hours, got {self.lead}")
         for name, least in (("spin_up", 0), ("soundings", 1), ("members", 2), ("interval", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("temperature_error", "wind_error", "pressure_error", "variance", "radius"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastConfig(CycleConfig):
+    """The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
+
+    Attributes:
+        lead: of the backgrounds, hours; a multiple of 24.
+        forcing: of the imperfect model, in other respects that of the run.
+    """
+
+    lead: int = 24
+    forcing: ImperfectForcing = dataclasses.field(default_factory=ImperfectForcing)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.lead < 24 or self.lead % 24:
+            raise InputError(f"lead must be a multiple of 24 hours, got {self.lead}")
 
     @property
     def days_before(self) -> int:
@@ -155,6 +168,124 @@ class HeldSuarezRun:
             )
         if not self.longwave_error > 0:
             raise InputError(f"longwave_error must be positive, got {self.longwave_error}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GaugesConfig:
+    """Rain gauges on land.
+
+    Attributes:
+        count: of gauges.
+        clusters: regions where most of them gather; 0 for none.
+        spread: standard deviation of the logarithm of their multiplicative error, whose mean is 1.
+        trace: smallest amount that is reported, mm/day; less is 0.
+        missing: share of reports that are missing, in spells.
+    """
+
+    count: int = 400
+    clusters: int = 20
+    spread: float = 0.5
+    trace: float = 0.1
+    missing: float = 0.05
+
+    def __post_init__(self):
+        if self.count < 1 or self.clusters < 0 or not 0 <= self.missing < 1:
+            raise InputError(
+                "count must be >= 1, clusters >= 0 and missing in [0, 1), got "
+                f"{self.count}, {self.clusters} and {self.missing}"
+            )
+        if not self.spread > 0 or not self.trace >= 0:
+            raise InputError(
+                f"spread must be > 0 and trace >= 0, got {self.spread} and {self.trace}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RadiosondesConfig:
+    """Temperature profiles on the levels of the state.
+
+    Attributes:
+        count: of places.
+        error: standard deviation, K.
+        missing: share of soundings that are missing, in spells.
+    """
+
+    count: int = 40
+    error: float = 0.7
+    missing: float = 0.05
+
+    def __post_init__(self):
+        if self.count < 1 or not self.error > 0 or not 0 <= self.missing < 1:
+            raise InputError(
+                "count must be >= 1, error > 0 and missing in [0, 1), got "
+                f"{self.count}, {self.error} and {self.missing}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImperfectConvection(Convection):
+    """Convection of the model that makes the backgrounds: too slow, and mixing too little."""
+
+    relaxation_hours: float = 12.0
+    entrainment: float = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class MoistForecastConfig(CycleConfig):
+    """The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
+
+    Attributes:
+        convection: of the imperfect model, in other respects that of the run.
+    """
+
+    spin_up: int = 20
+    interval: int = 1
+    convection: ImperfectConvection = dataclasses.field(default_factory=ImperfectConvection)
+
+
+@dataclasses.dataclass(frozen=True)
+class MoistRun:
+    """A nature run of the moist atmosphere, daily.
+
+    Attributes:
+        seed: of everything random.
+        days: length, from 2000-01-01.
+        spin_up: days from the spun-up restart that are discarded first, over which seeds part.
+        levels: of temperature, hPa.
+        longwave_error: standard deviation of outgoing longwave radiation, W/m².
+        model: the atmosphere.
+        gauges: the rain gauges.
+        stations: the surface network, on land.
+        radiosondes: the profiles.
+        forecast: how the backgrounds are made.
+        cache: folder that holds the run.
+    """
+
+    system: ClassVar[str] = "moist"
+    seed: int = 0
+    days: int = 450
+    spin_up: int = 60
+    levels: tuple[float, ...] = LEVELS
+    longwave_error: float = 5.0
+    model: MoistConfig = dataclasses.field(default_factory=MoistConfig)
+    gauges: GaugesConfig = dataclasses.field(default_factory=GaugesConfig)
+    stations: StationsConfig = dataclasses.field(default_factory=StationsConfig)
+    radiosondes: RadiosondesConfig = dataclasses.field(default_factory=RadiosondesConfig)
+    forecast: MoistForecastConfig = dataclasses.field(default_factory=MoistForecastConfig)
+    cache: str = "cache"
+
+    def __post_init__(self):
+        if self.days < 3:
+            raise InputError(f"days must be >= 3, got {self.days}")
+        if self.spin_up < self.forecast.spin_up:
+            raise InputError(
+                f"spin_up must be at least {self.forecast.spin_up} days, got {self.spin_up}: "
+                "raise it, or lower forecast.spin_up"
+            )
+        if not self.longwave_error > 0:
+            raise InputError(f"longwave_error must be positive, got {self.longwave_error}")
+        if len(self.levels) < 2:
+            raise InputError(f"levels must be at least two, got {self.levels}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,4 +336,4 @@ class Lorenz63Run:
     cache: str = "cache"
 
 
-NatureRun = HeldSuarezRun | Lorenz63Run
+NatureRun = HeldSuarezRun | Lorenz63Run | MoistRun

@@ -1,12 +1,10 @@
 """A nature run as Datasets: the true state, an imperfect background and simulated observations.
 
-Dates begin on 2000-01-01 and are nominal: the systems have no seasons.
+Dates begin on 2000-01-01. Those of Lorenz-63 and Held-Suarez are nominal, as the systems have no
+seasons; those of the moist atmosphere are of its calendar.
 """
 
 import dataclasses
-import logging
-import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +12,19 @@ import numpy as np
 import xarray as xr
 
 from slams_jax.dynamics import cycled, held_suarez, lorenz63
+from slams_jax.dynamics.datasets import (
+    Progress,
+    attributes_of,
+    field_data,
+    grid_data,
+    station_data,
+    temperature_data,
+)
 from slams_jax.dynamics.nature_config import HeldSuarezRun, Lorenz63Run, SounderConfig
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, simulate, standard_pressure
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
-from slams_jax.readers.gridded import COORDINATE_ATTRIBUTES
-from slams_jax.schema import VARIABLES, channels_of
-
-LOG = logging.getLogger(__name__)
-
-FIRST_DAY = np.datetime64("2000-01-01", "ns")
+from slams_jax.schema import channels_of
 
 
 def lorenz63_data(run: Lorenz63Run) -> dict[str, xr.Dataset]:
@@ -43,7 +44,7 @@ def lorenz63_data(run: Lorenz63Run) -> dict[str, xr.Dataset]:
     dims = ("time", "latitude", "longitude", "component")
     attributes = {"long_name": "x, y and z of Lorenz (1963)", "units": "1"}
     return {
-        name: _dataset({"lorenz63": (dims, np.asarray(x)[:, None, None], attributes)}, grid)
+        name: grid_data({"lorenz63": (dims, np.asarray(x)[:, None, None], attributes)}, grid)
         for name, x in zip(("state", "background"), fields, strict=True)
     }
 
@@ -71,7 +72,7 @@ def held_suarez_data(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
     points = Points.at(
         grid, channels, network.latitude, network.longitude, standard_pressure(network.altitude)
     )
-    states, backgrounds = cycled.nature_run(run, atmosphere, imperfect, key_run, report=_Progress())
+    states, backgrounds = cycled.nature_run(run, atmosphere, imperfect, key_run, report=Progress())
     truth, background = (
         held_suarez.temperature(atmosphere, x, run.levels) for x in (states, backgrounds)
     )
@@ -96,56 +97,21 @@ def held_suarez_data(run: HeldSuarezRun) -> dict[str, xr.Dataset]:
         ),
     }
     return {
-        "state": _temperature(truth, grid, run.levels),
-        "background": _temperature(background, grid, run.levels),
-        "stations": _stations(observed["stations"], network, run.stations.error),
-        "sounder": _brightness(observed["sounder"], grid, run.sounder),
-        "olr": _dataset(
-            {
-                "outgoing_longwave_radiation": (
-                    ("time", "latitude", "longitude"),
-                    observed["olr"],
-                    _attributes("outgoing_longwave_radiation", run.longwave_error),
-                )
-            },
-            grid,
+        "state": temperature_data(truth, grid, run.levels),
+        "background": temperature_data(background, grid, run.levels),
+        "stations": station_data(
+            "temperature", observed["stations"], network, error=run.stations.error
         ),
+        "sounder": _brightness(observed["sounder"], grid, run.sounder),
+        "olr": field_data("outgoing_longwave_radiation", observed["olr"], grid, run.longwave_error),
     }
-
-
-def _temperature(values: np.ndarray, grid: Grid, levels: tuple[float, ...]) -> xr.Dataset:
-    dims = ("time", "level", "latitude", "longitude")
-    field = (dims, np.moveaxis(values, -1, 1), _attributes("temperature"))
-    return _dataset(
-        {"temperature": field},
-        grid,
-        {"level": ("level", list(levels), COORDINATE_ATTRIBUTES["level"])},
-    )
-
-
-def _stations(values: np.ndarray, network: simulate.Network, error: float) -> xr.Dataset:
-    height = {"standard_name": "height_above_mean_sea_level", "units": "m"}
-    horizontal = {
-        name: (
-            "station",
-            getattr(network, name),
-            {k: v for k, v in COORDINATE_ATTRIBUTES[name].items() if k != "axis"},
-        )
-        for name in ("latitude", "longitude")
-    }
-    names = [f"S{i:03d}" for i in range(values.shape[1])]
-    return _dataset(
-        {"temperature": (("time", "station"), values, _attributes("temperature", error))},
-        None,
-        {"station": names, **horizontal, "altitude": ("station", network.altitude, height)},
-    )
 
 
 def _brightness(values: np.ndarray, grid: Grid, sounder: SounderConfig) -> xr.Dataset:
     dims = ("time", "sounding_channel", "latitude", "longitude")
-    attributes = _attributes("brightness_temperature", sounder.error)
+    attributes = attributes_of("brightness_temperature", sounder.error)
     along = ("sounding_channel",)
-    return _dataset(
+    return grid_data(
         {"brightness_temperature": (dims, np.moveaxis(values, -1, 1), attributes)},
         grid,
         {
@@ -154,49 +120,3 @@ def _brightness(values: np.ndarray, grid: Grid, sounder: SounderConfig) -> xr.Da
             "error": (along, list(sounder.error), {"units": "K", "long_name": "observation error"}),
         },
     )
-
-
-def _dataset(variables: dict, grid: Grid | None, coordinates: dict | None = None) -> xr.Dataset:
-    """A CF dataset: dates, the coordinates of the grid, and others."""
-    count = len(next(iter(variables.values()))[1])
-    days = FIRST_DAY + np.arange(count) * np.timedelta64(1, "D")
-    axes: dict[str, Any] = {"time": ("time", days, COORDINATE_ATTRIBUTES["time"])}
-    if grid is not None:
-        for name in ("latitude", "longitude"):
-            axes[name] = (name, list(getattr(grid, name)), COORDINATE_ATTRIBUTES[name])
-    attributes = {"Conventions": "CF-1.11", "comment": "a nature run; its dates are nominal"}
-    return xr.Dataset(variables, {**axes, **(coordinates or {})}, attributes)
-
-
-def _attributes(name: str, error: float | tuple[float, ...] | None = None) -> dict[str, Any]:
-    known = VARIABLES[name]
-    about = {
-        "units": known.units,
-        "standard_name": known.standard_name,
-        "long_name": known.long_name,
-    }
-    return about if error is None else {**about, "error": error}
-
-
-class _Progress:
-    """Logs every ten seconds how far each stage is."""
-
-    def __init__(self):
-        self.started: dict[str, float] = {}
-        self.said: dict[str, float] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        started = self.started.setdefault(stage, now)
-        if now - self.said.setdefault(stage, now) < 10.0 and done < total:
-            return
-        self.said[stage] = now
-        each = (now - started) / max(1, done - 1)
-        LOG.info(
-            "%s: %d of %d days, %.2f s/day, %.0f s left",
-            stage,
-            done,
-            total,
-            each,
-            each * (total - done),
-        )

@@ -38,6 +38,7 @@ def station_network(
     spread: float = 12.0,
     separation: float = 50.0,
     highest: float = 1500.0,
+    land: Float[np.ndarray, "lat lon"] | None = None,
 ) -> Network:
     """Stations at irregular positions, uniform in area or clustered as on land.
 
@@ -50,6 +51,8 @@ def station_network(
         spread: standard deviation of a cluster, degrees.
         separation: smallest distance between two stations, km.
         highest: largest altitude, m; half of the stations are below a quarter of it.
+        land: share of land in each cell of `grid`; stations lie in cells where it is at least a
+            half. None for stations everywhere.
 
     Raises:
         InputError: a value out of range, or no room for so many stations.
@@ -70,6 +73,8 @@ def station_network(
             place = _uniform(rng, grid, 1)[0]
         if not _inside(grid, place) or np.any(_unit(places) @ _unit(place) > nearest):
             continue
+        if land is not None and land[nearest_cell(grid, place[0], place[1])] < 0.5:
+            continue
         places = np.concatenate([places, place[None]])
         if len(places) == count:
             altitude = highest * rng.random(count) ** 2
@@ -79,6 +84,16 @@ def station_network(
     raise InputError(
         f"no room for {count} stations {separation:g} km apart: lower the count or the separation"
     )
+
+
+def nearest_cell(
+    grid: Grid, latitude: np.ndarray | float, longitude: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) of the grid point nearest in latitude and in longitude to each place."""
+    lat, lon = np.asarray(latitude)[..., None], np.asarray(longitude)[..., None]
+    around = np.abs(np.mod(lon - np.asarray(grid.longitude) + 180.0, 360.0) - 180.0)
+    row = np.abs(lat - np.asarray(grid.latitude)).argmin(axis=-1)
+    return np.asarray(row), np.asarray(around.argmin(axis=-1))
 
 
 def outages(
@@ -160,6 +175,38 @@ def measure(
     noise = _generator(key).standard_normal(values.shape, dtype=np.float32)
     observed = np.expand_dims(observed, tuple(range(observed.ndim, values.ndim)))
     return np.where(observed, values + error * noise, np.nan).astype(np.float32)
+
+
+def gauge(
+    key: PRNGKey,
+    rain: Float[np.ndarray, "time station"],
+    observed: Bool[np.ndarray, "time station"],
+    *,
+    spread: float,
+    trace: float,
+) -> Float[np.ndarray, "time station"]:
+    """What rain gauges report of `rain`: never negative, 0 where dry, NaN where missing.
+
+    Their errors, of the instrument and of a point that stands for a cell, are multiplicative and
+    skewed: log-normal factors with mean 1, independent of one another (as those of Tian et al.
+    2013, Geophys. Res. Lett. 40, 2060-2065). What is then below `trace` is reported as 0.
+
+    Args:
+        key: of the errors.
+        rain: the truth, mm/day.
+        observed: where there are reports.
+        spread: standard deviation of the logarithm of a factor.
+        trace: smallest amount that is reported, mm/day.
+
+    Raises:
+        InputError: a spread that is not positive, or a negative trace.
+    """
+    if not spread > 0.0 or not trace >= 0.0:
+        raise InputError(f"gauges need spread > 0 and trace >= 0, got {spread} and {trace}")
+    noise = _generator(key).standard_normal(rain.shape, dtype=np.float32)
+    amount = rain * np.exp(np.float32(spread) * noise - np.float32(spread) ** 2 / 2)
+    reported = np.where(amount < trace, 0.0, amount)
+    return np.where(observed, reported, np.nan).astype(np.float32)
 
 
 def _generator(key: PRNGKey) -> np.random.Generator:

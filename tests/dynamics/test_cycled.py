@@ -27,7 +27,7 @@ def small():
 def test_a_perfect_model_with_perfect_observations_has_perfect_backgrounds(small, lead):
     """So truth and background are of the same day."""
     error = {"temperature_error": 1e-4, "wind_error": 1e-4, "pressure_error": 1e-4}
-    config = ForecastConfig(lead, 2, 4, **error, members=3, interval=1, variance=1e-6)
+    config = ForecastConfig(2, 4, **error, members=3, interval=1, variance=1e-6, lead=lead)
     run = HeldSuarezRun(days=3, spin_up=4, model=SMALL, forecast=config)
     told = []
     truth, background = cycled.nature_run(

@@ -1,0 +1,264 @@
+"""The moist truth and its backgrounds, day by day and resumable.
+
+Truth and forecast of a day run side by side; at its end the forecast is corrected by radiosondes of
+the truth (`cycled`), and the next forecast starts from there. So the background of a day is the
+mean over the 24 hours after an analysis, as the truth is a mean over the day.
+
+The static ensemble of that analysis are differences between days of the imperfect model that lie
+close together in time: they have the variance of weather and nothing of the seasons.
+"""
+
+import concurrent.futures
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from slams_jax.aliases import PRNGKey
+from slams_jax.cycling import cycle
+from slams_jax.dynamics import cycled, moist
+from slams_jax.dynamics.moist import Daily, MoistAtmosphere, Nodal, State
+from slams_jax.dynamics.nature_config import MoistRun
+from slams_jax.observe import simulate
+from slams_jax.storage import replacing
+
+CHUNK = 30  # days, the most that a kill can cost
+APART = 5  # days between the two states of a difference
+
+Report = Callable[[str, int, int], None]  # (stage, days done, days to do)
+
+
+class Days(NamedTuple):
+    """Daily means as they are published."""
+
+    temperature: Float[np.ndarray, "time lat lon level"]  # K
+    surface_pressure: Float[np.ndarray, "time lat lon"]  # hPa
+    precipitation: Float[np.ndarray, "time lat lon"]  # mm/day
+    longwave: Float[np.ndarray, "time lat lon"]  # W/m2
+
+
+class _Opening(NamedTuple):
+    """What the cycle starts from."""
+
+    truth: State
+    members: Nodal  # of the static ensemble, which is in front
+
+
+class _Chunk(NamedTuple):
+    """Some days, and the states at their end."""
+
+    truth: State
+    analysis: State
+    true: Days
+    background: Days
+
+
+def generate(
+    run: MoistRun,
+    truth: MoistAtmosphere,
+    imperfect: MoistAtmosphere,
+    key: PRNGKey,
+    parts: Path,
+    *,
+    report: Report,
+) -> tuple[Days, Days]:
+    """The truth and the background of each day.
+
+    Args:
+        run: the settings.
+        truth: the true model.
+        imperfect: the model of the backgrounds, on the same grid.
+        key: of all draws.
+        parts: folder of unfinished work; what an earlier call left there is not computed again, and
+            the result is the same, bit for bit.
+        report: called with the name of the stage, the days done and the days to do.
+
+    Raises:
+        InputError: no room for so many radiosondes.
+        RunError: a model became unstable.
+    """
+    config = run.forecast
+    key_open, key_network, key_error, key_cycle = jax.random.split(key, 4)
+    network = simulate.station_network(
+        key_network, truth.grid, config.soundings, separation=cycled.SEPARATION
+    )
+    state = truth.rest(0)
+    opening = _kept(
+        parts / "opening.npz",
+        _Opening(state, truth.nodal(state)),
+        lambda: _open(run, truth, imperfect, key_open, report),
+    )
+    members = [jax.tree.map(lambda x, i=i: x[i], opening.members) for i in range(config.members)]
+    scheme = cycled.static_scheme(imperfect, members, network, config)
+    analyse = cycled.analysis(imperfect, network, scheme)
+    sounding = cycled.soundings(truth.grid, network)
+    observe = jax.jit(lambda state: sounding(truth.nodal(state)))
+    error = cycled.sounding_error(config, imperfect)
+
+    def measure(state: State) -> np.ndarray:
+        values = np.asarray(observe(state))[None]
+        key_day = jax.random.fold_in(key_error, int(state.day) % 2**31)
+        return simulate.measure(key_day, values, error, np.ones(1, dtype=bool))[0]
+
+    publish = _publisher(truth, run.levels)
+    edges = [-config.spin_up, *range(0, run.days, CHUNK), run.days]
+    days = Days(*[np.zeros(0)] * len(Days._fields))
+    chunks = []
+    states = (opening.truth, opening.truth)
+    for first, last in itertools.pairwise(edges):
+        if first == last:
+            continue
+
+        def work(first=first, last=last, states=states) -> _Chunk:
+            return _cycle(
+                truth,
+                imperfect,
+                states,
+                last - first,
+                jax.random.fold_in(key_cycle, first % 2**31),
+                measure=measure,
+                analyse=analyse,
+                publish=publish,
+                report=lambda done: report(
+                    "truth and backgrounds",
+                    first + done + config.spin_up,
+                    run.days + config.spin_up,
+                ),
+            )
+
+        chunk = _kept(parts / f"until{last:06d}.npz", _Chunk(state, state, days, days), work)
+        states = (chunk.truth, chunk.analysis)
+        if first >= 0:
+            chunks.append((chunk.true, chunk.background))
+    both = [jax.tree.map(lambda *x: np.concatenate(x), *each) for each in zip(*chunks, strict=True)]
+    return both[0], both[1]
+
+
+def trajectory(
+    atmosphere: MoistAtmosphere, state: State, days: int, *, report: Callable[[int], None]
+) -> Iterator[tuple[State, Daily]]:
+    """(the state at the end, means) of each day after `state`.
+
+    Raises:
+        RunError: the run became unstable.
+    """
+    for done in range(1, days + 1):
+        state, means = jax.block_until_ready(atmosphere.day(state))
+        if done % 10 == 0 or done == days:
+            moist.check_finite(state, f"on or before day {int(state.day)}")
+        report(done)
+        yield state, means
+
+
+def _open(
+    run: MoistRun, truth: MoistAtmosphere, imperfect: MoistAtmosphere, key: PRNGKey, report: Report
+) -> _Opening:
+    """The true state where the cycle begins, and the static ensemble, side by side."""
+    config = run.forecast
+    key_truth, key_climate = jax.random.split(key)
+    settle = run.spin_up - config.spin_up
+    count = settle + APART + (config.members - 1) * config.interval
+
+    def spin_up() -> State:
+        state = truth.start(key_truth, -run.spin_up)
+        told = lambda done: report("spin-up of the truth", done, settle)
+        for done in trajectory(truth, state, settle, report=told):
+            state = done[0]
+        return state
+
+    def climate() -> Nodal:
+        state = imperfect.start(key_climate, -run.spin_up)
+        told = lambda done: report("climate of the imperfect model", done, count)
+        recent: deque[Nodal] = deque([imperfect.nodal(state)], maxlen=APART + 1)
+        members = []
+        for done, (now, _) in enumerate(trajectory(imperfect, state, count, report=told), 1):
+            recent.append(imperfect.nodal(now))
+            since = done - settle - APART
+            if since >= 0 and since % config.interval == 0:
+                members.append(_difference(recent[-1], recent[0]))
+        return jax.tree.map(lambda *x: np.stack(x), *members)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(spin_up), pool.submit(climate)
+        return _Opening(first.result(), second.result())
+
+
+def _difference(later: Nodal, earlier: Nodal) -> Nodal:
+    """A difference with the variance of one of the two, where they are independent."""
+    return jax.tree.map(lambda a, b: np.asarray(a - b) / np.float32(np.sqrt(2.0)), later, earlier)
+
+
+def _cycle(
+    truth: MoistAtmosphere,
+    imperfect: MoistAtmosphere,
+    states: tuple[State, State],
+    count: int,
+    key: PRNGKey,
+    *,
+    measure: Callable[[State], np.ndarray],
+    analyse: Callable[..., State],
+    publish: Callable[[Daily], Days],
+    report: Callable[[int], None],
+) -> _Chunk:
+    """`count` days of truth, and of forecasts that start from analyses."""
+    true: list[Days] = []
+    background: list[Days] = []
+    last: list[State] = [states[0]]
+
+    def a_day() -> np.ndarray:
+        state, means = truth.day(last[0])
+        last[0] = state
+        true.append(publish(means))
+        return measure(state)
+
+    def days(pool) -> Iterator[concurrent.futures.Future]:
+        for _ in range(count):
+            yield pool.submit(a_day)  # while the forecast of the same day runs
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        done = cycle(
+            lambda state, key: imperfect.day(state[0]),
+            lambda state, observed, key: (analyse(state[0], observed.result(), key), state[1]),
+            (states[1], None),
+            days(pool),
+            key,
+        )
+        analysis = states[1]
+        for number, step in enumerate(done, 1):
+            background.append(publish(step.background[1]))
+            analysis = step.analysis[0]
+            if number % 10 == 0 or number == count:
+                moist.check_finite(last[0], f"on or before day {int(last[0].day)}")
+                moist.check_finite(analysis, f"in the cycle on or before day {int(analysis.day)}")
+            report(number)
+    stacked = (jax.tree.map(lambda *x: np.stack(x), *each) for each in (true, background))
+    return _Chunk(last[0], analysis, *stacked)
+
+
+def _publisher(atmosphere: MoistAtmosphere, levels: tuple[float, ...]) -> Callable[[Daily], Days]:
+    @jax.jit
+    def convert(daily: Daily) -> tuple:
+        sigma, pressure = atmosphere.sigma, daily.surface_pressure
+        temperature = moist.on_pressure(daily.temperature, pressure, sigma, levels)
+        return temperature, pressure, daily.precipitation, daily.longwave
+
+    return lambda daily: Days(*map(np.asarray, convert(daily)))
+
+
+def _kept(path: Path, like: PyTree, make: Callable[[], Any]) -> Any:
+    """What `make` returns, of the structure of `like`; from `path` where an earlier call put it."""
+    structure = jax.tree.structure(like)
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            leaves = [jnp.asarray(file[f"arr_{i}"]) for i in range(structure.num_leaves)]
+        return structure.unflatten(leaves)
+    made = make()
+    with replacing(path) as temporary:
+        np.savez(temporary, *map(np.asarray, structure.flatten_up_to(made)))
+    return made
