@@ -148,8 +148,9 @@ class MoistAtmosphere:
     add: Callable[[State, Nodal], State]
 
 
+@functools.lru_cache(maxsize=4)
 def moist_atmosphere(config: MoistConfig) -> MoistAtmosphere:
-    """Build the model.
+    """Build the model, or return the one that an earlier call built: it takes half a minute.
 
     Raises:
         InputError: the package `jcm` is not installed.

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,3 +109,35 @@ def test_operators_give_what_is_measured():
 def test_bad_input(call, named):
     with pytest.raises(InputError, match=named):
         call(jax.random.key(0))
+
+
+def test_gauges_are_skewed_and_never_negative():
+    rain = np.full((400, 50), 2.0, np.float32)
+    rain[:, ::2] = 0.0
+    observed = np.ones(rain.shape, dtype=bool)
+    observed[:3] = False
+    values = simulate.gauge(jax.random.key(0), rain, observed, spread=0.6, trace=0.5)
+    assert np.isnan(values[:3]).all()
+    assert np.isfinite(values[3:]).all()
+    np.testing.assert_array_equal(values[3:, ::2], 0.0)
+    wet = values[3:, 1::2]
+    # The trace cut takes log(2 f) < log .5 of log-normal factors f with mean 1.
+    cut = 0.5 * (1 + math.erf((math.log(0.25) + 0.18) / 0.6 / math.sqrt(2)))
+    np.testing.assert_allclose((wet == 0.0).mean(), cut, rtol=0.15)
+    assert wet[wet > 0].min() >= 0.5
+    uncut = simulate.gauge(jax.random.key(0), rain, observed, spread=0.6, trace=0.0)[3:, 1::2]
+    np.testing.assert_allclose(uncut.mean(), 2.0, rtol=0.03)
+    log = np.log(uncut / 2.0)
+    np.testing.assert_allclose([log.mean(), log.std()], [-0.18, 0.6], rtol=0.05)
+    assert ((uncut - 2.0) ** 3).mean() > 2.0 * uncut.std() ** 3
+    with pytest.raises(InputError, match="spread > 0"):
+        simulate.gauge(jax.random.key(0), rain, observed, spread=0.0, trace=0.1)
+
+
+def test_stations_stand_on_land():
+    grid = Grid.of(np.arange(-75.0, 76.0, 30.0), np.arange(0.0, 360.0, 30.0))
+    land = np.zeros(grid.shape)
+    land[3, 2:5] = 0.5
+    land[0] = 0.4
+    network = simulate.station_network(jax.random.key(1), grid, 12, land=land)
+    assert np.all(land[simulate.nearest_cell(grid, network.latitude, network.longitude)] == 0.5)

@@ -1,0 +1,319 @@
+import importlib.util
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from slams_jax.data import grid_points
+from slams_jax.dynamics import (
+    Convection,
+    MoistConfig,
+    MoistForecastConfig,
+    MoistRun,
+    RadiosondesConfig,
+    StationsConfig,
+    moist,
+    moist_run,
+    nature,
+    nature_run,
+)
+from slams_jax.dynamics.nature_config import GaugesConfig
+from slams_jax.errors import InputError
+from slams_jax.grid import Grid
+from slams_jax.observe import Points, standard_pressure
+from slams_jax.observe.simulate import nearest_cell
+from slams_jax.readers import open_dataset, read_stations
+from slams_jax.schema import channels_of
+
+NEEDS_JCM = pytest.mark.skipif(
+    importlib.util.find_spec("jcm") is None,
+    reason="jcm is not installed: pip install --no-deps -r requirements/moist.txt",
+)
+CYCLE = MoistForecastConfig(spin_up=1, soundings=20, members=3)
+GAUGES = GaugesConfig(count=150, clusters=0, missing=0.2)
+
+
+def short(cache, **changes):
+    values = {"days": 4, "spin_up": 2, "forecast": CYCLE, "gauges": GAUGES, **changes}
+    return MoistRun(
+        stations=StationsConfig(30, 0), radiosondes=RadiosondesConfig(5), cache=str(cache), **values
+    )
+
+
+def test_interpolation_to_pressure():
+    sigma = (0.05, 0.2, 0.5, 0.9)
+    surface = jnp.array([[1000.0, 900.0], [1030.0, 600.0]])
+    pressure = jnp.asarray(sigma)[:, None, None] * surface[None]
+    levels = (10.0, 100.0, 300.0, 500.0, 925.0)
+    found = moist.on_pressure(250.0 + 7.0 * jnp.log(pressure), surface, sigma, levels)
+    # Linear in log-pressure between the layers; below the lowest, the standard lapse rate.
+    expected = np.broadcast_to(250.0 + 7.0 * np.log(levels), (2, 2, 5)).copy()
+    expected[..., 0] = 250.0 + 7.0 * np.log(pressure[0])
+    lowest = 0.9 * np.asarray(surface)
+    base = 250.0 + 7.0 * np.log(lowest)
+    expected[..., 4] = np.where(lowest < 925.0, base * (925.0 / lowest) ** 0.19026, expected[..., 4])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # From 540 to 925 hPa are some 4.9 km of 6.5 K.
+    assert 28.0 < found[1, 1, 4] - base[1, 1] < 35.0
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: MoistConfig(truncation=42), "truncation must be 21 or 31, got 42"),
+        (lambda: Convection(relaxation_hours=0.0), "relaxation_hours of convection"),
+        (lambda: MoistRun(days=2), "days must be >= 3"),
+        (lambda: MoistRun(spin_up=10), "spin_up must be at least 20 days, got 10"),
+        (lambda: MoistRun(longwave_error=-1.0), "longwave_error must be positive"),
+        (lambda: MoistRun(levels=(500.0,)), "levels must be at least two"),
+        (lambda: GaugesConfig(spread=0.0), "spread must be > 0"),
+        (lambda: GaugesConfig(missing=1.0), r"missing in \[0, 1\)"),
+        (lambda: RadiosondesConfig(count=0), "count must be >= 1"),
+    ],
+)
+def test_bad_settings(make, named):
+    with pytest.raises(InputError, match=named):
+        make()
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jcm.forcing", None)
+    with pytest.raises(
+        InputError, match=r"needs the package jcm: pip install 'slams-jax\[moist\]'"
+    ):
+        moist.moist_atmosphere(MoistConfig())
+
+
+@pytest.fixture(scope="module")
+def earth():
+    return moist.moist_atmosphere(MoistConfig())
+
+
+@pytest.fixture(scope="module")
+def january(earth):
+    """(state, means) of three days from the restart."""
+    days, state = [], earth.start(jax.random.key(0), 0)
+    for _ in range(3):
+        state, means = earth.day(state)
+        days.append((state, means))
+    return days
+
+
+def area_mean(earth, field):
+    return float((np.asarray(field) * earth.grid.area_weights()).sum()) / float(
+        earth.grid.area_weights().sum()
+    )
+
+
+@NEEDS_JCM
+def test_land_and_mountains_are_where_they_should_be(earth):
+    assert earth.grid.shape == earth.land.shape == (32, 64)
+    assert 0.25 < area_mean(earth, earth.land) < 0.35
+    at = lambda field, lat, lon: float(field[nearest_cell(earth.grid, lat, lon)])
+    assert at(earth.land, 50.0, 80.0) > 0.9
+    assert at(earth.land, -22.0, 133.0) > 0.9
+    assert at(earth.land, 0.0, 200.0) < 0.1
+    assert at(earth.orography, 33.0, 90.0) > 3000.0
+    assert abs(at(earth.orography, 0.0, 200.0)) < 50.0
+
+
+@NEEDS_JCM
+def test_a_day_has_the_climate_of_the_evidence(earth, january):
+    means = january[-1][1]
+    rain, longwave = np.asarray(means.precipitation), np.asarray(means.longwave)
+    assert rain.min() >= 0.0
+    assert 1.8 < area_mean(earth, rain) < 3.4
+    assert 210.0 < area_mean(earth, longwave) < 240.0
+    tropics = np.abs(np.asarray(earth.grid.latitude)) < 20
+    assert rain[tropics].mean() > 2 * rain[np.abs(np.asarray(earth.grid.latitude)) > 60].mean()
+    # Deep cloud is cold at its top: where it rains, less radiation leaves the tropics.
+    assert np.corrcoef(rain[tropics].ravel(), longwave[tropics].ravel())[0, 1] < -0.4
+    layers = np.asarray(means.temperature)
+    assert layers.shape == (8, 32, 64)
+    assert 280.0 < area_mean(earth, layers[-1]) < 292.0
+    assert np.all((layers > 120.0) & (layers < 330.0))
+    winds = earth.nodal(january[-1][0])
+    assert 25.0 < np.asarray(winds.zonal_wind)[2].mean(axis=-1).max() < 60.0  # 200 hPa
+    assert np.asarray(winds.specific_humidity).max() < 0.03
+
+
+@NEEDS_JCM
+def test_air_is_conserved(earth, january):
+    mass = [area_mean(earth, means.surface_pressure) for _, means in january]
+    assert 990.0 < mass[0] < 1010.0
+    np.testing.assert_allclose(mass, mass[0], rtol=2e-4)
+
+
+@NEEDS_JCM
+def test_the_calendar_turns_the_seasons(earth, january):
+    """From the same state, northern land is warmed in July and cooled in January."""
+    state = january[0][0]
+    north = (np.asarray(earth.grid.latitude) > 40)[:, None] & (earth.land > 0.9)
+    low = {
+        day: np.asarray(earth.day(state._replace(day=jnp.int32(day)))[1].temperature)[-1][north]
+        for day in (1, 183)
+    }
+    assert low[183].mean() > low[1].mean() + 3.0
+    assert int(january[0][0].day) == 1
+
+
+@NEEDS_JCM
+def test_seeds_start_a_ripple_apart(earth):
+    one, other = (earth.nodal(earth.start(jax.random.key(k), -5)) for k in (0, 1))
+    apart = np.asarray(one.temperature - other.temperature)
+    # Half of the noise is on scales that the truncation drops.
+    assert 0.2 < apart.std() < 1.0
+    np.testing.assert_allclose(one.zonal_wind, other.zonal_wind, atol=1e-2)
+
+
+@NEEDS_JCM
+def test_increments_on_the_grid_lead_from_state_to_state(earth, january):
+    first, last = january[0][0], january[2][0]
+    fields = earth.nodal(last)
+    increment = jax.tree.map(jnp.subtract, fields, earth.nodal(first))
+    nothing = earth.add(first, jax.tree.map(jnp.zeros_like, increment))
+    jax.tree.map(np.testing.assert_array_equal, nothing, first)
+    reached = earth.nodal(earth.add(first, increment))
+    for name, moved in increment._asdict().items():
+        # The smallest scale of wind on the grid is beyond the truncation of the spectrum.
+        left = getattr(reached, name) - getattr(fields, name)
+        assert np.asarray(left).std() < 0.1 * np.asarray(moved).std(), name
+
+
+@NEEDS_JCM
+def test_a_perfect_model_has_perfect_backgrounds(earth, tmp_path):
+    """So truth and background are of the same day."""
+    forecast = MoistForecastConfig(spin_up=1, soundings=5, members=2, variance=1e-12)
+    told = []
+    truth, background = moist_run.generate(
+        short(tmp_path, days=3, forecast=forecast),
+        earth,
+        earth,
+        jax.random.key(0),
+        tmp_path,
+        report=lambda *stage: told.append(stage),
+    )
+    assert truth.temperature.shape == (3, 32, 64, 8)
+    for one, other in zip(truth, background, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=0.05)
+    assert np.abs(np.diff(truth.temperature, axis=0)).max() > 1.0
+    assert ("truth and backgrounds", 4, 4) in told
+    assert ("climate of the imperfect model", 7, 7) in told
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run that was killed in its second chunk, and resumed."""
+    run = short(tmp_path_factory.mktemp("cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moist_run, "CHUNK", 2)
+        work, calls = moist_run._cycle, []
+
+        def killed(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return work(*arguments, **options)
+
+        patch.setattr(moist_run, "_cycle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            nature_run(run)
+        assert len(calls) == 3  # spin-up, days 0 and 1, and those that were lost
+        result = nature_run(run)
+        assert len(calls) == 4
+    return result
+
+
+@NEEDS_JCM
+def test_a_resumed_run_is_the_same_to_the_bit(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(moist_run, "CHUNK", 2)
+    again = nature_run(short(tmp_path))
+    for file in ("state", "background", "gauges", "olr"):
+        with (
+            xr.open_dataset(folder / f"{file}.nc") as one,
+            xr.open_dataset(again / f"{file}.nc") as other,
+        ):
+            xr.testing.assert_identical(one, other)
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]
+    monkeypatch.setattr(nature, "moist_data", lambda *_: pytest.fail("generated again"))
+    assert nature_run(short(tmp_path)) == again
+
+
+@NEEDS_JCM
+def test_files_hold_what_the_readers_expect(folder):
+    levels = (30.0, 500.0, 925.0)
+    state = open_dataset(folder / "state.nc", variables=("temperature",), levels=levels)
+    assert state.temperature.shape == (4, 3, 32, 64)
+    assert str(state.time.values[0])[:10] == "2000-01-01"
+    with xr.open_dataset(folder / "state.nc") as file:
+        assert file.total_precipitation.attrs["units"] == "mm"
+        assert file.outgoing_longwave_radiation.attrs["units"] == "W m-2"
+        assert file.surface_pressure.attrs["units"] == "Pa"
+        assert 9e4 < float(file.surface_pressure.mean()) < 1.02e5
+    background = open_dataset(folder / "background.nc", variables=("temperature",), levels=levels)
+    error = (background.temperature - state.temperature).values
+    assert np.all((np.std(error, axis=(0, 2, 3)) > 0.01) & (np.std(error, axis=(0, 2, 3)) < 3.0))
+    with xr.open_dataset(folder / "surface.nc") as surface:
+        assert 0.0 <= float(surface.land_sea_mask.min()) < float(surface.land_sea_mask.max()) <= 1.0
+    olr = open_dataset(folder / "olr.nc", variables=("outgoing_longwave_radiation",))
+    truth = open_dataset(folder / "state.nc", variables=("outgoing_longwave_radiation",))
+    departure = (olr - truth).outgoing_longwave_radiation.values
+    assert 0.02 < np.isnan(departure).mean() < 0.3
+    np.testing.assert_allclose(np.nanstd(departure), 5.0, rtol=0.05)
+
+
+@NEEDS_JCM
+def test_gauges_stand_on_land_and_measure_their_cells(folder):
+    gauges = read_stations(folder / "gauges.nc", variable="total_precipitation")
+    rain = open_dataset(folder / "state.nc", variables=("total_precipitation",))
+    grid = Grid.of(rain.latitude.values, rain.longitude.values)
+    cells = nearest_cell(grid, gauges.latitude.values, gauges.longitude.values)
+    with xr.open_dataset(folder / "surface.nc") as surface:
+        assert surface.land_sea_mask.values[cells].min() >= 0.5
+        highest = surface.orography.values[cells].max()
+    assert float(gauges.altitude.max()) == pytest.approx(highest, rel=1e-4)
+    truth = rain.total_precipitation.values[:, *cells] * 1e3  # mm
+    values = gauges.total_precipitation.values * 1e3
+    assert 0.1 < np.isnan(values).mean() < 0.3
+    wet = values > 0.0
+    assert np.all(values[wet] >= 0.1 - 1e-4)
+    ratio = np.log(values[wet & (truth > 1.0)] / truth[wet & (truth > 1.0)])
+    assert ratio.size > 60
+    np.testing.assert_allclose(ratio.std(), 0.5, rtol=4 / np.sqrt(2 * ratio.size))
+    np.testing.assert_allclose(ratio.mean(), -0.125, atol=4 * 0.5 / np.sqrt(ratio.size))
+    # The gauge analysis: the mean of the gauges of a cell, missing elsewhere.
+    analysis = grid_points(gauges, grid, rain.time.values, "total_precipitation")
+    analysis = analysis.total_precipitation.values
+    for day, row, column in np.argwhere(np.isfinite(analysis)):
+        here = values[day, (cells[0] == row) & (cells[1] == column)]
+        np.testing.assert_allclose(analysis[day, row, column] * 1e3, np.nanmean(here), rtol=1e-5)
+    assert 300 < np.isfinite(analysis).sum() < np.isfinite(values).sum()
+
+
+@NEEDS_JCM
+def test_stations_and_radiosondes_measure_the_state(folder):
+    with xr.open_dataset(folder / "state.nc") as file:
+        state = file.temperature.load()
+    grid = Grid.of(state.latitude.values, state.longitude.values)
+    columns = jnp.asarray(np.moveaxis(state.values, 1, -1))
+    for name, error in (("stations", 0.5), ("soundings", 0.7)):
+        data = read_stations(folder / f"{name}.nc")
+        if name == "stations":
+            pressure = standard_pressure(data.altitude.values)
+        else:
+            pressure = data.level.values
+            assert set(pressure) == set(moist.LEVELS)
+        operator = Points.at(
+            grid,
+            channels_of(["temperature"], moist.LEVELS),
+            data.latitude.values,
+            data.longitude.values,
+            pressure,
+        )
+        departure = data.temperature.values - np.asarray(operator(columns))
+        departure = departure[np.isfinite(departure)]
+        np.testing.assert_allclose(departure.std(), error, rtol=5 / np.sqrt(2 * departure.size))
+        assert abs(departure.mean()) < 4 * error / np.sqrt(departure.size)
