@@ -42,12 +42,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml requirements/moist.txt
 	$(BIN)/python -m pip install --quiet --editable '.[osse,plot]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/moist.txt
 	touch $@
 
-$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml requirements/moist.txt
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/moist.txt
 	touch $@
 
 $(VENV)/.docs: $(VENV)/bin/python pyproject.toml

@@ -13,8 +13,8 @@ A run's file starts from here,
 and holds only what differs; --config.NAME=VALUE can override every other field too.
 
 Groups that a run may lack are None here, and made by a function: `autoencoder()`,
-`held_suarez()` and `lorenz63()`. Groups with names of the user's own are empty here, and filled
-with `field()` (data.modalities) and `stream()` (assimilation.streams).
+`held_suarez()`, `lorenz63()` and `moist()`. Groups with names of the user's own are empty here, and
+filled with `field()` (data.modalities) and `stream()` (assimilation.streams).
 
 Results are typed as Any because ConfigDict's types know nothing of its fields.
 """
@@ -35,7 +35,7 @@ def get_config() -> Any:
             "seed": 0,
             # Folder of the trained model and the scores.
             "workdir": "runs/base",
-            # Generated data: None, `held_suarez()` or `lorenz63()`; not used if data.root is set.
+            # Generated unless data.root is set: None, `held_suarez()`, `lorenz63()`, `moist()`.
             "nature": None,
             "data": data(),
             "schedule": {
@@ -491,6 +491,96 @@ def lorenz63(**changes: Any) -> Any:
                     # Geometric factor.
                     "beta": 8.0 / 3.0,
                 },
+            },
+            # Folder that holds the run.
+            "cache": "cache",
+        },
+        changes,
+    )
+
+
+def moist(**changes: Any) -> Any:
+    """A nature run of the moist atmosphere, daily from 2000-01-01."""
+    return _changed(
+        {
+            "system": "moist",
+            # Seed of everything random.
+            "seed": 0,
+            # Length.
+            "days": 450,
+            # Days from the spun-up restart that are discarded first.
+            "spin_up": 60,
+            # Of temperature, hPa.
+            "levels": (30.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0),
+            # Standard deviation of outgoing longwave radiation, W/m2.
+            "longwave_error": 5.0,
+            "model": {
+                # Largest wavenumber T: 21 (a grid of 32 x 64) or 31 (48 x 96).
+                "truncation": 21,
+                "convection": {
+                    # Time scale of the relaxation towards the reference profile, hours.
+                    "relaxation_hours": 6.0,
+                    # Largest entrainment, as a share of the mass flux at cloud base.
+                    "entrainment": 0.5,
+                },
+            },
+            # The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
+            "forecast": {
+                # Last days of the run's spin-up, over which forecast and analysis settle.
+                "spin_up": 20,
+                # Number of radiosondes a day, at fixed places.
+                "soundings": 80,
+                # Standard deviation of their temperature, K.
+                "temperature_error": 1.0,
+                # Of each component of their wind, m/s.
+                "wind_error": 2.0,
+                # Of surface pressure, hPa.
+                "pressure_error": 1.0,
+                # Of the static ensemble of the analysis.
+                "members": 80,
+                # Days between two of them.
+                "interval": 1,
+                # Of the background's error over that of the static ensemble, in the analysis.
+                "variance": 0.2,
+                # Of localisation, km.
+                "radius": 1500.0,
+                # As that of the model, but wrong.
+                "convection": {
+                    # Time scale of the relaxation towards the reference profile, hours.
+                    "relaxation_hours": 12.0,
+                    # Largest entrainment, as a share of the mass flux at cloud base.
+                    "entrainment": 0.3,
+                },
+            },
+            "gauges": {
+                # Number of rain gauges, on land.
+                "count": 400,
+                # Regions where most of them gather; 0 for none.
+                "clusters": 20,
+                # Standard deviation of the logarithm of their multiplicative error.
+                "spread": 0.5,
+                # Smallest amount that is reported, mm/day; less is 0.
+                "trace": 0.1,
+                # Share of reports that are missing, in spells.
+                "missing": 0.05,
+            },
+            "stations": {
+                # Number of surface stations, on land.
+                "count": 150,
+                # Regions where most of them gather; 0 for none.
+                "clusters": 12,
+                # Standard deviation, K.
+                "error": 0.5,
+                # Share of reports that are missing, in spells.
+                "missing": 0.05,
+            },
+            "radiosondes": {
+                # Number of places, on land.
+                "count": 40,
+                # Standard deviation, K.
+                "error": 0.7,
+                # Share of soundings that are missing, in spells.
+                "missing": 0.05,
             },
             # Folder that holds the run.
             "cache": "cache",

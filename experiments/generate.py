@@ -3,7 +3,7 @@
     python -m experiments.generate --config=configs/held_suarez.py --config.nature.days=100
 
 Prints the folder of CF NetCDF files below `nature.cache`. The folder is named by a digest of the
-settings and reused if it exists. Dates start on 2000-01-01 and are nominal: the systems have no
+settings and reused if it exists. Dates start on 2000-01-01; only those of the moist atmosphere have
 seasons.
 """
 

@@ -3,10 +3,10 @@
 import pytest
 
 from slams_jax.errors import InputError
-from support import bad_data, bad_models, error_table
+from support import bad_data, bad_models, bad_nature, error_table
 from support.bad_commands import COMMANDS
 
-CORPUS = [*bad_data.CORPUS, *bad_models.CORPUS]
+CORPUS = [*bad_data.CORPUS, *bad_models.CORPUS, *bad_nature.CORPUS]
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda c: f"{c.group}: {c.what}")

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration.build import build, group
-from slams_jax.dynamics import HeldSuarezRun, Lorenz63Run, NatureRun
+from slams_jax.dynamics import HeldSuarezRun, Lorenz63Run, MoistRun, NatureRun
 from slams_jax.errors import InputError
 
-SYSTEMS: dict[str, type[NatureRun]] = {"held_suarez": HeldSuarezRun, "lorenz63": Lorenz63Run}
+SYSTEMS: dict[str, type[NatureRun]] = {
+    "held_suarez": HeldSuarezRun,
+    "lorenz63": Lorenz63Run,
+    "moist": MoistRun,
+}
 
 
 def read_nature(values: Mapping[str, Any]) -> NatureRun:

@@ -40,15 +40,22 @@ from slams_jax.data.store import Field
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import (
+    Convection,
     Forcing,
     ForecastConfig,
+    GaugesConfig,
     HeldSuarezConfig,
     HeldSuarezRun,
+    ImperfectConvection,
     ImperfectForcing,
     ImperfectLorenz63,
     Lorenz63,
     Lorenz63Forecast,
     Lorenz63Run,
+    MoistConfig,
+    MoistForecastConfig,
+    MoistRun,
+    RadiosondesConfig,
     SounderConfig,
     StationsConfig,
     nature_run,
@@ -67,7 +74,7 @@ from slams_jax.training import OptimiserConfig, read_metrics, restore_model
 from support.small_world import LEVELS, PERIODS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RUNS = ("demo", "iberia", "latent", "lorenz63", "pixel", "prepare_era5", "slams_reference")
+RUNS = ("demo", "iberia", "latent", "lorenz63", "moist", "pixel", "prepare_era5", "slams_reference")
 NATURE = ("held_suarez", "nature_lorenz63")
 
 
@@ -156,6 +163,13 @@ BASE = {
     "lorenz": (base.lorenz63().model, names_of(Lorenz63)),
     "lorenz_forecast": (base.lorenz63().forecast, names_of(Lorenz63Forecast)),
     "imperfect_lorenz": (base.lorenz63().forecast.model, names_of(ImperfectLorenz63)),
+    "moist": (base.moist(), names_of(MoistRun) | {"system": "moist"}),
+    "moist_model": (base.moist().model, names_of(MoistConfig)),
+    "convection": (base.moist().model.convection, names_of(Convection)),
+    "moist_forecast": (base.moist().forecast, names_of(MoistForecastConfig)),
+    "imperfect_convection": (base.moist().forecast.convection, names_of(ImperfectConvection)),
+    "gauges": (base.moist().gauges, names_of(GaugesConfig)),
+    "radiosondes": (base.moist().radiosondes, names_of(RadiosondesConfig)),
     "ablation": (configuration("ablation").ablation, dict.fromkeys(names_of(Ablation))),
 }
 

@@ -145,6 +145,8 @@ def test_lorenz63(tmp_path):
         ({"system": "held_suarez", "longwave_error": 0.0}, "error"),
         ({"system": "held_suarez", "stations": {"error": -1.0}}, "error"),
         ({"system": "lorenz63", "dt": -0.1}, "positive"),
+        ({"system": "moist", "model": {"truncation": 42}}, "truncation must be 21 or 31"),
+        ({"system": "moist", "gauges": {"sprad": 1.0}}, "did you mean 'spread'"),
     ],
 )
 def test_bad_settings_leave_nothing_behind(values, named, tmp_path):

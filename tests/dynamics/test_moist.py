@@ -1,5 +1,4 @@
 import importlib.util
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import xarray as xr
 
 from slams_jax.data import grid_points
 from slams_jax.dynamics import (
-    Convection,
+    GaugesConfig,
     MoistConfig,
     MoistForecastConfig,
     MoistRun,
@@ -20,18 +19,20 @@ from slams_jax.dynamics import (
     nature,
     nature_run,
 )
-from slams_jax.dynamics.nature_config import GaugesConfig
-from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, standard_pressure
 from slams_jax.observe.simulate import nearest_cell
 from slams_jax.readers import open_dataset, read_stations
 from slams_jax.schema import channels_of
 
-NEEDS_JCM = pytest.mark.skipif(
-    importlib.util.find_spec("jcm") is None,
-    reason="jcm is not installed: pip install --no-deps -r requirements/moist.txt",
-)
+
+def needs_jcm(test):
+    """`make test` installs the package, and runs these; building the model takes a while."""
+    absent = importlib.util.find_spec("jcm") is None
+    how = "pip install --no-deps -r requirements/moist.txt"
+    return pytest.mark.slow(pytest.mark.skipif(absent, reason=f"jcm is not installed: {how}")(test))
+
+
 CYCLE = MoistForecastConfig(spin_up=1, soundings=20, members=3)
 GAUGES = GaugesConfig(count=150, clusters=0, missing=0.2)
 
@@ -54,37 +55,12 @@ def test_interpolation_to_pressure():
     expected[..., 0] = 250.0 + 7.0 * np.log(pressure[0])
     lowest = 0.9 * np.asarray(surface)
     base = 250.0 + 7.0 * np.log(lowest)
-    expected[..., 4] = np.where(lowest < 925.0, base * (925.0 / lowest) ** 0.19026, expected[..., 4])
+    expected[..., 4] = np.where(
+        lowest < 925.0, base * (925.0 / lowest) ** 0.19026, expected[..., 4]
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     # From 540 to 925 hPa are some 4.9 km of 6.5 K.
     assert 28.0 < found[1, 1, 4] - base[1, 1] < 35.0
-
-
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (lambda: MoistConfig(truncation=42), "truncation must be 21 or 31, got 42"),
-        (lambda: Convection(relaxation_hours=0.0), "relaxation_hours of convection"),
-        (lambda: MoistRun(days=2), "days must be >= 3"),
-        (lambda: MoistRun(spin_up=10), "spin_up must be at least 20 days, got 10"),
-        (lambda: MoistRun(longwave_error=-1.0), "longwave_error must be positive"),
-        (lambda: MoistRun(levels=(500.0,)), "levels must be at least two"),
-        (lambda: GaugesConfig(spread=0.0), "spread must be > 0"),
-        (lambda: GaugesConfig(missing=1.0), r"missing in \[0, 1\)"),
-        (lambda: RadiosondesConfig(count=0), "count must be >= 1"),
-    ],
-)
-def test_bad_settings(make, named):
-    with pytest.raises(InputError, match=named):
-        make()
-
-
-def test_a_missing_package_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jcm.forcing", None)
-    with pytest.raises(
-        InputError, match=r"needs the package jcm: pip install 'slams-jax\[moist\]'"
-    ):
-        moist.moist_atmosphere(MoistConfig())
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +84,7 @@ def area_mean(earth, field):
     )
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_land_and_mountains_are_where_they_should_be(earth):
     assert earth.grid.shape == earth.land.shape == (32, 64)
     assert 0.25 < area_mean(earth, earth.land) < 0.35
@@ -120,7 +96,7 @@ def test_land_and_mountains_are_where_they_should_be(earth):
     assert abs(at(earth.orography, 0.0, 200.0)) < 50.0
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_a_day_has_the_climate_of_the_evidence(earth, january):
     means = january[-1][1]
     rain, longwave = np.asarray(means.precipitation), np.asarray(means.longwave)
@@ -140,14 +116,14 @@ def test_a_day_has_the_climate_of_the_evidence(earth, january):
     assert np.asarray(winds.specific_humidity).max() < 0.03
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_air_is_conserved(earth, january):
     mass = [area_mean(earth, means.surface_pressure) for _, means in january]
     assert 990.0 < mass[0] < 1010.0
     np.testing.assert_allclose(mass, mass[0], rtol=2e-4)
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_the_calendar_turns_the_seasons(earth, january):
     """From the same state, northern land is warmed in July and cooled in January."""
     state = january[0][0]
@@ -160,7 +136,7 @@ def test_the_calendar_turns_the_seasons(earth, january):
     assert int(january[0][0].day) == 1
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_seeds_start_a_ripple_apart(earth):
     one, other = (earth.nodal(earth.start(jax.random.key(k), -5)) for k in (0, 1))
     apart = np.asarray(one.temperature - other.temperature)
@@ -169,7 +145,7 @@ def test_seeds_start_a_ripple_apart(earth):
     np.testing.assert_allclose(one.zonal_wind, other.zonal_wind, atol=1e-2)
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_increments_on_the_grid_lead_from_state_to_state(earth, january):
     first, last = january[0][0], january[2][0]
     fields = earth.nodal(last)
@@ -183,7 +159,7 @@ def test_increments_on_the_grid_lead_from_state_to_state(earth, january):
         assert np.asarray(left).std() < 0.1 * np.asarray(moved).std(), name
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_a_perfect_model_has_perfect_backgrounds(earth, tmp_path):
     """So truth and background are of the same day."""
     forecast = MoistForecastConfig(spin_up=1, soundings=5, members=2, variance=1e-12)
@@ -227,7 +203,7 @@ def folder(tmp_path_factory):
     return result
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_a_resumed_run_is_the_same_to_the_bit(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(moist_run, "CHUNK", 2)
     again = nature_run(short(tmp_path))
@@ -242,7 +218,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(folder, tmp_path, monkeypatch):
     assert nature_run(short(tmp_path)) == again
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_files_hold_what_the_readers_expect(folder):
     levels = (30.0, 500.0, 925.0)
     state = open_dataset(folder / "state.nc", variables=("temperature",), levels=levels)
@@ -265,7 +241,7 @@ def test_files_hold_what_the_readers_expect(folder):
     np.testing.assert_allclose(np.nanstd(departure), 5.0, rtol=0.05)
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_gauges_stand_on_land_and_measure_their_cells(folder):
     gauges = read_stations(folder / "gauges.nc", variable="total_precipitation")
     rain = open_dataset(folder / "state.nc", variables=("total_precipitation",))
@@ -293,7 +269,7 @@ def test_gauges_stand_on_land_and_measure_their_cells(folder):
     assert 300 < np.isfinite(analysis).sum() < np.isfinite(values).sum()
 
 
-@NEEDS_JCM
+@needs_jcm
 def test_stations_and_radiosondes_measure_the_state(folder):
     with xr.open_dataset(folder / "state.nc") as file:
         state = file.temperature.load()

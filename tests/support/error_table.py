@@ -30,6 +30,7 @@ def plain(message: str, folder: Path) -> str:
     )
     text = re.sub(r"\b[0-9a-f]{20}\b", "…", text)  # digests, of times of files among others
     text = re.sub(r"a damaged one \(.*\): ", "a damaged one (…): ", text)
+    text = re.sub(r"(pip install 'slams-jax\[moist\]') \(.*\)", r"\1 (…)", text)
     text = re.sub(r"lacks what it needs \(.*\): ", "lacks what it needs (…): ", text)
     text = re.sub(r"slams_jax \d+\.\d+\.\d+", "slams_jax …", text)
     text = re.sub(r"cannot be written \([^)]*\)", "cannot be written (…)", text)
