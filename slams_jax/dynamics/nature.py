@@ -29,8 +29,8 @@ def nature_run(run: NatureRun) -> Path:
     The folder stands below `run.cache`, is named by a digest of the settings, and is complete or
     absent. It holds CF NetCDF: `state.nc` and `background.nc`; for Held-Suarez also `stations.nc`,
     `sounder.nc` and `olr.nc`; for the moist atmosphere `surface.nc`, `gauges.nc`, `stations.nc`,
-    `soundings.nc` and `olr.nc`; and the settings, `config.json`. A moist run that was killed goes
-    on where it was, to the same bits.
+    `soundings.nc` and `olr.nc`; and the settings, `config.json`. A moist run that was killed
+    resumes; the result is the same, bit for bit.
 
     Raises:
         InputError: levels that do not suit the model, a folder that cannot be written, or a moist
