@@ -34,7 +34,7 @@ from slams_jax.grid import Grid
 FIRST_DAY = "2000-01-01"
 LEVELS = (30.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0)  # hPa, between the layers
 TRUNCATIONS = (21, 31)
-# States of a 1 December, 23 months after a start from rest.
+# States of a 1 December: of T21 after 23 months from rest; of T31 after 45 days from that of T21.
 RESTARTS = Path(__file__).with_name("moist_restart.npz")
 RIPPLE = 0.5  # K, of the noise that tells one seed from another
 
@@ -128,8 +128,8 @@ class MoistAtmosphere:
         sigma: centres of the layers, top first.
         land: share of land in each cell, 0 to 1.
         orography: height of the surface, m.
-        rest: from a day to an isothermal atmosphere at rest, which takes two months to forget it
-            and a year in the stratosphere.
+        rest: from a day to an isothermal atmosphere at rest; the troposphere forgets it in two
+            months, the stratosphere in a year.
         start: from a key and a day to a spun-up state, those of two keys a ripple apart.
         day: from a state to the state 24 hours later and the means over these hours.
         nodal: from a state to its fields on the grid.

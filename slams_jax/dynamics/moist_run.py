@@ -9,6 +9,7 @@ close together in time: they have the variance of weather and nothing of the sea
 """
 
 import concurrent.futures
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.cycling import cycle
+from slams_jax.cycling import Analyse, cycle
 from slams_jax.dynamics import cycled, moist
 from slams_jax.dynamics.moist import Daily, MoistAtmosphere, Nodal, State
 from slams_jax.dynamics.nature_config import MoistRun
@@ -59,6 +60,16 @@ class _Chunk(NamedTuple):
     background: Days
 
 
+class _System(NamedTuple):
+    """What a day of the cycle takes."""
+
+    truth: MoistAtmosphere
+    imperfect: MoistAtmosphere
+    measure: Callable[[State], np.ndarray]  # by the radiosondes
+    analyse: Analyse
+    publish: Callable[[Daily], Days]
+
+
 def generate(
     run: MoistRun,
     truth: MoistAtmosphere,
@@ -83,61 +94,37 @@ def generate(
         InputError: no room for so many radiosondes.
         RunError: a model became unstable.
     """
-    config = run.forecast
-    key_open, key_network, key_error, key_cycle = jax.random.split(key, 4)
-    network = simulate.station_network(
-        key_network, truth.grid, config.soundings, separation=cycled.SEPARATION
-    )
+    key_open, key_system, key_cycle = jax.random.split(key, 3)
     state = truth.rest(0)
     opening = _kept(
         parts / "opening.npz",
         _Opening(state, truth.nodal(state)),
         lambda: _open(run, truth, imperfect, key_open, report),
     )
-    members = [jax.tree.map(lambda x, i=i: x[i], opening.members) for i in range(config.members)]
-    scheme = cycled.static_scheme(imperfect, members, network, config)
-    analyse = cycled.analysis(imperfect, network, scheme)
-    sounding = cycled.soundings(truth.grid, network)
-    observe = jax.jit(lambda state: sounding(truth.nodal(state)))
-    error = cycled.sounding_error(config, imperfect)
-
-    def measure(state: State) -> np.ndarray:
-        values = np.asarray(observe(state))[None]
-        key_day = jax.random.fold_in(key_error, int(state.day) % 2**31)
-        return simulate.measure(key_day, values, error, np.ones(1, dtype=bool))[0]
-
-    publish = _publisher(truth, run.levels)
-    edges = [-config.spin_up, *range(0, run.days, CHUNK), run.days]
-    days = Days(*[np.zeros(0)] * len(Days._fields))
+    system = _system(run, truth, imperfect, opening.members, key_system)
+    before = run.forecast.spin_up
+    empty = Days(*[np.zeros(0)] * len(Days._fields))
     chunks = []
     states = (opening.truth, opening.truth)
-    for first, last in itertools.pairwise(edges):
-        if first == last:
-            continue
-
-        def work(first=first, last=last, states=states) -> _Chunk:
-            return _cycle(
-                truth,
-                imperfect,
-                states,
-                last - first,
-                jax.random.fold_in(key_cycle, first % 2**31),
-                measure=measure,
-                analyse=analyse,
-                publish=publish,
-                report=lambda done: report(
-                    "truth and backgrounds",
-                    first + done + config.spin_up,
-                    run.days + config.spin_up,
-                ),
-            )
-
-        chunk = _kept(parts / f"until{last:06d}.npz", _Chunk(state, state, days, days), work)
+    for first, last in itertools.pairwise(sorted({-before, *range(0, run.days, CHUNK), run.days})):
+        work = functools.partial(
+            _cycle,
+            system,
+            states,
+            last - first,
+            jax.random.fold_in(key_cycle, first % 2**31),
+            lambda done, gone=before + first: report(
+                "truth and backgrounds", gone + done, before + run.days
+            ),
+        )
+        chunk = _kept(parts / f"until{last:06d}.npz", _Chunk(state, state, empty, empty), work)
         states = (chunk.truth, chunk.analysis)
         if first >= 0:
             chunks.append((chunk.true, chunk.background))
-    both = [jax.tree.map(lambda *x: np.concatenate(x), *each) for each in zip(*chunks, strict=True)]
-    return both[0], both[1]
+    true, background = (
+        jax.tree.map(lambda *x: np.concatenate(x), *each) for each in zip(*chunks, strict=True)
+    )
+    return true, background
 
 
 def trajectory(
@@ -194,16 +181,49 @@ def _difference(later: Nodal, earlier: Nodal) -> Nodal:
     return jax.tree.map(lambda a, b: np.asarray(a - b) / np.float32(np.sqrt(2.0)), later, earlier)
 
 
-def _cycle(
+def _system(
+    run: MoistRun,
     truth: MoistAtmosphere,
     imperfect: MoistAtmosphere,
+    members: Nodal,
+    key: PRNGKey,
+) -> _System:
+    config = run.forecast
+    key_network, key_error = jax.random.split(key)
+    network = simulate.station_network(
+        key_network, truth.grid, config.soundings, separation=cycled.SEPARATION
+    )
+    each = [jax.tree.map(lambda x, i=i: x[i], members) for i in range(config.members)]
+    scheme = cycled.static_scheme(imperfect, each, network, config)
+    sounding = cycled.soundings(truth.grid, network)
+    observe = jax.jit(lambda state: sounding(truth.nodal(state)))
+    error = cycled.sounding_error(config, imperfect)
+
+    def measure(state: State) -> np.ndarray:
+        key_day = jax.random.fold_in(key_error, int(state.day) % 2**31)
+        values = np.asarray(observe(state))[None]
+        return simulate.measure(key_day, values, error, np.ones(1, dtype=bool))[0]
+
+    @jax.jit
+    def published(daily: Daily) -> tuple:
+        pressure = daily.surface_pressure
+        temperature = moist.on_pressure(daily.temperature, pressure, truth.sigma, run.levels)
+        return temperature, pressure, daily.precipitation, daily.longwave
+
+    return _System(
+        truth,
+        imperfect,
+        measure,
+        cycled.analysis(imperfect, network, scheme),
+        lambda daily: Days(*map(np.asarray, published(daily))),
+    )
+
+
+def _cycle(
+    system: _System,
     states: tuple[State, State],
     count: int,
     key: PRNGKey,
-    *,
-    measure: Callable[[State], np.ndarray],
-    analyse: Callable[..., State],
-    publish: Callable[[Daily], Days],
     report: Callable[[int], None],
 ) -> _Chunk:
     """`count` days of truth, and of forecasts that start from analyses."""
@@ -212,10 +232,10 @@ def _cycle(
     last: list[State] = [states[0]]
 
     def a_day() -> np.ndarray:
-        state, means = truth.day(last[0])
+        state, means = system.truth.day(last[0])
         last[0] = state
-        true.append(publish(means))
-        return measure(state)
+        true.append(system.publish(means))
+        return system.measure(state)
 
     def days(pool) -> Iterator[concurrent.futures.Future]:
         for _ in range(count):
@@ -223,15 +243,18 @@ def _cycle(
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         done = cycle(
-            lambda state, key: imperfect.day(state[0]),
-            lambda state, observed, key: (analyse(state[0], observed.result(), key), state[1]),
+            lambda state, key: system.imperfect.day(state[0]),
+            lambda state, observed, key: (
+                system.analyse(state[0], observed.result(), key),
+                state[1],
+            ),
             (states[1], None),
             days(pool),
             key,
         )
         analysis = states[1]
         for number, step in enumerate(done, 1):
-            background.append(publish(step.background[1]))
+            background.append(system.publish(step.background[1]))
             analysis = step.analysis[0]
             if number % 10 == 0 or number == count:
                 moist.check_finite(last[0], f"on or before day {int(last[0].day)}")
@@ -239,16 +262,6 @@ def _cycle(
             report(number)
     stacked = (jax.tree.map(lambda *x: np.stack(x), *each) for each in (true, background))
     return _Chunk(last[0], analysis, *stacked)
-
-
-def _publisher(atmosphere: MoistAtmosphere, levels: tuple[float, ...]) -> Callable[[Daily], Days]:
-    @jax.jit
-    def convert(daily: Daily) -> tuple:
-        sigma, pressure = atmosphere.sigma, daily.surface_pressure
-        temperature = moist.on_pressure(daily.temperature, pressure, sigma, levels)
-        return temperature, pressure, daily.precipitation, daily.longwave
-
-    return lambda daily: Days(*map(np.asarray, convert(daily)))
 
 
 def _kept(path: Path, like: PyTree, make: Callable[[], Any]) -> Any:

@@ -146,6 +146,27 @@ def test_seeds_start_a_ripple_apart(earth):
 
 
 @needs_jcm
+def test_a_restart_is_what_was_saved(earth, january, tmp_path, monkeypatch):
+    state = january[1][0]
+    moist.save_restart({21: state}, tmp_path / "restart.npz")
+    monkeypatch.setattr(moist, "RESTARTS", tmp_path / "restart.npz")
+    started = earth.start(jax.random.key(0), 7)
+    assert int(started.day) == 7
+    saved, ripple = earth.nodal(state), earth.nodal(started).temperature
+    assert 0.1 < np.asarray(ripple - saved.temperature).std() < 0.7
+    for name in ("zonal_wind", "specific_humidity", "surface_pressure"):
+        np.testing.assert_array_equal(getattr(earth.nodal(started), name), getattr(saved, name))
+
+
+def test_restarts_of_every_truncation_come_with_the_library():
+    assert moist.RESTARTS.stat().st_size < 1e6
+    with np.load(moist.RESTARTS, allow_pickle=False) as file:
+        assert {name.split("_")[0] for name in file.files} == {"T21", "T31"}
+        assert all(np.isfinite(file[name]).all() for name in file.files)
+        assert file["T31_vorticity"].shape == (8, 63, 33)
+
+
+@needs_jcm
 def test_increments_on_the_grid_lead_from_state_to_state(earth, january):
     first, last = january[0][0], january[2][0]
     fields = earth.nodal(last)
