@@ -1,4 +1,7 @@
+import ctypes
+import gc
 import os
+import sys
 from importlib.metadata import version
 
 # Eight virtual devices, so that sharding is put to the test on any machine. Compiling takes most of
@@ -16,6 +19,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from pathlib import Path
 
 import jax
+import jax.extend
 import pytest
 
 # What one test compiled serves the others and the next run, small programs too.
@@ -31,17 +35,37 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 pytest_plugins = ["support.fixtures"]
 
 
+# A program takes about 1.5 MB. Few are used by more than a handful of tests.
+PROGRAMS = 400
+
+
+def _forget():
+    """Drop all programs. The allocator would keep the gigabytes that they took."""
+    jax.clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs(request):
-    """Compile as the module asks, and keep no programs beyond it: they take gigabytes."""
+    """Compile as the module asks, and keep no programs beyond it."""
     optimised = request.node.get_closest_marker("optimised") is not None
     quick = jax.config.read("jax_disable_most_optimizations")
     if optimised:
-        jax.clear_caches()
+        _forget()
         jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", quick)
-    jax.clear_caches()
+    _forget()
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+    """Keep no more than `PROGRAMS` within a module either."""
+    yield
+    if len(jax.extend.backend.get_backend().live_executables()) > PROGRAMS:
+        _forget()
 
 
 @pytest.fixture(scope="session")

@@ -108,16 +108,28 @@ class _Mean(NamedTuple):
         tails = tail(distance + self.centre) + tail(distance - self.centre)
         return (self.weight * tails).sum(axis=0)
 
+    def density(self, distance: np.ndarray) -> np.ndarray:
+        """Minus the derivative of `beyond` (channel,)."""
+        freedom = self.freedom
+        norm = np.sqrt(freedom) * scipy.special.beta(0.5 * freedom, 0.5)
+        power = lambda x: (1.0 + (x / self.scale) ** 2 / freedom) ** (-0.5 * (freedom + 1))
+        both = power(distance + self.centre) + power(distance - self.centre)
+        return (self.weight * both / (norm * self.scale)).sum(axis=0)
+
     def reach(self, confidence: float) -> np.ndarray:
         """The distance within which the mean is with probability `confidence` (channel,)."""
         quantile = scipy.special.stdtrit(self.freedom, 0.5 + 0.5 * confidence)
         high = (np.abs(self.centre) + quantile * self.scale).max(axis=0)
-        low = np.zeros_like(high)
-        for _ in range(50):  # bisection, to the last digit
-            middle = 0.5 * (low + high)
-            outside = self.beyond(middle) > 1.0 - confidence
-            low, high = np.where(outside, middle, low), np.where(outside, high, middle)
-        return high
+        low, distance = np.zeros_like(high), 0.5 * high
+        for _ in range(60):  # Newton's method, and bisection where that leaves the bracket
+            excess = self.beyond(distance) - (1.0 - confidence)
+            low, high = np.where(excess > 0, distance, low), np.where(excess > 0, high, distance)
+            before, distance = distance, distance + excess / self.density(distance)
+            inside = (low <= distance) & (distance <= high)
+            distance = np.where(inside, distance, 0.5 * (low + high))
+            if np.all(np.abs(distance - before) <= 1e-12 * distance):
+                break
+        return distance
 
 
 def _mean_of(series: np.ndarray) -> _Mean:
