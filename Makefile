@@ -19,6 +19,8 @@ demo: $(VENV)/.demo
 check test: export MALLOC_ARENA_MAX := 2
 # Workers share the cores: threads of their linear algebra would only wait for one another.
 check test: export OPENBLAS_NUM_THREADS := 1
+# Modules are compiled once, not by every worker and command.
+check test: export PYTHONDONTWRITEBYTECODE :=
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
