@@ -456,6 +456,7 @@ def test_useless_observations_leave_an_analysis_no_worse_than_its_background(
     assert missed < np.square(error / STD).mean()
 
 
+@pytest.mark.slow
 def test_one_time_is_the_marginal_of_the_trajectory(exact_model, monkeypatch):
     """Of a Gaussian prior that is correlated in time: mean and variance by hand."""
     prior = white_prior(lags=(0.8, 0.64))
@@ -498,6 +499,7 @@ def test_one_time_is_the_marginal_of_the_trajectory(exact_model, monkeypatch):
     assert told["count"] == truth.size
 
 
+@pytest.mark.slow
 def test_two_times_with_a_background_and_latent_inputs(latent_model):
     """Fewer times than a window: every stream is padded."""
     truth = some_truth(latent_model)[:2]
@@ -542,6 +544,7 @@ def test_diagnostics_that_fail_lose_nothing(exact_model, monkeypatch, caplog):
     assert "the analysis is complete, but its diagnostics failed: out of memory" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["jax_debug_nans", "jax_enable_x64"])
 def test_flags_of_the_user_are_respected(flag, exact_model):
     background = as_dataset(some_truth(exact_model))

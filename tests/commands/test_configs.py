@@ -292,6 +292,7 @@ def test_the_model_in_the_library_is_that_of_the_demo():
         assert {n: saved[n] for n in wanted} == wanted
 
 
+@pytest.mark.slow
 def test_the_pixel_configuration_takes_a_step(world, tmp_path):
     config = on_the_small_world(one_step("pixel", tmp_path), world)
     train.train(read(config))
