@@ -266,6 +266,8 @@ def guidance() -> dict[str, Any]:
         "iterations": 30,
         # Stop them at this share of the first residual ("gaussian", "mmps"); 0 takes all.
         "tolerance": 1e-3,
+        # How often they are solved, each time from where the last one ended ("gaussian", "mmps").
+        "outer": 1,
         # Differentiate through the network ("pigdm").
         "jacobian": True,
     }

@@ -23,6 +23,7 @@ from slams_jax.diffusion import (
     sample_ensemble,
     sample_with_info,
 )
+from slams_jax.diffusion.guidance import Innovations
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.gaussian import (
     Coefficients,
@@ -39,6 +40,7 @@ from slams_jax.models.model import (
     ModelArrays,
     Networks,
     decode,
+    decode_increment,
     trajectory_prior,
     window_prior,
 )
@@ -170,11 +172,18 @@ def _posterior(
     def innovations(latent: Array, extra: Array) -> tuple[Array, ...]:
         return whitened_innovations(streams, latent, to_state, extra)
 
+    def tangent(latent_0: Array) -> Innovations:
+        """Innovations through the decoder's linear part, about what it decodes in full."""
+        state_0 = to_state(latent_0)
+        near = lambda z: state_0 + decode_increment(networks, arrays, z - latent_0)
+        return lambda latent, extra: whitened_innovations(streams, latent, near, extra)
+
     posterior = guide(
         prior,
         innovations if streams else None,
         networks.schedule,
         covariance=gaussian.solve,
+        tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )
     return posterior, to_state

@@ -28,8 +28,12 @@ from slams_jax.errors import InputError
 
 # x_0, extra dimensionless variance -> whitened innovations (a pytree of arrays).
 Innovations = Callable[[Array, Array], PyTree[Array]]
+# x_0 -> innovations that equal the true ones there and are cheap to differentiate.
+Tangent = Callable[[Array], Innovations]
 # v, sigma^2 / alpha^2 -> C v, where C is a model of cov(x_0 | x_t).
 Covariance = Callable[[Array, Array], Array]
+# x_0 -> the innovations r there, and products with A and with its transpose.
+_Linearise = Callable[[Array], tuple[PyTree[Array], Callable, Callable]]
 Rule = Literal["sda", "dps", "pigdm", "tmpd", "mmps", "gaussian", "exact"]
 
 
@@ -42,8 +46,10 @@ def guide(
     gamma: float = 1e-2,
     iterations: int = 3,
     tolerance: float = 0.0,
+    outer: int = 1,
     jacobian: bool = True,
     covariance: Covariance | None = None,
+    tangent: Tangent | None = None,
 ) -> Denoiser:
     """The denoiser of the posterior given observations.
 
@@ -58,10 +64,15 @@ def guide(
             "gaussian".
         tolerance: of "mmps" and "gaussian": stop when the residual of the normal equations is below
             this share of the innovations; 0 takes all iterations.
+        outer: for "mmps" and "gaussian", how often they are solved: each time after the first
+            takes the innovations themselves where the last one ended (the outer loops of
+            incremental 4D-Var, Courtier et al. 1994, Q. J. R. Meteorol. Soc. 120).
         jacobian: for "pigdm"; False replaces V by r_t^2, which avoids derivatives of the network.
         covariance: for "gaussian" and "exact", products with cov(x_0 | x_t) under a Gaussian prior,
             such as `slams_jax.gaussian.GaussianPosterior.solve`; "pigdm", "tmpd" and "mmps" use
             them, if given, where there is more noise than signal.
+        tangent: what is linearised in place of `innovations`, such as those of a decoder without
+            its small nonlinear part. "sda" and "dps" differentiate the innovations themselves.
 
     Raises:
         InputError: an unknown rule, a negative gamma, no iteration, a tolerance outside [0, 1), or
@@ -75,25 +86,27 @@ def guide(
         raise InputError(f"guidance gamma must not be negative, got {gamma}")
     if iterations < 1:
         raise InputError(f"guidance needs at least one iteration, got {iterations}")
+    if outer < 1:
+        raise InputError(f"guidance needs at least one outer loop, got {outer}")
     if not 0.0 <= tolerance < 1.0:
         raise InputError(f"guidance tolerance must lie in [0, 1), got {tolerance}")
     if rule in ("gaussian", "exact") and covariance is None:
         raise InputError(f"guidance rule {rule!r} needs the covariance of the prior: give it")
     if rule in ("sda", "dps"):
         return _likelihood(denoiser, innovations, schedule, gamma if rule == "sda" else 0.0)
+    linearise = functools.partial(_linearised, tangent or (lambda _: innovations))
     if rule == "pigdm":
-        return _pigdm(denoiser, innovations, schedule, iterations, jacobian, covariance)
+        return _pigdm(denoiser, linearise, schedule, iterations, jacobian, covariance)
     if rule == "tmpd":
-        return _tmpd(denoiser, innovations, schedule, covariance)
-    increment = functools.partial(_increment, count=iterations, tolerance=tolerance)
-    if rule == "mmps":
-        network = functools.partial(_denoised, denoiser, schedule, covariance)
-        return _matched(innovations, network, increment)
-    assert covariance is not None
-    solve = _direct if rule == "exact" else increment
-    return _matched(
-        innovations, functools.partial(_gaussian, denoiser, schedule, covariance), solve
+        return _tmpd(denoiser, linearise, schedule, covariance)
+    increment = functools.partial(
+        _increment, linearise, innovations, count=iterations, tolerance=tolerance, outer=outer
     )
+    if rule == "mmps":
+        return _matched(functools.partial(_denoised, denoiser, schedule, covariance), increment)
+    assert covariance is not None
+    solve = functools.partial(_direct, linearise) if rule == "exact" else increment
+    return _matched(functools.partial(_gaussian, denoiser, schedule, covariance), solve)
 
 
 def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma):
@@ -120,7 +133,7 @@ def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSc
 
 def _pigdm(
     denoiser: Denoiser,
-    innovations: Innovations,
+    linearise: _Linearise,
     schedule: CosineSchedule,
     iterations: int,
     jacobian: bool,
@@ -138,7 +151,7 @@ def _pigdm(
             x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
         else:
             x_0, product = denoiser(x_t, t), lambda v: r2 * v
-        residuals, forward, transpose = _linearised(innovations, x_0)
+        residuals, forward, transpose = linearise(x_0)
         system = lambda u: jax.tree.map(jnp.add, u, forward(r2 * transpose(u)))
         weights, _ = cg(system, residuals, maxiter=iterations, tol=0.0)
         return x_0 + product(transpose(weights))
@@ -148,7 +161,7 @@ def _pigdm(
 
 def _tmpd(
     denoiser: Denoiser,
-    innovations: Innovations,
+    linearise: _Linearise,
     schedule: CosineSchedule,
     covariance: Covariance | None,
 ):
@@ -160,7 +173,7 @@ def _tmpd(
 
     def guided(x_t: Array, t: Array) -> Array:
         x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
-        residuals, forward, transpose = _linearised(innovations, x_0)
+        residuals, forward, transpose = linearise(x_0)
         sums = forward(product(transpose(jax.tree.map(jnp.ones_like, residuals))))
         weights = jax.tree.map(lambda r, d: r / (1.0 + jnp.maximum(d, 0.0)), residuals, sums)
         return x_0 + product(transpose(weights))
@@ -169,9 +182,8 @@ def _tmpd(
 
 
 def _matched(
-    innovations: Innovations,
     model: Callable[[Array, Array], tuple[Array, Callable[[Array], Array]]],
-    increment: Callable[[Innovations, Array, Callable[[Array], Array]], Array],
+    increment: Callable[[Array, Callable[[Array], Array]], Array],
 ):
     """C itself carries the increment to the state: moment matching.
 
@@ -182,7 +194,7 @@ def _matched(
 
     def guided(x_t: Array, t: Array) -> Array:
         x_0, product = model(x_t, t)
-        return x_0 + increment(innovations, x_0, product)
+        return x_0 + increment(x_0, product)
 
     return guided
 
@@ -222,8 +234,9 @@ def _denoised(
     return x_0, lambda v: jax.lax.cond(sigma > alpha, model, network, v)
 
 
-def _linearised(innovations: Innovations, x_0: Array):
+def _linearised(tangent: Tangent, x_0: Array):
     """r at x_0, and products with A and its transpose (A v is the decrease of r along v)."""
+    innovations = tangent(x_0)
     residuals, pull = jax.vjp(lambda x: innovations(x, jnp.zeros(())), x_0)
     transpose = lambda u: -pull(u)[0]
     # The transpose of the transpose, so that networks need no forward-mode rule.
@@ -231,9 +244,9 @@ def _linearised(innovations: Innovations, x_0: Array):
     return residuals, forward, transpose
 
 
-def _direct(innovations: Innovations, x_0: Array, product: Callable[[Array], Array]) -> Array:
+def _direct(linearise: _Linearise, x_0: Array, product: Callable[[Array], Array]) -> Array:
     """C A^T u, where (I + A C A^T) u = r, by a dense solve: for small problems."""
-    residuals, forward, transpose = _linearised(innovations, x_0)
+    residuals, forward, transpose = linearise(x_0)
     flat, unravel = ravel_pytree(residuals)
     column = lambda e: e + ravel_pytree(forward(product(transpose(unravel(e)))))[0]
     # The matrix is symmetric: its columns are its rows.
@@ -243,38 +256,56 @@ def _direct(innovations: Innovations, x_0: Array, product: Callable[[Array], Arr
 
 
 def _increment(
+    linearise: _Linearise,
     innovations: Innovations,
     x_0: Array,
     product: Callable[[Array], Array],
+    *,
     count: int,
     tolerance: float,
+    outer: int,
 ) -> Array:
-    """C A^T u, where (I + A C A^T) u = r, by at most `count` conjugate-gradient iterations from 0.
+    """d = C A^T u, where u = r(x_0 + d), by at most `count` conjugate-gradient iterations a loop.
 
-    They stop when |r - (I + A C A^T) u| < `tolerance` |r|.
+    The first loop solves (I + A C A^T) u = r(x_0), which is all where r is linear; each further one
+    solves for what is then left, r(x_0 + d) - u. They stop when the residual of their equations is
+    below `tolerance` |r(x_0)|.
 
-    Each iteration applies C A^T once and sums the results, so that neither u nor a final product is
-    needed; library solvers return u and would cost two more products.
+    Each iteration applies C A^T once and sums the results, so that no final product is needed;
+    library solvers would cost two more products.
     """
-    residuals, forward, transpose = _linearised(innovations, x_0)
+    residuals, forward, transpose = linearise(x_0)
+    first = _dot(residuals, residuals)
 
     def iterate(carry):
-        i, total, r, p, r_dot_r = carry
+        i, total, u, r, p, r_dot_r = carry
         step = product(transpose(p))
         q = jax.tree.map(jnp.add, p, forward(step))  # (I + A C A^T) p
         # A covariance C gives p . q >= p . p. The Jacobian of a network is not quite a covariance:
         # the bound limits the step along directions in which it fails.
         length = r_dot_r / (jnp.maximum(_dot(p, q), _dot(p, p)) + jnp.finfo(r_dot_r.dtype).tiny)
+        u = jax.tree.map(lambda a, b: a + length * b, u, p)
         r = jax.tree.map(lambda a, b: a - length * b, r, q)
         next_r_dot_r = _dot(r, r)
         ratio = next_r_dot_r / (r_dot_r + jnp.finfo(r_dot_r.dtype).tiny)
         p = jax.tree.map(lambda a, b: a + ratio * b, r, p)
-        return i + 1, total + length * step, r, p, next_r_dot_r
+        return i + 1, total + length * step, u, r, p, next_r_dot_r
 
-    first = _dot(residuals, residuals)
     unsolved = lambda carry: (carry[0] < count) & (carry[-1] > tolerance**2 * first)
-    start = (jnp.zeros((), jnp.int32), jnp.zeros_like(x_0), residuals, residuals, first)
-    return jax.lax.while_loop(unsolved, iterate, start)[1]
+
+    def solve(total, u, r):
+        start = (jnp.zeros((), jnp.int32), total, u, r, r, _dot(r, r))
+        return jax.lax.while_loop(unsolved, iterate, start)[1:3]
+
+    total, u = solve(jnp.zeros_like(x_0), jax.tree.map(jnp.zeros_like, residuals), residuals)
+
+    def again(_, carry):
+        total, u = carry
+        return solve(
+            total, u, jax.tree.map(jnp.subtract, innovations(x_0 + total, jnp.zeros(())), u)
+        )
+
+    return jax.lax.fori_loop(1, outer, again, (total, u))[0] if outer > 1 else total
 
 
 def _dot(a: PyTree[Array], b: PyTree[Array]) -> Array:

@@ -18,6 +18,7 @@ class GuidanceConfig:
     gamma: float = 1e-2
     iterations: int = 30
     tolerance: float = 1e-3
+    outer: int = 1
     jacobian: bool = True
 
     def __post_init__(self):

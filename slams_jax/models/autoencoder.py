@@ -274,13 +274,18 @@ def decode(
     model_state: Params,
     z: Float[Array, "batch latent_lat latent_lon latent"],
     shape: tuple[int, int],
+    *,
+    linear: bool = False,
 ) -> Float[Array, "batch lat lon channel"]:
-    """The standardised state of a code, on the grid of `shape` (lat, lon)."""
+    """The standardised state of a code, on the grid of `shape` (lat, lon).
+
+    `linear` applies the linear part alone, which "conv" has.
+    """
     _, decoder = _modules(config)
     variables = _variables(params, model_state, "decoder")
     if config.architecture == "slams":
         return decoder.apply(variables, z)
-    return decoder.apply(variables, z, shape)
+    return decoder.apply(variables, z, shape, linear=linear)
 
 
 def _variables(params: Any, model_state: Any, half: str) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Networks:
     shape: tuple[int, int]
 
     @property
+    def corrects(self) -> bool:
+        """Whether the decoder corrects a linear part of its own (`decode_increment`)."""
+        return self.autoencoder is not None and self.autoencoder.architecture == "conv"
+
+    @property
     def frame_shape(self) -> tuple[int, int, int]:
         """Shape (lat, lon, channel) of one frame of what is diffused."""
         if self.autoencoder is None:
@@ -133,12 +138,34 @@ def decode(
 ) -> Trajectory:
     """Standardised latents -> state as an anomaly in physical units (add the climate); pure."""
     mean, std = _latent_scales(arrays)
-    scaled = latent * std + mean
+    return _decoded(networks, arrays, latent * std + mean)
+
+
+def decode_increment(
+    networks: Networks,
+    arrays: ModelArrays,
+    increment: Float[Array, "time latent_lat latent_lon latent"],
+) -> Trajectory:
+    """Increment of the latents -> of the state, by the linear part of the decoder alone; pure.
+
+    The architecture "slams" has none.
+    """
+    return _decoded(networks, arrays, increment * _latent_scales(arrays)[1], linear=True)
+
+
+def _decoded(
+    networks: Networks, arrays: ModelArrays, code: Array, *, linear: bool = False
+) -> Trajectory:
     if networks.autoencoder is not None:
-        scaled = autoencoder.decode(
-            networks.autoencoder, arrays.autoencoder, arrays.model_state, scaled, networks.shape
+        code = autoencoder.decode(
+            networks.autoencoder,
+            arrays.autoencoder,
+            arrays.model_state,
+            code,
+            networks.shape,
+            linear=linear,
         )
-    return scaled * arrays.std[None, None, None, :]
+    return code * arrays.std[None, None, None, :]
 
 
 def _latent_scales(arrays: ModelArrays) -> tuple[Array, Array]:

@@ -116,12 +116,17 @@ class Decoder(_Half):
 
     @nn.compact
     def __call__(
-        self, z: Float[Array, "batch latent_lat latent_lon latent"], shape: tuple[int, int]
+        self,
+        z: Float[Array, "batch latent_lat latent_lon latent"],
+        shape: tuple[int, int],
+        *,
+        linear: bool = False,
     ) -> Float[Array, "batch lat lon state"]:
-        """Decode to `shape` = (lat, lon)."""
+        """Decode to `shape` = (lat, lon), or apply the linear part alone."""
         channels = self.channels * self.compression**2
-        linear = Conv(channels, self.kernel, self.padding, bias=False, name="linear")
-        patch = linear(z) + self._correction(z, channels)
+        patch = Conv(channels, self.kernel, self.padding, bias=False, name="linear")(z)
+        if not linear:
+            patch = patch + self._correction(z, channels)
         return depth_to_space(patch, self.compression)[:, : shape[0], : shape[1]]
 
 

@@ -78,8 +78,8 @@ class Case:
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "sda": ("gamma",),
     "pigdm": ("iterations", "jacobian"),
-    "mmps": ("iterations", "tolerance"),
-    "gaussian": ("iterations", "tolerance"),
+    "mmps": ("iterations", "tolerance", "outer"),
+    "gaussian": ("iterations", "tolerance", "outer"),
 }
 
 
@@ -115,8 +115,9 @@ class Guidance:
         )
 
     def __str__(self) -> str:
-        """Name of the rule, with its options in brackets but for the tolerance."""
-        told = [(name, value) for name, value in self.options if name != "tolerance"]
+        """Name of the rule, with its options in brackets but for the tolerance, and one outer loop."""
+        untold = {("outer", 1)} | {(n, v) for n, v in self.options if n == "tolerance"}
+        told = [option for option in self.options if option not in untold]
         values = [f"{value:g}" for _, value in told if not isinstance(value, bool)]
         words = [name for name, value in told if value is True]
         words += [f"no {name}" for name, value in told if value is False]

@@ -102,6 +102,50 @@ def test_iterations_stop_at_the_tolerance():
     np.testing.assert_allclose(found(5, 1e-6), stages[4], atol=1e-5)
 
 
+def bent(x, extra):
+    """Innovations of an operator that is not linear."""
+    return (single(Y) - jnp.sinh(single(OPERATOR) @ x)) / jnp.sqrt(single(VARIANCE) + extra)
+
+
+@pytest.mark.parametrize("tangent", [None, "rough"])
+def test_outer_loops_end_where_the_innovations_agree(tangent):
+    """x_0 + C A^T r(x_0 + d) is x_0 + d for a bent operator, with a rough tangent too."""
+    t, (a, s, x_t) = 0.4, noisy(0.4)
+    x_0, rough = DENOISER(single(x_t), single(t)), single(OPERATOR) * 1.1
+
+    def near(about):
+        at = bent(about, 0.0)
+        return lambda x, extra: at - rough @ (x - about) / jnp.sqrt(single(VARIANCE) + extra)
+
+    def left(outer):
+        guided = guide(
+            DENOISER,
+            bent,
+            SCHEDULE,
+            rule="gaussian",
+            iterations=8,
+            outer=outer,
+            covariance=exact_covariance,
+            tangent=near if tangent else None,
+        )
+        d = jax.jit(guided)(single(x_t), single(t)) - x_0
+        slope = jax.jacobian(lambda x: (near(x_0) if tangent else bent)(x, 0.0))(x_0)
+        again = exact_covariance(-slope.T @ bent(x_0 + d, 0.0), (s / a) ** 2)
+        return float(jnp.max(jnp.abs(again - d)) / jnp.max(jnp.abs(d)))
+
+    assert left(1) > 0.05
+    assert left(6) < 0.2 * left(1)
+
+
+def test_the_tangent_is_what_is_linearised():
+    """One loop with a linear tangent is the analysis of the tangent."""
+    _, _, x_t = noisy(0.4)
+    other = lambda about: innovations
+    options = dict(rule="gaussian", iterations=5, covariance=exact_covariance)
+    found = guide(DENOISER, bent, SCHEDULE, tangent=other, **options)(single(x_t), single(0.4))
+    np.testing.assert_allclose(found, exact_mean(0.4, x_t), atol=1e-3)
+
+
 def test_mmps_iterations_beyond_convergence_do_no_harm():
     """There the squared residual is zero, and so would be every denominator."""
     _, _, x_t = noisy(0.4)
