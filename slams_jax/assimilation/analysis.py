@@ -35,8 +35,9 @@ from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import SamplerConfig, equal_parts, evaluations
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, first_line
+from slams_jax.gaussian import Columns, fit_columns
 from slams_jax.mesh import MEMBER, analysis_mesh
-from slams_jax.models.model import ErrorSample, Model
+from slams_jax.models.model import Model
 from slams_jax.observe import Diagonal, Stream, pad_times, without_gross_errors
 from slams_jax.readers import check_times
 
@@ -158,9 +159,8 @@ def assimilate(
     padded = _padded(problem, max(len(times), model.networks.score.window))
     states, count, seconds = _draw(model, padded, recipe, key, members, inflation, compute.keep)
     states = states[:, : len(times)]
-    missed = decoder_errors(key, problem.decoder_error, members, len(times))
     dataset = unstack_channels(
-        states + missed, model.channels, times, model.grid.latitude, model.grid.longitude
+        states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
     count = evaluations(sampler) or count
     return dataset.assign_attrs(
@@ -288,13 +288,13 @@ class _Problem(NamedTuple):
             latent cannot represent.
         streams: all that is observed, the background included, less any inflation.
         background: physical units; None without one.
-        decoder_error: a sample of what the decoder misses, in physical units.
+        missed: statistics of what the decoder misses, standardised; None if it misses nothing.
     """
 
     climate: Float[np.ndarray, "time lat lon channel"]
     streams: tuple[Stream, ...]
     background: Float[np.ndarray, "time lat lon channel"] | None
-    decoder_error: ErrorSample
+    missed: Columns | None
 
 
 def _pose(
@@ -309,7 +309,6 @@ def _pose(
     """The streams in the order of the log-likelihood: observations, background, latent."""
     climate = climatology(model.statistics["state"], times)
     climate = np.broadcast_to(climate, (len(times), *model.grid.shape, len(model.channels)))
-    error = model.state_error if background is None else model.increment_error
     streams = [
         o
         if isinstance(o, Stream)
@@ -320,7 +319,6 @@ def _pose(
             times,
             climate=climate.mean(axis=0),
             std=np.asarray(model.arrays.std),
-            state_error=error if model.networks.autoencoder else None,
         )
         for o in observations
     ]
@@ -331,7 +329,9 @@ def _pose(
         climate = climate + unresolved(model, background, climate, mesh)
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs, mesh))
-    return _Problem(climate, tuple(streams), background, error)
+    error = model.state_error if background is None else model.increment_error
+    missed = fit_columns(error / np.asarray(model.arrays.std)) if np.any(error) else None
+    return _Problem(climate, tuple(streams), background, missed)
 
 
 def _padded(problem: _Problem, frames: int) -> _Problem:
@@ -365,7 +365,8 @@ def _draw(
         name = identity(recipe, key, model.arrays, problem.climate, streams)
         store = MemberStore(Path(keep).expanduser(), (members, *problem.climate.shape), name)
     analyse = compiled_analysis(recipe)
-    conditioned = condition_on(recipe, model.arrays, len(problem.climate), streams)
+    frames = len(problem.climate)
+    conditioned = condition_on(recipe, model.arrays, frames, streams, problem.missed)
     arguments = placed_arguments(model, recipe.mesh, key, conditioned, problem.climate)
 
     def draw(first: int) -> Any:
@@ -373,22 +374,6 @@ def _draw(
 
     with jax.set_mesh(recipe.mesh):
         return draw_members(draw, members, recipe.members, store)
-
-
-def decoder_errors(
-    key: PRNGKey, sample: ErrorSample, members: int, frames: int
-) -> Float[np.ndarray, "member time #lat #lon #channel"]:
-    """Draws of what the decoder misses: Gaussian, with the second moments of a sample of it.
-
-    The observations hardly tell of it, so that its posterior is its prior. Frames are independent;
-    member i depends on `key` and on i alone.
-    """
-    # A number that no member has, so that these draws share no key with theirs.
-    own = jax.random.fold_in(key, np.uint32(2**32 - 1))
-    weights = jax.vmap(
-        lambda i: jax.random.normal(jax.random.fold_in(own, i), (frames, len(sample)))
-    )(jnp.arange(members))
-    return np.einsum("mts,sijc->mtijc", np.asarray(weights), sample) / math.sqrt(len(sample))
 
 
 def _without_gross_errors(

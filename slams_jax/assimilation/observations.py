@@ -21,7 +21,6 @@ from slams_jax.assimilation.intake import (
 )
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.models.model import ErrorSample
 from slams_jax.observe import (
     Coarsen,
     Covariance,
@@ -123,7 +122,6 @@ def to_stream(
     *,
     climate: Float[np.ndarray, "lat lon channel"],
     std: Float[np.ndarray, " channel"],
-    state_error: ErrorSample | None = None,
 ) -> Stream:
     """The stream of `observations` for states at `times` on `grid`.
 
@@ -135,9 +133,6 @@ def to_stream(
         climate: the mean state, about which operators that are not linear are linearised when
             standard deviations are carried from the state to what is observed.
         std: climatological standard deviations of the state's channels: the stream's scale.
-        state_error: a sample of what is wrong with the model of the state (a decoder's errors): the
-            mean square of what the operator sees of it is added to the variance. It so depends on
-            place and scale: means over large areas see little of errors of small scale.
 
     Raises:
         InputError: data that cannot be read (`intake`), another grid, no common time, points
@@ -162,8 +157,6 @@ def to_stream(
     shape = np.broadcast_shapes(variance.shape, (1, *expected[1:]))
     variance = np.broadcast_to(variance, shape)
     frames = len(times) if _moves(operator) else 1
-    if state_error is not None:
-        variance = variance + _seen_of(operator, climate, state_error, frames)
     covariance: Covariance = Diagonal(jnp.asarray(variance, jnp.float32))
     scale = _carried(operator, climate, std, frames)
     stream = make_stream(
@@ -478,24 +471,6 @@ def _moves(operator: ObservationOperator) -> bool:
 
 def _like(frame: np.ndarray, count: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((count, *frame.shape), jnp.float32)
-
-
-def _seen_of(
-    operator: ObservationOperator,
-    mean: Float[np.ndarray, "lat lon channel"],
-    errors: ErrorSample,
-    frames: int,
-) -> np.ndarray:
-    """The mean square of H(x + error) - H(x), H linearised, over a sample of errors."""
-    state = jnp.broadcast_to(jnp.asarray(mean, jnp.float32)[None], (frames, *mean.shape))
-
-    total = np.zeros(1)
-    for error in jnp.asarray(errors, jnp.float32):  # a loop on the device would compile each time
-        tangent = jnp.broadcast_to(error[None], state.shape)
-        total = total + np.square(
-            np.asarray(jax.jvp(operator, (state,), (tangent,))[1], np.float64)
-        )
-    return total / len(errors)
 
 
 def _carried(

@@ -1,16 +1,20 @@
 """Draws of the posterior as one compiled function over the devices.
 
-    z ~ p(z | observations),    x = D(z) + climate,
+    (z, e) ~ p(z, e | observations),    x = D(z) + e + climate,
 
-z by the reverse SDE of the guided denoiser, the innovations taken through the decoder D.
+by the reverse SDE of the guided denoiser, the innovations taken through the decoder D. What the
+decoder misses, e, is independent of z and Gaussian: it is diffused beside the latent, so that
+observations correct it, and members differ in it, as far as they tell of it.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -27,6 +31,7 @@ from slams_jax.diffusion.guidance import Innovations
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.gaussian import (
     Coefficients,
+    Columns,
     GaussianPosterior,
     Matrices,
     ModalCovariance,
@@ -95,12 +100,13 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
         climate: Trajectory,
     ) -> tuple[Members, DrawInfo]:
         posterior, to_state = _posterior(recipe, arrays, conditioned, climate)
-        shape = (climate.shape[0], *recipe.networks.frame_shape)
+        misses = conditioned.missed is not None
+        shape = layout_of(recipe.networks, climate.shape, misses).shape
         schedule = recipe.networks.schedule
 
         def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo]:
-            latent, info = sample_with_info(key, posterior, shape, schedule, recipe.sampler)
-            return to_state(latent), info
+            x, info = sample_with_info(key, posterior, shape, schedule, recipe.sampler)
+            return to_state(x), info
 
         return sample_ensemble(key, draw, recipe.members, first=first)
 
@@ -120,15 +126,21 @@ class Conditioned(NamedTuple):
         gaussian: the prior's statistics, with what of the streams they absorb.
         window: the prior of windows that the network departs from; None if it does not.
         streams: the others.
+        missed: statistics of what the decoder misses, standardised; None if it misses nothing.
     """
 
     gaussian: GaussianPosterior
     window: GaussianPosterior | None
     streams: tuple[Stream, ...]
+    missed: Columns | None
 
 
 def condition_on(
-    recipe: Recipe, arrays: ModelArrays, frames: int, streams: tuple[Stream, ...]
+    recipe: Recipe,
+    arrays: ModelArrays,
+    frames: int,
+    streams: tuple[Stream, ...],
+    missed: Columns | None = None,
 ) -> Conditioned:
     """Absorb the streams that are diagonal in the modes of the prior, if the rule allows it.
 
@@ -146,18 +158,19 @@ def condition_on(
         ),
         window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
         tuple(s for s, is_modal in zip(streams, modal, strict=True) if not is_modal),
+        missed,
     )
 
 
 def _posterior(
     recipe: Recipe, arrays: ModelArrays, conditioned: Conditioned, climate: Trajectory
 ) -> tuple[Denoiser, Callable[[Array], Trajectory]]:
-    """The guided denoiser of latents, and the map from a latent to the state.
+    """The guided denoiser of what is diffused (`Layout`), and the map from it to the state.
 
     Both read the ambient mesh.
     """
     networks = recipe.networks
-    gaussian, window, streams = conditioned
+    gaussian, window, streams, missed = conditioned
     if recipe.score == "gaussian":
         prior = gaussian_denoiser(gaussian, networks.schedule)
     else:
@@ -166,27 +179,86 @@ def _posterior(
         )
         prior = absorbing_denoiser(network, gaussian, networks.schedule)
 
-    def to_state(latent: Array) -> Trajectory:
-        return split(decode(networks, arrays, latent) + climate, None, SPACE)
+    layout = layout_of(networks, climate.shape, missed is not None)
+    std = arrays.std[None, None, None, :]
 
-    def innovations(latent: Array, extra: Array) -> tuple[Array, ...]:
-        return whitened_innovations(streams, latent, to_state, extra)
+    def to_state(x: Array) -> Trajectory:
+        latent, error = layout.parts(x)
+        return split(decode(networks, arrays, latent) + climate + error * std, None, SPACE)
 
-    def tangent(latent_0: Array) -> Innovations:
+    def innovations(x: Array, extra: Array) -> tuple[Array, ...]:
+        latent, _ = layout.parts(x)
+        return whitened_innovations(streams, latent, lambda _: to_state(x), extra)
+
+    def tangent(x_0: Array) -> Innovations:
         """Innovations through the decoder's linear part, about what it decodes in full."""
-        state_0 = to_state(latent_0)
-        near = lambda z: state_0 + decode_increment(networks, arrays, z - latent_0)
-        return lambda latent, extra: whitened_innovations(streams, latent, near, extra)
+        state_0 = to_state(x_0)
+
+        def near(x: Array, extra: Array) -> tuple[Array, ...]:
+            step, error = layout.parts(x - x_0)
+            state = state_0 + decode_increment(networks, arrays, step) + error * std
+            return whitened_innovations(streams, layout.parts(x)[0], lambda _: state, extra)
+
+        return near
+
+    def denoise(x_t: Array, t: Array) -> Array:
+        latent, error = layout.parts(x_t)
+        if missed is not None:
+            error = missed.denoise(error, networks.schedule.alpha(t), networks.schedule.sigma(t))
+        return layout.joined(prior(latent, t), error)
+
+    def covariance(x: Array, ratio: Array) -> Array:
+        latent, error = layout.parts(x)
+        if missed is not None:
+            error = missed.solve(error, ratio)
+        return layout.joined(gaussian.solve(latent, ratio), error)
 
     posterior = guide(
-        prior,
+        denoise,
         innovations if streams else None,
         networks.schedule,
-        covariance=gaussian.solve,
+        covariance=covariance,
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )
     return posterior, to_state
+
+
+class Layout(NamedTuple):
+    """How a latent and what its decoder misses stand in one array, the shape of which is `shape`.
+
+    Attributes:
+        latent: (time, lat, lon, channel) of the latent.
+        state: that of the state; None where the decoder misses nothing: the array is the latent.
+    """
+
+    latent: tuple[int, ...]
+    state: tuple[int, ...] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(time, value) of both; that of the latent, if it is all."""
+        if self.state is None:
+            return self.latent
+        return self.latent[0], math.prod(self.latent[1:]) + math.prod(self.state[1:])
+
+    def parts(self, x: Array) -> tuple[Array, Array]:
+        """The latent and the error in it, zero if there is none."""
+        if self.state is None:
+            return x, jnp.zeros((1, 1, 1, 1))
+        size = math.prod(self.latent[1:])
+        return x[:, :size].reshape(self.latent), x[:, size:].reshape(self.state)
+
+    def joined(self, latent: Array, error: Array) -> Array:
+        """Inverts `parts`."""
+        if self.state is None:
+            return latent
+        return jnp.concatenate([a.reshape(len(a), -1) for a in (latent, error)], axis=1)
+
+
+def layout_of(networks: Networks, state: tuple[int, ...], misses: bool) -> Layout:
+    """Of a trajectory of states of that shape, with or without an error of the decoder."""
+    return Layout((state[0], *networks.frame_shape), state if misses else None)
 
 
 def _absorbed(stream: Stream) -> tuple[Matrices, Coefficients]:
@@ -224,6 +296,7 @@ def placed_arguments(
             place(conditioned.gaussian, mesh, whole),
             place(conditioned.window, mesh, whole),
             place(conditioned.streams, mesh, bands),
+            place(conditioned.missed, mesh, whole),
         ),
         place(climate, mesh, bands),
     )

@@ -1,5 +1,6 @@
 """Gaussian statistics of fields in space and time: priors, regressions, closed-form posteriors."""
 
+from slams_jax.gaussian.columns import Columns, fit_columns
 from slams_jax.gaussian.modes import Coefficients, Modes
 from slams_jax.gaussian.posterior import GaussianPosterior, Matrices, condition
 from slams_jax.gaussian.prior import ChiSquared, GaussianPrior, chi_squared, fit_prior
@@ -15,6 +16,7 @@ from slams_jax.gaussian.spectrum import Spectrum
 __all__ = [
     "ChiSquared",
     "Coefficients",
+    "Columns",
     "GaussianPosterior",
     "GaussianPrior",
     "Matrices",
@@ -26,6 +28,7 @@ __all__ = [
     "absorbed",
     "chi_squared",
     "condition",
+    "fit_columns",
     "fit_prior",
     "fit_regression",
 ]

@@ -115,7 +115,7 @@ class Guidance:
         )
 
     def __str__(self) -> str:
-        """Name of the rule, with its options in brackets but for the tolerance, and one outer loop."""
+        """Name of the rule, its options in brackets but for the tolerance and one outer loop."""
         untold = {("outer", 1)} | {(n, v) for n, v in self.options if n == "tolerance"}
         told = [option for option in self.options if option not in untold]
         values = [f"{value:g}" for _, value in told if not isinstance(value, bool)]

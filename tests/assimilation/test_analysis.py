@@ -18,7 +18,8 @@ from slams_jax.data.channels import stack_channels, unstack_channels
 from slams_jax.diffusion import SamplerConfig, sample
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, RunError
-from slams_jax.models import score
+from slams_jax.models import autoencoder, score
+from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.model import decode, trajectory_prior
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from support.small_model import (
@@ -139,6 +140,7 @@ def misfit(stream, members):
 @pytest.mark.parametrize("latent", [False, True])
 def test_without_input_it_is_a_draw_from_the_prior(latent, latent_model, state_model):
     model = latent_model if latent else state_model
+    model = dataclasses.replace(model, state_error=np.zeros((1, 1, 1, 3), np.float32))
     key = jax.random.key(5)
     analysis = assimilate(model, None, [], members=2, key=key, times=TIMES, sampler=FEW)
     networks = model.networks
@@ -226,6 +228,55 @@ def test_the_posterior_of_white_noise_is_exact(rule, exact_model):
     np.testing.assert_allclose(z.std(axis=(0, 2, 3)), 1.0, atol=4 / np.sqrt(2 * n) + 0.02)
     # and point by point, not on average only
     assert np.abs(z.mean(axis=0)).max() < 5.5 / np.sqrt(40)
+
+
+@pytest.mark.slow
+def test_what_the_decoder_misses_is_analysed_too(exact_model):
+    """x = z + e with white z and correlated e: the posterior of columns, by hand."""
+    rng = np.random.default_rng(5)
+    root = np.array([[0.9, 0.0, 0.0], [0.5, 0.6, 0.0], [-0.4, 0.3, 0.5]])
+    missed = rng.standard_normal((300, *GRID.shape, 3)) @ root.T
+    sample = (missed * STD).astype(np.float32)
+    model = dataclasses.replace(decoded(exact_model), state_error=sample, increment_error=sample)
+    truth, error = some_truth(model), np.array([1.0, np.inf, 2.0])
+    observed = np.where(np.isfinite(error), truth, np.nan).astype(np.float32)
+    stream = Observations("field", as_dataset(observed), "grid", error=np.minimum(error, 9.0))
+    analysis = assimilate(
+        model,
+        None,
+        [stream],
+        members=40,
+        key=jax.random.key(1),
+        times=TIMES,
+        score="gaussian",
+        sampler=FINE,
+        guidance=GuidanceConfig(iterations=20),
+    )
+    members, climate = members_of(analysis), climate_of(model)
+    prior = (np.eye(3) + root @ root.T) * np.outer(STD, STD)
+    covariance = np.linalg.inv(np.linalg.inv(prior) + np.diag(error**-2.0))
+    expected = climate + (truth - climate) * error**-2.0 @ covariance
+    off = (members - expected) @ np.linalg.inv(np.linalg.cholesky(covariance)).T
+    n = off[..., 0].size
+    # The covariance of 300 fields is known to some per cent.
+    np.testing.assert_allclose(off.mean(axis=(0, 1, 2, 3)), 0.0, atol=4 / np.sqrt(n) + 0.02)
+    found = np.einsum("mtijc,mtijd->cd", off, off) / n
+    np.testing.assert_allclose(found, np.eye(3), atol=4 * np.sqrt(2 / n) + 0.04)
+
+
+def decoded(model):
+    """The model with a decoder that is the identity."""
+    inputs = (("state", 3), ("background", 3))
+    config = AutoencoderConfig(3, inputs, 3, compression=1, width=8, blocks=1)
+    states = np.random.default_rng(0).standard_normal((20, *GRID.shape, 3)).astype(np.float32)
+    params, model_state = autoencoder.init(config, jax.random.key(0), GRID.shape, states=states)
+    linear = params["decoder"]["linear"]
+    linear["kernel"] = jnp.zeros_like(linear["kernel"]).at[1, 1].set(jnp.eye(3))
+    return dataclasses.replace(
+        model,
+        networks=dataclasses.replace(model.networks, autoencoder=config),
+        arrays=model.arrays._replace(autoencoder=params, model_state=model_state),
+    )
 
 
 @pytest.mark.slow

@@ -193,42 +193,15 @@ def test_errors_in_the_data_may_differ_from_time_to_time():
     np.testing.assert_allclose(wide[seen], each[seen], rtol=1e-6)
 
 
-def test_means_over_areas_see_little_of_errors_of_small_scale():
-    """Noise from point to point leaves a quarter of its variance in means of four; waves do not."""
-    truth, rng = states(), np.random.default_rng(0)
-    noise = rng.standard_normal((400, 6, 8, 3)).astype(np.float32)
-    constant = np.broadcast_to(noise[:, :1, :1], noise.shape)
-    values = truth.reshape(4, 3, 2, 4, 2, 3).mean(axis=(2, 4))
-    lat, lon = (np.reshape(axis, (-1, 2)).mean(axis=1) for axis in (LATITUDE, LONGITUDE))
-    coarse = Observations("c", field(values, lat, lon), "coarse", error=0.1)
-    variance = lambda errors: standard_deviation(stream_of(coarse, state_error=errors)) ** 2
-    np.testing.assert_allclose(variance(noise).mean(), 0.25 + 0.01, rtol=0.1)
-    np.testing.assert_allclose(variance(constant).mean(), 1.0 + 0.01, rtol=0.1)
-
-
-def test_a_models_own_error_is_carried_to_what_is_observed():
-    truth, own = states(), np.array([0.1, 0.2, 0.4], np.float32)
-    field_stream = stream_of(
-        Observations("f", field(truth), "grid", error=0.3), state_error=own[None, None, None]
-    )
-    np.testing.assert_allclose(
-        standard_deviation(field_stream)[0, 0, 0], np.sqrt(0.09 + own**2), rtol=1e-5
-    )
+def test_the_scale_of_longwave_radiation_is_that_of_all_levels_together():
     longwave = OutgoingLongwave.of(CHANNELS)
     flux = xr.Dataset(
         {"olr": (("time", "latitude", "longitude"), np.full((4, 6, 8), 240.0))},
         {"time": TIMES, "latitude": LATITUDE, "longitude": LONGITUDE},
     )
-    stream = stream_of(
-        Observations("olr", flux, "grid", "olr", 2.0, operator=longwave),
-        state_error=own[None, None, None],
-    )
+    stream = stream_of(Observations("olr", flux, "grid", "olr", 2.0, operator=longwave))
     at = lambda x: float(longwave(jnp.asarray(x, jnp.float32)[None, None, None])[0, 0, 0])
     slope = [(at(CLIMATE[0, 0] + d) - at(CLIMATE[0, 0] - d)) / 2.0 for d in np.eye(3)]
-    carried = np.dot(slope, own)
-    np.testing.assert_allclose(
-        standard_deviation(stream)[0, 2, 2], np.hypot(2.0, carried), rtol=1e-3
-    )
     np.testing.assert_allclose(np.asarray(stream.scale)[0, 2, 2], np.dot(slope, STD), rtol=1e-3)
 
 
@@ -601,14 +574,10 @@ def test_a_moving_station_is_where_it_is_at_each_time():
         longitude=(("time", "station"), LONGITUDE[columns][:, None]),
         level=1000.0,
     )
-    own = np.array([0.1, 0.2, 0.4], np.float32)
-    stream = stream_of(
-        Observations("sonde", data, "points", error=1.0), state_error=own[None, None, None]
-    )
+    stream = stream_of(Observations("sonde", data, "points", error=1.0))
     np.testing.assert_array_equal(np.asarray(stream.mask)[:, 0], [True, True, True, False])
     seen = np.asarray(stream.operator(jnp.asarray(truth)))[:3, 0]
     np.testing.assert_allclose(seen, values[:3, 0], rtol=1e-6)
-    np.testing.assert_allclose(standard_deviation(stream)[:3, 0], np.hypot(1.0, 0.4), rtol=1e-5)
     lost = data.assign_coords(latitude=(("time", "station"), np.full((4, 1), np.nan)))
     with pytest.raises(InputError, match="stream 'sonde': station s0 has latitude nan"):
         stream_of(Observations("sonde", lost, "points", error=1.0))
