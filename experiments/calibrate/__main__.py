@@ -29,7 +29,7 @@ FLAGS = flags.FlagValues()
 CONFIG = cli.config_flag(FLAGS)
 OUTPUT = cli.path_flag(FLAGS, "output", "Folder for the results; runs/calibration if not given.")
 QUICK = flags.DEFINE_bool("quick", False, "Few rows and members: a few minutes.", flag_values=FLAGS)
-CASES = flags.DEFINE_list("cases", ["a", "b", "c"], "Groups of cases.", flag_values=FLAGS)
+CASES = flags.DEFINE_list("cases", ["a", "b", "c", "f"], "Groups of cases.", flag_values=FLAGS)
 MODEL = cli.path_flag(
     FLAGS, "lorenz", "For group d: work directory of a model of configs/lorenz63.py."
 )

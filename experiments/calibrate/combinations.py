@@ -152,6 +152,9 @@ PLAN = (
     Block("d", "all but the last", at_cost(LORENZ, (BUDGET, LONG))),
     Block("d", "all but the last", presets(["reference"])),
     Block("d", "last", at_cost(LORENZ, (BUDGET,))),
+    # What a code tells is absorbed, which is for Gaussian algebra.
+    Block("f", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),
+    Block("f", "quick", crossed([GAUSSIAN])),
     Block("ac", "quick", crossed([GAUSSIAN], steps=(8, 32))),
     Block("b", "quick", crossed([ORACLE], steps=(8, 32))),
     Block("abc", "quick", crossed([MMPS_3])),

@@ -20,6 +20,7 @@ from slams_jax.reference_problems.cases import (
 )
 from slams_jax.reference_problems.exact import Exact, Score, score
 from slams_jax.reference_problems.fields import field_cases
+from slams_jax.reference_problems.latents import latent_cases
 from slams_jax.reference_problems.lorenz import LorenzCase, ScorePrior, lorenz_cases
 from slams_jax.reference_problems.lorenz_draws import Ranks, calibrate_ranks, ranks_of, run_lorenz
 from slams_jax.reference_problems.mixtures import mixture_cases
@@ -49,6 +50,7 @@ __all__ = [
     "calibrate_ranks",
     "count_evaluations",
     "field_cases",
+    "latent_cases",
     "lorenz_cases",
     "mixture_cases",
     "ranks_of",

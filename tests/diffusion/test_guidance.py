@@ -362,6 +362,7 @@ def test_mmps_draws_from_the_exact_posterior():
         (dict(rule="gaussian"), "rule 'gaussian' needs the covariance of the prior"),
         (dict(rule="sda", gamma=-1.0), "gamma must not be negative, got -1.0"),
         (dict(rule="mmps", iterations=0), "at least one iteration, got 0"),
+        (dict(rule="gaussian", outer=0), "at least one outer loop, got 0"),
         (dict(rule="mmps", tolerance=1.0), r"tolerance must lie in \[0, 1\), got 1.0"),
     ],
 )

@@ -30,7 +30,9 @@ def test_products_are_those_of_dense_matrices():
     alpha, sigma = 0.8, 0.6
     inverse = np.linalg.inv(np.linalg.inv(q) + np.eye(3) / 0.3)
     apply = lambda m: np.einsum("icd,tijd->tijc", m, x)
-    np.testing.assert_allclose(columns.solve(jnp.asarray(x), jnp.float32(0.3)), apply(inverse), atol=1e-4)
+    np.testing.assert_allclose(
+        columns.solve(jnp.asarray(x), jnp.float32(0.3)), apply(inverse), atol=1e-4
+    )
     gain = alpha * q @ np.linalg.inv(alpha**2 * q + sigma**2 * np.eye(3))
     found = columns.denoise(jnp.asarray(x), jnp.float32(alpha), jnp.float32(sigma))
     np.testing.assert_allclose(found, apply(gain), atol=1e-4)
