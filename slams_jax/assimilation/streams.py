@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from slams_jax.errors import InputError
+from slams_jax.frames import whole_frames
 from slams_jax.gaussian import Regression
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.autoencoder import STATE
@@ -40,16 +41,11 @@ def background_stream(
     """
     if model.background is None:
         raise InputError("this model was trained without a background: it has no error statistics")
-    missing = ~np.isfinite(background)
-    frames = missing.reshape(len(missing), -1)
-    if np.any(frames.any(axis=1) != frames.all(axis=1)):
-        raise InputError(
-            "the background has frames in which some values are missing: fill them, or set all "
-            "values of those frames to NaN"
-        )
-    scaled = np.where(missing, 0.0, (background - climate) / np.asarray(model.arrays.std))
+    seen = np.isfinite(background)
+    known = whole_frames(seen, "the background")
+    scaled = np.where(seen, (background - climate) / np.asarray(model.arrays.std), 0.0)
     code = _on_frames(encode, model, {STATE: scaled}, _own(mesh))
-    patterns = np.where(frames.any(axis=1), -1, 0)
+    patterns = np.where(known, 0, -1)
     return _regression_stream("background", model.background, code, patterns)
 
 

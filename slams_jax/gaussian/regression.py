@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import Trajectory
 from slams_jax.errors import InputError
+from slams_jax.frames import whole_frames
 from slams_jax.gaussian.linalg import eigh, spectral
 from slams_jax.gaussian.modes import Coefficients, Modes, over_time, to_blocks
 from slams_jax.gaussian.posterior import SMALLEST, Matrices
@@ -125,13 +126,7 @@ class ModalCovariance:
         Raises:
             InputError: frames in which some values are missing.
         """
-        frames = mask.reshape(len(mask), -1)
-        if np.any(frames.any(axis=1) != frames.all(axis=1)):
-            raise InputError(
-                f"stream {name!r} has correlated errors but incomplete frames: fill the missing "
-                "values, or set all values of those frames to NaN"
-            )
-        known = frames.all(axis=1)
+        known = whole_frames(mask, f"stream {name!r}")
         if np.array_equal(known, np.asarray(self.known)):
             return self
         return ModalCovariance.of(self.modes, self.variance, self.lags, jnp.asarray(known))

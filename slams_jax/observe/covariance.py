@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from slams_jax.errors import InputError
+from slams_jax.frames import whole_frames
 
 
 @runtime_checkable
@@ -129,12 +130,7 @@ class Separable:
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "Separable":
         """Unchanged: each frame must be complete or entirely missing."""
-        frames = mask.reshape(len(mask), -1)
-        if np.any(frames.any(axis=1) != frames.all(axis=1)):
-            raise InputError(
-                f"stream {name!r} has correlated errors but incomplete frames: fill the missing "
-                "values, or set all values of those frames to NaN"
-            )
+        whole_frames(mask, f"stream {name!r}")
         return self
 
     def _apply(self, field: Array, function, *, back: bool = False) -> Array:

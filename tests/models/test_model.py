@@ -214,5 +214,5 @@ def test_a_background_is_a_regression_in_frames_that_are_complete(model):
     assert stream.mask.all(axis=(1, 2, 3)).tolist() == [True, False, True]
     assert stream.covariance.known.tolist() == [True, False, True]
     background[0, 0, 0, 0] = np.nan
-    with pytest.raises(InputError, match="background has frames in which some values are missing"):
+    with pytest.raises(InputError, match="background has correlated errors but incomplete frames"):
         background_stream(model, background, climate)
