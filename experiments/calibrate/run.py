@@ -27,7 +27,7 @@ from slams_jax.storage import write_text
 
 BUILD = {"a": field_cases, "b": mixture_cases, "c": trajectory_cases, "f": latent_cases}
 LORENZ, TRAINED = "d", "e"  # groups that need a trained model
-GROUPS = (*BUILD, LORENZ, TRAINED)
+GROUPS = tuple(sorted((*BUILD, LORENZ, TRAINED)))
 # So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
 MEMBERS = {"a": 192, "b": 4096, "c": 2048, "f": 2048, LORENZ: lorenz.MEMBERS}
 QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024}

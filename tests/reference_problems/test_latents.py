@@ -35,7 +35,7 @@ def test_statistics_of_four_hundred_pairs_suffice():
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["slope", "lags"])
 def test_a_code_taken_as_an_unbiased_observation_misleads(monkeypatch, broken):
-    """M = 1, or errors that are new at every time: the draws are too sure."""
+    """M = 1, or errors that are new at every time: the draws are off by half their spread."""
     true = latents._true
 
     def naive(basis):
@@ -46,6 +46,4 @@ def test_a_code_taken_as_an_unbiased_observation_misleads(monkeypatch, broken):
         )
 
     monkeypatch.setattr(latents, "_true", naive)
-    score = scored(None)
-    assert score.variance_ratio < 0.9
-    assert score.mean_error > 0.2
+    assert scored(None).mean_error > 0.4
