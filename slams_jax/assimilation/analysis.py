@@ -324,12 +324,13 @@ def _pose(
     ]
     if gross_error is not None:
         streams = _without_gross_errors(streams, model, background, gross_error)
+    error = model.state_error
     if background is not None:
         streams.append(background_stream(model, background, climate, mesh))
-        climate = climate + unresolved(model, background, climate, mesh)
+        told, error = unresolved(model, background, climate, mesh)
+        climate = climate + told
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs, mesh))
-    error = model.state_error if background is None else model.increment_error
     missed = fit_columns(error / np.asarray(model.arrays.std)) if np.any(error) else None
     return _Problem(climate, tuple(streams), background, missed)
 

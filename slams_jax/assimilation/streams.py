@@ -14,7 +14,7 @@ from slams_jax.frames import whole_frames
 from slams_jax.gaussian import Regression
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.autoencoder import STATE
-from slams_jax.models.model import Model, ModelArrays, Networks, encode, residual
+from slams_jax.models.model import ErrorSample, Model, ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Stream, make_stream
 
@@ -101,18 +101,38 @@ def unresolved(
     background: Float[np.ndarray, "time lat lon channel"],
     climate: Float[np.ndarray, "time lat lon channel"],
     mesh: Mesh,
-) -> Float[np.ndarray, "time lat lon channel"]:
-    """The part of the background that no latent can represent; zero where it is missing.
+) -> tuple[Float[np.ndarray, "time lat lon channel"], ErrorSample]:
+    """What the background tells of the part of the state that no latent can represent.
 
-    Observations correct the part that the latent represents. The rest is the best estimate there
-    is, and is added to the decoder's output, as in an incremental analysis.
+    It is a regression on the part of the background that none can represent, zero where the
+    background is missing, and is added to the decoder's output, as in an incremental analysis.
+
+    Returns:
+        The estimate, and a sample of its errors, in the units of the state.
     """
     if model.networks.autoencoder is None:
-        return np.zeros_like(climate)
+        return np.zeros_like(climate), model.increment_error
+    slope, error = _slope(model)
     scaled = (background - climate) / np.asarray(model.arrays.std)
     missing = ~np.isfinite(scaled)
     rest = _on_frames(residual, model, np.where(missing, 0.0, scaled), mesh)
-    return np.where(missing, 0.0, rest)
+    return np.where(missing, 0.0, slope * rest), error
+
+
+def _slope(model: Model) -> tuple[Float[np.ndarray, "1 #lat 1 channel"], ErrorSample]:
+    """The regression coefficient of `unresolved`, by latitude and channel, and what it leaves over.
+
+    One for models that have no more of their errors than a number for each channel.
+    """
+    missed, beside = model.state_error, model.increment_error
+    if len(missed) == 1:
+        return np.ones((1, 1, 1, beside.shape[-1]), np.float32), beside
+    # Both samples are of the same times: their difference is what the background's code misses.
+    own = beside - missed
+    mean = lambda product: product.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
+    slope = -mean(missed * own) / np.maximum(mean(own * own), np.finfo(np.float32).tiny)
+    slope = slope.astype(np.float32)
+    return slope, missed + slope * own
 
 
 def _on_frames(
