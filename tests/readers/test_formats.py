@@ -266,7 +266,7 @@ def test_grib_of_several_hypercubes(edition, tmp_path):
         np.testing.assert_allclose(
             read.temperature[1, 1, :, 0], 211.0 + np.arange(7)[::-1], atol=0.01
         )
-        assert read["sp"].dims == ("time", "latitude", "longitude")
+        assert read["surface_pressure"].dims == ("time", "latitude", "longitude")
     with open_dataset(path, variables=["geopotential"], levels=[500]) as read:
         np.testing.assert_allclose(read.geopotential[0, 0, -1], 5e4, atol=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == before  # no index beside it

@@ -195,10 +195,13 @@ def run_command(main: Callable[[], None], *arguments: str) -> int:
 
 
 def tree(folder: Path) -> list[str]:
-    """Every file below `folder`, hidden ones too, but the finished selections in a cache."""
+    """Every file below `folder`, hidden ones too.
+
+    But not the finished selections in a cache, nor what Python keeps of imported configurations.
+    """
     finished = [p.parent for p in folder.glob("**/cache/*/index.json")]
     return sorted(
         str(p.relative_to(folder))
         for p in folder.rglob("*")
-        if not any(p.is_relative_to(f) for f in finished)
+        if "__pycache__" not in p.parts and not any(p.is_relative_to(f) for f in finished)
     )
