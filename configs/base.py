@@ -401,24 +401,7 @@ def held_suarez(**changes: Any) -> Any:
             "forecast": {
                 # Of the backgrounds, hours; a multiple of 24.
                 "lead": 24,
-                # Last days of the run's spin-up, over which forecast and analysis settle.
-                "spin_up": 40,
-                # Number of radiosondes a day, at fixed places.
-                "soundings": 80,
-                # Standard deviation of their temperature, K.
-                "temperature_error": 1.0,
-                # Of each component of their wind, m/s.
-                "wind_error": 2.0,
-                # Of surface pressure, hPa.
-                "pressure_error": 1.0,
-                # Of the static ensemble of the analysis.
-                "members": 80,
-                # Days between two of them.
-                "interval": 3,
-                # Of the background's error over that of the static ensemble, in the analysis.
-                "variance": 0.2,
-                # Of localisation, km.
-                "radius": 1500.0,
+                **_cycle(spin_up=40, interval=3),
                 # As that of the model, but wrong.
                 "forcing": {
                     # Time scale of the friction of wind at the surface, days.
@@ -433,16 +416,7 @@ def held_suarez(**changes: Any) -> Any:
                     "vertical_contrast": 9.5,
                 },
             },
-            "stations": {
-                # Number of surface stations.
-                "count": 150,
-                # Regions where most of them gather; 0 for none.
-                "clusters": 12,
-                # Standard deviation, K.
-                "error": 0.5,
-                # Share of reports that are missing, in spells.
-                "missing": 0.05,
-            },
+            "stations": _stations(),
             "sounder": {
                 # Peaks of its weighting functions, hPa.
                 "peaks": (20.0, 60.0, 120.0, 250.0, 450.0, 750.0),
@@ -528,24 +502,7 @@ def moist(**changes: Any) -> Any:
             },
             # The imperfect model that makes the backgrounds, and its daily analysis of radiosondes.
             "forecast": {
-                # Last days of the run's spin-up, over which forecast and analysis settle.
-                "spin_up": 20,
-                # Number of radiosondes a day, at fixed places.
-                "soundings": 80,
-                # Standard deviation of their temperature, K.
-                "temperature_error": 1.0,
-                # Of each component of their wind, m/s.
-                "wind_error": 2.0,
-                # Of surface pressure, hPa.
-                "pressure_error": 1.0,
-                # Of the static ensemble of the analysis.
-                "members": 80,
-                # Days between two of them.
-                "interval": 1,
-                # Of the background's error over that of the static ensemble, in the analysis.
-                "variance": 0.2,
-                # Of localisation, km.
-                "radius": 1500.0,
+                **_cycle(spin_up=20, interval=1),
                 # As that of the model, but wrong.
                 "convection": {
                     # Time scale of the relaxation towards the reference profile, hours.
@@ -566,16 +523,7 @@ def moist(**changes: Any) -> Any:
                 # Share of reports that are missing, in spells.
                 "missing": 0.05,
             },
-            "stations": {
-                # Number of surface stations, on land.
-                "count": 150,
-                # Regions where most of them gather; 0 for none.
-                "clusters": 12,
-                # Standard deviation, K.
-                "error": 0.5,
-                # Share of reports that are missing, in spells.
-                "missing": 0.05,
-            },
+            "stations": _stations(),
             "radiosondes": {
                 # Number of places, on land.
                 "count": 40,
@@ -589,6 +537,44 @@ def moist(**changes: Any) -> Any:
         },
         changes,
     )
+
+
+def _cycle(spin_up: int, interval: int) -> dict[str, Any]:
+    """The daily analysis of radiosondes from which the backgrounds of an atmosphere start."""
+    return {
+        # Last days of the run's spin-up, over which forecast and analysis settle.
+        "spin_up": spin_up,
+        # Number of radiosondes a day, at fixed places.
+        "soundings": 80,
+        # Standard deviation of their temperature, K.
+        "temperature_error": 1.0,
+        # Of each component of their wind, m/s.
+        "wind_error": 2.0,
+        # Of surface pressure, hPa.
+        "pressure_error": 1.0,
+        # Of the static ensemble of the analysis.
+        "members": 80,
+        # Days between two of them.
+        "interval": interval,
+        # Of the background's error over that of the static ensemble, in the analysis.
+        "variance": 0.2,
+        # Of localisation, km.
+        "radius": 1500.0,
+    }
+
+
+def _stations() -> dict[str, Any]:
+    """Surface stations that measure temperature."""
+    return {
+        # Number of them; those of the moist atmosphere stand on land.
+        "count": 150,
+        # Regions where most of them gather; 0 for none.
+        "clusters": 12,
+        # Standard deviation, K.
+        "error": 0.5,
+        # Share of reports that are missing, in spells.
+        "missing": 0.05,
+    }
 
 
 def _changed(fields: dict[str, Any], changes: dict[str, Any]) -> ConfigDict:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Literal, SupportsFloat
 
 import numpy as np
+from jaxtyping import Float
 
 from slams_jax.errors import InputError
 
@@ -93,6 +94,15 @@ class Grid:
         # To continue over the pole, the opposite meridian must be one of the grid.
         return "sphere" if reaches_poles and self.shape[1] % 2 == 0 else "channel"
 
+    def nearest(
+        self, latitude: np.ndarray | float, longitude: np.ndarray | float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(row, column) of the point nearest in latitude and in longitude to each place."""
+        lat, lon = np.asarray(latitude)[..., None], np.asarray(longitude)[..., None]
+        row = np.abs(lat - np.asarray(self.latitude)).argmin(axis=-1)
+        column = degrees_apart(lon, np.asarray(self.longitude)).argmin(axis=-1)
+        return np.asarray(row), np.asarray(column)
+
     def latitude_edges(self) -> np.ndarray:
         """Edges of the rows of cells, degrees north (lat + 1,).
 
@@ -128,3 +138,10 @@ class Grid:
         weights = np.diff(np.sin(np.deg2rad(self.latitude_edges())))
         weights = weights / weights.mean()
         return np.broadcast_to(weights[:, None], self.shape).astype(np.float32)
+
+
+def degrees_apart(
+    first: Float[np.ndarray, "..."], second: Float[np.ndarray, "..."]
+) -> Float[np.ndarray, "..."]:
+    """Distances of longitudes along the circle, so that a global grid has no seam."""
+    return np.abs(np.mod(first - second + 180.0, 360.0) - 180.0)

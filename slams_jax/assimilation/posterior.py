@@ -99,9 +99,7 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
         conditioned: Conditioned,
         climate: Trajectory,
     ) -> tuple[Members, DrawInfo]:
-        posterior, to_state = _posterior(recipe, arrays, conditioned, climate)
-        misses = conditioned.missed is not None
-        shape = layout_of(recipe.networks, climate.shape, misses).shape
+        posterior, to_state, shape = _posterior(recipe, arrays, conditioned, climate)
         schedule = recipe.networks.schedule
 
         def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo]:
@@ -164,10 +162,10 @@ def condition_on(
 
 def _posterior(
     recipe: Recipe, arrays: ModelArrays, conditioned: Conditioned, climate: Trajectory
-) -> tuple[Denoiser, Callable[[Array], Trajectory]]:
-    """The guided denoiser of what is diffused (`Layout`), and the map from it to the state.
+) -> tuple[Denoiser, Callable[[Array], Trajectory], tuple[int, ...]]:
+    """The guided denoiser of what is diffused (`Layout`), the map from it to the state, its shape.
 
-    Both read the ambient mesh.
+    The first two read the ambient mesh.
     """
     networks = recipe.networks
     gaussian, window, streams, missed = conditioned
@@ -179,7 +177,8 @@ def _posterior(
         )
         prior = absorbing_denoiser(network, gaussian, networks.schedule)
 
-    layout = layout_of(networks, climate.shape, missed is not None)
+    latent_shape = (climate.shape[0], *networks.frame_shape)
+    layout = Layout(latent_shape, None if missed is None else climate.shape)
     std = arrays.std[None, None, None, :]
 
     def to_state(x: Array) -> Trajectory:
@@ -221,7 +220,7 @@ def _posterior(
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )
-    return posterior, to_state
+    return posterior, to_state, layout.shape
 
 
 class Layout(NamedTuple):
@@ -254,11 +253,6 @@ class Layout(NamedTuple):
         if self.state is None:
             return latent
         return jnp.concatenate([a.reshape(len(a), -1) for a in (latent, error)], axis=1)
-
-
-def layout_of(networks: Networks, state: tuple[int, ...], misses: bool) -> Layout:
-    """Of a trajectory of states of that shape, with or without an error of the decoder."""
-    return Layout((state[0], *networks.frame_shape), state if misses else None)
 
 
 def _absorbed(stream: Stream) -> tuple[Matrices, Coefficients]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from slams_jax.errors import InputError
-from slams_jax.grid import Grid
+from slams_jax.grid import Grid, degrees_apart
 from slams_jax.readers.lazy import LazyArray, lazy_variable
 from slams_jax.readers.periods import check_times
 from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
@@ -64,17 +64,14 @@ def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:
     lat, lon = xr.broadcast(stations[LATITUDE], stations[LONGITUDE])
     shape = lat.transpose(..., STATION).shape
     lat, lon = (v.transpose(..., STATION).values.astype(np.float64).ravel() for v in (lat, lon))
-    # Distances along the circle, so that a global grid has no seam.
-    around = np.abs(np.mod(lon[:, None] - longitude + 180.0, 360.0) - 180.0)
-    rows = np.abs(lat[:, None] - latitude).argmin(axis=1)
-    columns = around.argmin(axis=1)
+    rows, columns = grid.nearest(lat, lon)
     spacing = np.diff(latitude).max() if latitude.size > 1 else 180.0
     # The last row of a grid covers the pole if no other row could lie between.
     south = -90.0 if latitude[0] - spacing <= -90.0 else latitude[0] - spacing / 2
     north = 90.0 if latitude[-1] + spacing >= 90.0 else latitude[-1] + spacing / 2
     reach = np.diff(longitude).max() / 2 if longitude.size > 1 else 180.0
     outside = (lat < south - 1e-6) | (lat > north + 1e-6)
-    outside |= around.min(axis=1) > reach + 1e-6
+    outside |= degrees_apart(lon, longitude[columns]) > reach + 1e-6
     if outside.any():
         first = int(np.flatnonzero(outside)[0])
         raise InputError(

@@ -73,14 +73,13 @@ def positions(
 ) -> dict[str, Any]:
     """The horizontal coordinates of stations."""
     places = {"latitude": latitude, "longitude": longitude}
-    return {
-        name: (
-            "station",
-            place,
-            {k: v for k, v in COORDINATE_ATTRIBUTES[name].items() if k != "axis"},
-        )
-        for name, place in places.items()
-    }
+    return {name: along_stations(name, place) for name, place in places.items()}
+
+
+def along_stations(name: str, values: Float[np.ndarray, " station"]) -> tuple:
+    """A coordinate of stations, which is no axis there."""
+    about = {k: v for k, v in COORDINATE_ATTRIBUTES[name].items() if k != "axis"}
+    return "station", values, about
 
 
 def grid_data(variables: dict, grid: Grid | None, coordinates: dict | None = None) -> xr.Dataset:

@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,9 +63,14 @@ class Forcing:
     vertical_contrast: float = 10.0
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} of the forcing must be a positive number, got {value}")
+        require_positive(dataclasses.asdict(self), "the forcing")
+
+
+def require_positive(parameters: Mapping[str, float], owner: str) -> None:
+    """Raise InputError at a parameter of `owner` that is no positive number."""
+    for name, value in parameters.items():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} of {owner} must be a positive number, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,6 @@ sigma = p / p_surface and half-hourly steps. Sunlight has seasons and no daily c
 import dataclasses
 import functools
 import importlib
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -27,11 +26,11 @@ from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.dynamics import held_suarez
-from slams_jax.dynamics.held_suarez import relaxed_promotion
+from slams_jax.dynamics.datasets import FIRST_DAY
+from slams_jax.dynamics.held_suarez import relaxed_promotion, require_positive
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
 
-FIRST_DAY = "2000-01-01"
 LEVELS = (30.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0)  # hPa, between the layers
 TRUNCATIONS = (21, 31)
 # States of a 1 December: of T21 after 23 months from rest; of T31 after 45 days from that of T21.
@@ -60,9 +59,7 @@ class Convection:
     entrainment: float = 0.5
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} of convection must be a positive number, got {value}")
+        require_positive(dataclasses.asdict(self), "convection")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,7 +333,7 @@ def _model(config: MoistConfig) -> tuple[Any, Any]:
                 parameters=dataclasses.replace(parameters, convection=chosen)
             ),
             time_step=30.0,
-            start_time=FIRST_DAY,
+            start_time=str(FIRST_DAY)[:10],
         )
         boundary = forcing.ForcingData.from_file(
             files / "forcing.nc", coords=coords, align_mode="wrap_year"

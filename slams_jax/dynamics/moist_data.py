@@ -19,6 +19,7 @@ from slams_jax.dynamics.cycled import SEPARATION
 from slams_jax.dynamics.datasets import (
     MAP,
     Progress,
+    along_stations,
     attributes_of,
     field_data,
     grid_data,
@@ -36,7 +37,6 @@ from slams_jax.schema import Channel, channels_of
 
 RAIN, LONGWAVE = "total_precipitation", "outgoing_longwave_radiation"
 MM = "mm"  # of rain in a day
-LEVEL_ATTRIBUTES = {k: v for k, v in COORDINATE_ATTRIBUTES["level"].items() if k != "axis"}
 
 
 def moist_data(run: MoistRun, parts: Path) -> dict[str, xr.Dataset]:
@@ -85,7 +85,7 @@ def _gauges(run: MoistRun, truth: MoistAtmosphere, key: PRNGKey) -> Observe:
     network = simulate.station_network(
         key_place, grid, config.count, clusters=config.clusters, land=truth.land
     )
-    cell = simulate.nearest_cell(grid, network.latitude, network.longitude)
+    cell = grid.nearest(network.latitude, network.longitude)
     network = network._replace(altitude=np.maximum(truth.orography[cell], 0.0))
 
     def observe(true: Days) -> xr.Dataset:
@@ -113,7 +113,7 @@ def _stations(
     network = simulate.station_network(
         key_place, grid, config.count, clusters=config.clusters, land=truth.land
     )
-    cell = simulate.nearest_cell(grid, network.latitude, network.longitude)
+    cell = grid.nearest(network.latitude, network.longitude)
     altitude = np.maximum(truth.orography[cell], _lowest_altitude(run.levels))
     network = network._replace(altitude=altitude)
     places = (network.latitude, network.longitude, standard_pressure(altitude))
@@ -160,7 +160,7 @@ def _soundings(
             {
                 "station": names,
                 **positions(latitude, longitude),
-                "level": ("station", pressure, LEVEL_ATTRIBUTES),
+                "level": along_stations("level", pressure),
             },
         )
 

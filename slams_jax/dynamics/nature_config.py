@@ -159,15 +159,7 @@ class HeldSuarezRun:
     cache: str = "cache"
 
     def __post_init__(self):
-        if self.days < 3:
-            raise InputError(f"days must be >= 3, got {self.days}")
-        if self.spin_up < self.forecast.days_before:
-            raise InputError(
-                f"spin_up must be at least {self.forecast.days_before} days, got {self.spin_up}: "
-                "raise it, or lower forecast.spin_up or forecast.lead"
-            )
-        if not self.longwave_error > 0:
-            raise InputError(f"longwave_error must be positive, got {self.longwave_error}")
+        _check_daily(self, self.forecast.days_before, "forecast.spin_up or forecast.lead")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,17 +267,22 @@ class MoistRun:
     cache: str = "cache"
 
     def __post_init__(self):
-        if self.days < 3:
-            raise InputError(f"days must be >= 3, got {self.days}")
-        if self.spin_up < self.forecast.spin_up:
-            raise InputError(
-                f"spin_up must be at least {self.forecast.spin_up} days, got {self.spin_up}: "
-                "raise it, or lower forecast.spin_up"
-            )
-        if not self.longwave_error > 0:
-            raise InputError(f"longwave_error must be positive, got {self.longwave_error}")
+        _check_daily(self, self.forecast.spin_up, "forecast.spin_up")
         if len(self.levels) < 2:
             raise InputError(f"levels must be at least two, got {self.levels}")
+
+
+def _check_daily(run: HeldSuarezRun | MoistRun, before: int, shorter: str) -> None:
+    """Refuse a run whose backgrounds need more days `before` its own than it spins up."""
+    if run.days < 3:
+        raise InputError(f"days must be >= 3, got {run.days}")
+    if run.spin_up < before:
+        raise InputError(
+            f"spin_up must be at least {before} days, got {run.spin_up}: raise it, or lower "
+            f"{shorter}"
+        )
+    if not run.longwave_error > 0:
+        raise InputError(f"longwave_error must be positive, got {run.longwave_error}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Trajectory
+from slams_jax.gaussian.linalg import product
 
 SMALLEST = 1e-6  # variance of a mode, relative to the mean of all
 MEMBERS = 30  # columns that the diagonal counts for beside those of the sample
@@ -35,7 +36,6 @@ class Columns:
         return self._scaled(x_t, alpha * self.values / (alpha**2 * self.values + sigma**2))
 
     def _scaled(self, x: Trajectory, factors: Float[Array, "#lat channel"]) -> Trajectory:
-        product = lambda rule, *a: jnp.einsum(rule, *a, precision=jax.lax.Precision.HIGHEST)
         vectors = jnp.broadcast_to(self.vectors, (x.shape[1], *self.vectors.shape[1:]))
         modes = product("icm,tijc->tijm", vectors, x)
         return product("icm,tijm->tijc", vectors, modes * factors[None, :, None, :])

@@ -57,3 +57,8 @@ def inverse(matrices: Array) -> Array:
         return jnp.where(at[:, None], row[..., None, :], swept)
 
     return jax.lax.fori_loop(0, matrices.shape[-1], sweep, matrices)
+
+
+def product(subscripts: str, *operands: Array) -> Array:
+    """`einsum` in full precision on every device."""
+    return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)

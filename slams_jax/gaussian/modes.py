@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from slams_jax.gaussian.linalg import product
+
 # Of each part: (block, mode, time). The first part holds the coefficients of the EOFs; the second
 # one, absent where the EOFs are complete, what is orthogonal to them, as it stands in each block.
 Coefficients = tuple[Array, ...]
@@ -43,15 +45,15 @@ class Modes:
     def coefficients(self, x: Float[Array, "time lat lon channel"]) -> Coefficients:
         """The coefficients of frames: white noise of unit variance has such coefficients."""
         blocks = self._blocks(x)
-        leading = _product("bdm,bdt->bmt", self.vectors.conj(), blocks)
+        leading = product("bdm,bdt->bmt", self.vectors.conj(), blocks)
         if self.complete:
             return (leading,)
-        return leading, blocks - _product("bdm,bmt->bdt", self.vectors, leading)
+        return leading, blocks - product("bdm,bmt->bdt", self.vectors, leading)
 
     def field(self, coefficients: Coefficients) -> Float[Array, "time lat lon channel"]:
         """The frames of coefficients; inverts `coefficients`."""
         leading, *rest = coefficients
-        blocks = _product("bdm,bmt->bdt", self.vectors, leading)
+        blocks = product("bdm,bmt->bdt", self.vectors, leading)
         for complement in rest:
             blocks = blocks + complement
         return self._fields(blocks)
@@ -90,9 +92,9 @@ def over_time(matrices: tuple[Array, ...], coefficients: Coefficients) -> Coeffi
     A part whose modes share one matrix has one in place of its number of modes.
     """
     return tuple(
-        _product("bts,bms->bmt", m[:, 0], c)
+        product("bts,bms->bmt", m[:, 0], c)
         if m.shape[1] == 1 and c.shape[1] != 1
-        else _product("bmts,bms->bmt", m, c)
+        else product("bmts,bms->bmt", m, c)
         for m, c in zip(matrices, coefficients, strict=True)
     )
 
@@ -112,7 +114,3 @@ def to_blocks(frames: np.ndarray, periodic: bool) -> np.ndarray:
         return frames.reshape(1, time, -1).astype(np.float64)
     waves = np.fft.rfft(frames.astype(np.float64), axis=2, norm="ortho")
     return waves.transpose(2, 0, 1, 3).reshape(-1, time, lat * channel)
-
-
-def _product(subscripts: str, *operands: Array) -> Array:
-    return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)

@@ -73,7 +73,7 @@ def station_network(
             place = _uniform(rng, grid, 1)[0]
         if not _inside(grid, place) or np.any(_unit(places) @ _unit(place) > nearest):
             continue
-        if land is not None and land[nearest_cell(grid, place[0], place[1])] < 0.5:
+        if land is not None and land[grid.nearest(place[0], place[1])] < 0.5:
             continue
         places = np.concatenate([places, place[None]])
         if len(places) == count:
@@ -84,16 +84,6 @@ def station_network(
     raise InputError(
         f"no room for {count} stations {separation:g} km apart: lower the count or the separation"
     )
-
-
-def nearest_cell(
-    grid: Grid, latitude: np.ndarray | float, longitude: np.ndarray | float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(row, column) of the grid point nearest in latitude and in longitude to each place."""
-    lat, lon = np.asarray(latitude)[..., None], np.asarray(longitude)[..., None]
-    around = np.abs(np.mod(lon - np.asarray(grid.longitude) + 180.0, 360.0) - 180.0)
-    row = np.abs(lat - np.asarray(grid.latitude)).argmin(axis=-1)
-    return np.asarray(row), np.asarray(around.argmin(axis=-1))
 
 
 def outages(

@@ -21,7 +21,6 @@ from slams_jax.dynamics import (
 )
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, standard_pressure
-from slams_jax.observe.simulate import nearest_cell
 from slams_jax.readers import open_dataset, read_stations
 from slams_jax.schema import channels_of
 
@@ -88,7 +87,7 @@ def area_mean(earth, field):
 def test_land_and_mountains_are_where_they_should_be(earth):
     assert earth.grid.shape == earth.land.shape == (32, 64)
     assert 0.25 < area_mean(earth, earth.land) < 0.35
-    at = lambda field, lat, lon: float(field[nearest_cell(earth.grid, lat, lon)])
+    at = lambda field, lat, lon: float(field[earth.grid.nearest(lat, lon)])
     assert at(earth.land, 50.0, 80.0) > 0.9
     assert at(earth.land, -22.0, 133.0) > 0.9
     assert at(earth.land, 0.0, 200.0) < 0.1
@@ -266,7 +265,7 @@ def test_gauges_stand_on_land_and_measure_their_cells(folder):
     gauges = read_stations(folder / "gauges.nc", variable="total_precipitation")
     rain = open_dataset(folder / "state.nc", variables=("total_precipitation",))
     grid = Grid.of(rain.latitude.values, rain.longitude.values)
-    cells = nearest_cell(grid, gauges.latitude.values, gauges.longitude.values)
+    cells = grid.nearest(gauges.latitude.values, gauges.longitude.values)
     with xr.open_dataset(folder / "surface.nc") as surface:
         assert surface.land_sea_mask.values[cells].min() >= 0.5
         highest = surface.orography.values[cells].max()

@@ -140,4 +140,4 @@ def test_stations_stand_on_land():
     land[3, 2:5] = 0.5
     land[0] = 0.4
     network = simulate.station_network(jax.random.key(1), grid, 12, land=land)
-    assert np.all(land[simulate.nearest_cell(grid, network.latitude, network.longitude)] == 0.5)
+    assert np.all(land[grid.nearest(network.latitude, network.longitude)] == 0.5)
