@@ -7,7 +7,7 @@
 
 An atmosphere with seasons, land and rain (T21, 8 levels) is generated. Neither rain nor radiation
 has an observation operator: the encoder sees both beside the background, as one observation of the
-latent; with --config.assimilation.latent_inputs="('gauges',)" or "('olr',)" one of them alone.
+latent; with --config.assimilation.latent_inputs="('gauges',)" or "('olr',)" the analysis sees one alone.
 Surface stations and radiosondes, some withheld, observe temperature in the analysis.
 """
 

@@ -111,7 +111,7 @@ def assimilate(
         times: of the analysis, datetime64, one step apart; needed where there is no background,
             and those of the background where there is one. One time suffices.
         latent_inputs: standardised fields (time, lat, lon, channel) by name, to enter through the
-            encoder as one latent observation (SLAMS's way); must be those of `model.latent_inputs`.
+            encoder as one latent observation (SLAMS's way); some or all of `model.latent_inputs`.
             None of them may be observed by a stream too.
         inflation: factor on the error variances of all streams, the background's too: above one
             it widens the ensemble (`fit_inflation` finds it).

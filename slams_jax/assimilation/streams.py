@@ -55,7 +55,8 @@ def latent_stream(
     """z_y = E(inputs) as a regression on the latent, by what is available in each frame.
 
     Of the inputs of a frame those are encoded for which the model has statistics together: the
-    largest of `model.latent_patterns` that it has. It is computed on the devices of `mesh`, on one
+    largest of `model.latent_patterns` that it has. An input that is not given is missing in every
+    frame. It is computed on the devices of `mesh`, on one
     unless given.
 
     Raises:
@@ -64,13 +65,15 @@ def latent_stream(
     """
     if model.latent is None or model.networks.autoencoder is None:
         raise InputError("this model has no latent observations: it has no statistics of them")
-    if set(inputs) != set(model.latent_inputs):
+    if not inputs or set(inputs) - set(model.latent_inputs):
         raise InputError(
             f"latent inputs are {sorted(inputs)}, but the error of the latent was estimated for "
-            f"{sorted(model.latent_inputs)}: give these"
+            f"{sorted(model.latent_inputs)}: give some of these"
         )
-    there = {n: np.isfinite(x).reshape(len(x), -1).any(axis=1) for n, x in inputs.items()}
-    patterns = np.full(len(next(iter(inputs.values()))), -1)
+    count = len(next(iter(inputs.values())))
+    there = dict.fromkeys(model.latent_inputs, np.zeros(count, bool))
+    there |= {n: np.isfinite(x).reshape(count, -1).any(axis=1) for n, x in inputs.items()}
+    patterns = np.full(count, -1)
     for i, names in reversed(list(enumerate(model.latent_patterns))):
         patterns[np.all([there[n] for n in names], axis=0)] = i
     used = {

@@ -331,6 +331,33 @@ def test_a_latent_observation_alone_moves_the_analysis(latent_model):
     assert distance(posterior) < 0.6 * distance(prior)
 
 
+def test_a_latent_input_that_is_not_given_is_missing(latent_model):
+    names = ("background", "state")
+    patterns = (names, ("background",), ("state",))
+    scaled = lambda x: jnp.concatenate([n * x for n in (1.0, 2.0, 3.0)])  # of each pattern
+    one = latent_model.latent
+    statistics = dataclasses.replace(
+        one,
+        slope=tuple(map(scaled, one.slope)),
+        variance=tuple(map(scaled, one.variance)),
+        offset=scaled(one.offset),
+    )
+    model = dataclasses.replace(
+        latent_model, latent=statistics, latent_inputs=names, latent_patterns=patterns
+    )
+    rng = np.random.default_rng(5)
+    given = rng.standard_normal((5, *latent_model.grid.shape, 3)).astype(np.float32)
+    missing = np.full_like(given, np.nan)
+    alone = latent_stream(model, {"state": given})
+    masked = latent_stream(model, {"state": given, "background": missing})
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(masked), strict=True)
+    )
+    both = latent_stream(model, {"state": given, "background": given})
+    assert not np.allclose(both.values, alone.values)
+
+
 @pytest.mark.slow
 def test_members_depend_on_the_key_and_their_number_alone(guided, state_model):
     background = as_dataset(some_truth(state_model) + BIAS)
@@ -687,7 +714,7 @@ BAD_CALLS = {  # of a truth, by what the message says
     "the background: no variable 'temperature'; it has wind": lambda truth: dict(
         background=as_dataset(truth).rename(temperature="wind").drop_attrs()
     ),
-    r"latent inputs are \['stations'\], but .* \['background'\]": lambda truth: dict(
+    r"latent inputs are \['stations'\], but .* \['background'\]: give some": lambda truth: dict(
         latent_inputs={"stations": truth}
     ),
     "stream 'late' has times 2003-07-01": lambda truth: dict(
