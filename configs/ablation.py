@@ -27,28 +27,9 @@ def get_config() -> ConfigDict:
         "validation": ("2001-01-06", "2001-12-31"),
         "test": ("2002-01-06", "2002-03-10"),
     }
-    config.autoencoder = base.autoencoder(16, compression=2, width=48)
-    config.autoencoder_training = base.training(
-        steps=400,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        weight_decay=1e-4,
-        ema_decay=0.99,
-        checkpoint_every=200,
-    )
-    config.score.update(window=3, widths=(48, 96), blocks=2)
-    config.score_training.update(
-        steps=700,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        weight_decay=1e-4,
-        ema_decay=0.995,
-        log_every=100,
-        checkpoint_every=350,
-    )
-    config.sampler.steps = 16
+    base.small(config)
+    config.autoencoder_training.update(steps=400, checkpoint_every=200)
+    config.score_training.update(steps=700, log_every=100, checkpoint_every=350)
     config.guidance.iterations = 20
     config.assimilation.member_batch = 4
     config.ablation = {

@@ -14,7 +14,8 @@ and holds only what differs; --config.NAME=VALUE can override every other field 
 
 Groups that a run may lack are None here, and made by a function: `autoencoder()`,
 `held_suarez()`, `lorenz63()` and `moist()`. Groups with names of the user's own are empty here, and
-filled with `field()` (data.modalities) and `stream()` (assimilation.streams).
+filled with `field()` (data.modalities) and `stream()` (assimilation.streams). `small(config)` makes
+the networks and the training those of the demo.
 
 Results are typed as Any because ConfigDict's types know nothing of its fields.
 """
@@ -54,6 +55,32 @@ def get_config() -> Any:
             "compare": compare(),
         }
     )
+
+
+def small(config: Any) -> None:
+    """Networks, training and analysis that suit a T21 grid and two cores: minutes each."""
+    config.autoencoder = autoencoder(16, compression=2, width=48)
+    config.autoencoder_training = training(
+        steps=500,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=1e-4,
+        ema_decay=0.99,
+        checkpoint_every=250,
+    )
+    config.score.update(window=3, widths=(48, 96), blocks=2)
+    config.score_training.update(
+        steps=1200,
+        batch_size=16,
+        learning_rate=2e-3,
+        warmup_steps=50,
+        weight_decay=1e-4,
+        ema_decay=0.995,
+        checkpoint_every=400,
+    )
+    config.sampler.steps = 16
+    config.guidance.iterations = 24
 
 
 def data() -> dict[str, Any]:
@@ -112,7 +139,7 @@ def field(path: str, **changes: Any) -> Any:
             "hours": 0.0,
             # Hours added to its timestamps: 24 where a day is dated by its beginning.
             "shift": 0.0,
-            # Of a modality, before it is standardised: "log1p" or "".
+            # Of a modality, before it is standardised: "log1p", "log1p+wet" or "".
             "transform": "",
             # Of the transform, in the library's units: log(1 + x / scale).
             "scale": 1.0,
@@ -326,6 +353,8 @@ def compare() -> dict[str, Any]:
         "rank": 60,
         # What is compared; () for all.
         "systems": (),
+        # Sets of assimilation.latent_inputs, each seen by systems of its own; () for all together.
+        "inputs": (),
     }
 
 

@@ -33,28 +33,7 @@ def get_config() -> ConfigDict:
         "validation": ("2001-01-06", "2001-02-14"),
         "test": ("2001-02-20", "2001-03-25"),
     }
-    config.autoencoder = base.autoencoder(16, compression=2, width=48)
-    config.autoencoder_training = base.training(
-        steps=500,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        weight_decay=1e-4,
-        ema_decay=0.99,
-        checkpoint_every=250,
-    )
-    config.score.update(window=3, widths=(48, 96), blocks=2)
-    config.score_training.update(
-        steps=1200,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        weight_decay=1e-4,
-        ema_decay=0.995,
-        checkpoint_every=400,
-    )
-    config.sampler.steps = 16
-    config.guidance.iterations = 24
+    base.small(config)
     config.assimilation.update(frames=16, members=8, member_batch=4)
     config.assimilation.streams = {
         "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),

@@ -7,8 +7,8 @@
 
 An atmosphere with seasons, land and rain (T21, 8 levels) is generated. Neither rain nor radiation
 has an observation operator: the encoder sees both beside the background, as one observation of the
-latent; with --config.assimilation.latent_inputs="('gauges',)" or "('olr',)" the analysis sees one alone.
-Surface stations and radiosondes, some withheld, observe temperature in the analysis.
+latent; with --config.assimilation.latent_inputs="('gauges',)" or "('olr',)" an analysis sees one
+alone. Surface stations and radiosondes, some withheld, observe temperature in the analysis.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
             "gauges.nc",
             variable="total_precipitation",
             stations=True,
-            transform="log1p",
+            transform="log1p+wet",
             scale=1e-3,  # m
         ),
         "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
@@ -38,28 +38,7 @@ def get_config() -> ConfigDict:
         "validation": ("2001-01-06", "2001-02-14"),
         "test": ("2001-02-20", "2001-03-25"),
     }
-    config.autoencoder = base.autoencoder(16, compression=2, width=48)
-    config.autoencoder_training = base.training(
-        steps=500,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        weight_decay=1e-4,
-        ema_decay=0.99,
-        checkpoint_every=250,
-    )
-    config.score.update(window=3, widths=(48, 96), blocks=2)
-    config.score_training.update(
-        steps=1200,
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        weight_decay=1e-4,
-        ema_decay=0.995,
-        checkpoint_every=400,
-    )
-    config.sampler.steps = 16
-    config.guidance.iterations = 24
+    base.small(config)
     config.assimilation.update(
         frames=16, members=8, member_batch=4, latent_inputs=("gauges", "olr")
     )

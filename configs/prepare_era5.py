@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
             "cpc/precip.*.nc",
             variable="total_precipitation",
             method="conservative",
-            transform="log1p",
+            transform="log1p+wet",
             scale=1e-3,  # m
         ),
         "olr": base.field(

@@ -4,8 +4,8 @@ r"""Compare the model with classical methods on many days of the test period.
 
 Every `compare.every` days, each system analyses one day from a window of days about it. Filters see
 the days up to the analysis, smoothers those after it too. Repeat the command to resume: finished
-windows are files in `windows` below the output folder. Writes `compare.json` and `compare.md`.
-docs/verification.md explains the scores.
+windows are files in `windows` below the output folder. Writes `compare.json`, `compare.md` and
+`compare.png`. docs/verification.md explains the scores.
 """
 
 from absl import flags

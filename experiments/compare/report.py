@@ -1,5 +1,6 @@
 """Scores over all windows, differences with their intervals, and the tables."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,24 +24,19 @@ def scores(
     """All scores, by system and region, and differences of the network from other systems.
 
     A baseline is the best if its RMSE, corrected for the number of members, is the smallest on
-    average over levels in climatological standard deviations; a filter is compared with the best
-    filter, a smoother with the best of all, and each with the model's Gaussian surrogate.
+    average over levels in climatological standard deviations. A network is compared with the best
+    of those that are given no more than it (a filter with filters), with the model's Gaussian
+    surrogate of the same kind, and with itself given fewer of its latent inputs.
     """
     std = np.asarray(study.model.arrays.std, np.float64)
     found = {name: _of_system(system, records[name]) for name, system in systems.items()}
     mean = lambda name: float(np.mean(_whole(found[name])["rmse"] / std))
     differences = []
     for name in (n for n, s in systems.items() if not s.baseline):
-        fair = [
-            other
-            for other, s in systems.items()
-            if s.baseline and (s.sees == "filter" or systems[name].sees == "smoother")
-        ]
-        surrogate = f"surrogate {systems[name].sees}"
-        best = [min(fair, key=mean)] if fair else []
-        for other in dict.fromkeys([*best, *(o for o in fair if o == surrogate)]):
+        for other, opponent in _opponents(systems, name, mean):
             between = _differences(records[name], records[other])
-            differences.append({"system": name, "from": other, **between})
+            about = {"system": name, "from": other, "opponent": opponent}
+            differences.append({**about, **between})
     listed = {
         name: {
             **of,
@@ -59,6 +55,21 @@ def scores(
         "systems": listed,
         "differences": differences,
     }
+
+
+def _opponents(
+    systems: dict[str, System], name: str, error: Callable[[str], float]
+) -> list[tuple[str, str]]:
+    """What a network is compared with, and as what."""
+    own = systems[name]
+    fair = [other for other, s in systems.items() if s.baseline and own.knows(s)]
+    found = [(min(fair, key=error), "best baseline")] if fair else []
+    for other, s in systems.items():
+        if s.kind == f"surrogate {own.sees}" and s.inputs == own.inputs:
+            found.append((other, "own Gaussian surrogate"))
+        elif s.kind == own.kind and s.inputs < own.inputs:
+            found.append((other, f"without {' and '.join(sorted(own.inputs - s.inputs))}"))
+    return found
 
 
 def _of_system(system: System, records: list[Record]) -> dict[str, Any]:
@@ -182,7 +193,8 @@ def _regions(scores: dict[str, Any], std: np.ndarray) -> Table:
 
 def _difference_table(scores: dict[str, Any], score: str) -> Table:
     rows = []
-    for of in scores["differences"]:
+    # The surrogate may be the best baseline too.
+    for of in {(d["system"], d["from"]): d for d in scores["differences"]}.values():
         values = of[score]
         cells = [f"{d:+.3f}" for d in values["difference"]]
         if "low" in values:
@@ -192,9 +204,9 @@ def _difference_table(scores: dict[str, Any], score: str) -> Table:
         rows.append([of["system"], of["from"], *cells])
     enough = len(scores["times"]) >= scores["fewest"]
     note = (
-        "Negative: the network is better. Compared with the best baseline that sees no more and "
-        "with the model's Gaussian surrogate; half-widths of 95 % intervals, bold where zero lies "
-        "outside."
+        "Negative: the network is better. Compared with the best baseline that is given no more, "
+        "with the model's Gaussian surrogate and with itself given less; half-widths of 95 % "
+        "intervals, bold where zero lies outside."
         if enough
         else f"Fewer than {scores['fewest']} analyses have no intervals."
     )

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from experiments.compare import report
+from experiments.compare.picture import draw
 from experiments.compare.systems import Run, System, opened, systems_of
 from experiments.configuration import inputs
 from experiments.configuration.inputs import STATE, Inputs
@@ -50,6 +51,8 @@ def compare(settings: Settings, folder: Path, *, source: str | None = None) -> s
         write_text(json.dumps(without_nan(scores), indent=1), folder / "compare.json")
         text = report.text(study, scores)
         write_text(text, folder / "compare.md")
+        if scores["differences"]:
+            draw(scores, [c.level for c in model.channels], folder / "compare.png")
     logging.info("scores in %s", folder / "compare.json")
     return text
 

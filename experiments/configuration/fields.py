@@ -158,6 +158,7 @@ def _described(
     field: FieldSettings, times: np.ndarray, before: tuple[int, int] | int, after: tuple[int, int]
 ) -> Described:
     scaled = f"log(1 + x / {field.scale:g})" if field.transform else ""
+    scaled += ", x > 0" if field.transform == "log1p+wet" else ""
     return {
         "source": field.path if isinstance(field.path, str) else ", ".join(field.path),
         "grid_before": f"{before} stations" if isinstance(before, int) else list(before),

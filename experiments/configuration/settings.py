@@ -37,7 +37,7 @@ class FieldSettings:
         hours: tolerance of "nearest", length of the interval; 0 for half of, and the whole of, the
             state's step.
         shift: hours by which its times are late: 24 for days that are dated by their beginning.
-        transform: of a modality, before it is standardised: "log1p", or "" for none.
+        transform: of a modality, before it is standardised: "log1p", "log1p+wet", or "" for none.
         scale: of the transform, in the library's units: log(1 + x / scale).
     """
 
@@ -223,6 +223,8 @@ class CompareSettings:
         members: of every ensemble.
         rank: EOFs of a block of the linear baselines.
         systems: what is compared (`experiments.compare.systems`); empty for all.
+        inputs: sets of `assimilation.latent_inputs`, each seen by systems of its own; empty for all
+            of them together.
     """
 
     windows: int = 60
@@ -232,6 +234,7 @@ class CompareSettings:
     members: int = 8
     rank: int = 60
     systems: tuple[str, ...] = ()
+    inputs: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self):
         for name, low in (
@@ -246,6 +249,11 @@ class CompareSettings:
                 raise InputError(
                     f"compare.{name} must be at least {low}, got {getattr(self, name)}"
                 )
+        if any(isinstance(seen, str) for seen in self.inputs):
+            raise InputError(
+                f"compare.inputs must be a tuple of tuples of names, got {self.inputs}: "
+                "write (('olr',), ()) for one input and for none"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

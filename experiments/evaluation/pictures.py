@@ -18,7 +18,7 @@ from slams_jax.training import read_metrics
 from slams_jax.verify import plots
 from slams_jax.verify.diagrams import zonal_sections
 from slams_jax.verify.figures import STYLES
-from slams_jax.verify.maps import Observed, analysis_maps, error_maps
+from slams_jax.verify.maps import Observed, analysis_maps, error_maps, field_maps
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -65,6 +65,7 @@ def draw(
         if channels[0].level is not None:
             if "background" in systems:
                 yield from _maps(data, frames, truth, systems, observations, coastlines)
+            yield from _modalities(settings, data, frames, coastlines)
             yield from _sections(data, truth, systems)
             yield from diagrams(channels, scores, periodic=data.archive.grid.periodic)
             if withheld:
@@ -166,6 +167,33 @@ def _maps(
             f"Maps of the errors of {', '.join(errors)}: {title}.",
             f"{title}. Errors of the means on one scale, red where too warm.",
         )
+
+
+def _modalities(
+    settings: Settings, data: Inputs, frames: np.ndarray, coastlines: bool
+) -> Iterator[Made]:
+    """What the encoder sees beside the background, at the time of the other maps."""
+    names = [n for n in settings.assimilation.latent_inputs if n in settings.data.modalities]
+    if not names:
+        return
+    index = frames[len(frames) // 2]
+    fields, units = {}, {}
+    for name in names:
+        field = data.archive.fields[name]
+        variable = field.channels[0].variable
+        known, transform = VARIABLES.get(variable), data.described[name]["transform"]
+        fields[name] = np.asarray(field.array[index][..., 0])
+        unit = f"{known.long_name} ({known.units})" if known else variable
+        units[name] = transform.partition(",")[0] if transform else unit
+    time = str(data.archive.times[index])[:10]
+    title = f"Inputs of the encoder, {time}"
+    yield (
+        "latent_inputs",
+        field_maps(data.archive.grid, fields, units=units, title=title, coastlines=coastlines),
+        "maps",
+        f"Maps of {', '.join(names)} on {time}.",
+        f"{title}; white where nothing is known. They enter as one observation of the latent.",
+    )
 
 
 def _sections(data: Inputs, truth: np.ndarray, systems: dict[str, np.ndarray]) -> Iterator[Made]:

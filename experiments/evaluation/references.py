@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
 from experiments.configuration.observations import Withheld, open_streams
-from experiments.configuration.settings import Settings, overlap
+from experiments.configuration.settings import FieldSettings, Settings, overlap
 from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.baselines import (
     Background,
@@ -56,6 +56,7 @@ class Study:
         model: trained.
         observations: at all times that are analysed.
         withheld: stations, likewise.
+        inputs: those of the latent inputs that are seen; None for all.
     """
 
     settings: Settings
@@ -63,6 +64,18 @@ class Study:
     model: Model
     observations: list[Observations]
     withheld: list[Withheld]
+    inputs: tuple[str, ...] | None = None
+
+    @property
+    def latent_inputs(self) -> tuple[str, ...]:
+        """What enters through the encoder."""
+        return self.settings.assimilation.latent_inputs if self.inputs is None else self.inputs
+
+    @property
+    def modalities(self) -> dict[str, FieldSettings]:
+        """Gridded fields beside state and background, less latent inputs that are not seen."""
+        unseen = {*self.settings.assimilation.latent_inputs} - {*self.latent_inputs}
+        return {n: m for n, m in self.settings.data.modalities.items() if n not in unseen}
 
     @property
     def background(self) -> bool:
@@ -156,7 +169,7 @@ def linear_analysis(study: Study) -> LinearAnalysis:
     streams = study.settings.assimilation.streams.values()
     free = [
         name
-        for name, modality in study.settings.data.modalities.items()
+        for name, modality in study.modalities.items()
         if not any(overlap(s.path, modality.path) for s in streams)
     ]
     return LinearAnalysis(_fitted(study, free, memory=True))
@@ -167,7 +180,7 @@ def modality_regression(study: Study) -> LinearAnalysis:
     streams = study.settings.assimilation.streams.values()
     fair = [
         name
-        for name, modality in study.settings.data.modalities.items()
+        for name, modality in study.modalities.items()
         if not any(s.withhold and overlap(s.path, modality.path) for s in streams)
     ]
     return LinearAnalysis(_fitted(study, fair, memory=False), streams=False)

@@ -1,10 +1,14 @@
 """Transforms that are applied to modalities before they are standardised.
 
-`log1p`: y = log(1 + x / scale), for variables that are never negative and mostly zero, such as
-precipitation. The state is never transformed: analyses are in physical units.
+`log1p`: y = log(1 + x / scale), for variables that are never negative, such as precipitation.
+`log1p+wet`: as well as that, a channel of its own that is 1 where x is above zero and 0 where it is
+not. Standardisation, which takes off the climatology of a point, leaves no other sign of the many
+days on which it is exactly dry.
+
+The state is never transformed: analyses are in physical units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,7 +18,8 @@ from slams_jax.errors import InputError
 from slams_jax.readers.lazy import LazyArray, computed
 from slams_jax.schema import VARIABLES
 
-Transform = Literal["log1p"]
+Transform = Literal["log1p", "log1p+wet"]
+WET = "_wet"  # added to the name of a variable
 _NOISE = 1e-3  # of the scale: packing leaves values this far below zero, which count as zero
 
 
@@ -25,7 +30,7 @@ def transform(
 
     Args:
         dataset: any variables.
-        kind: "log1p" or "".
+        kind: of `Transform`, or "".
         scale: in the library's units of the variable.
         name: name of the field in error messages.
 
@@ -39,14 +44,34 @@ def transform(
         raise InputError(f"{name}: unknown transform {kind!r}: choose from {get_args(Transform)}")
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"{name}: the scale of {kind} must be a positive number, got {scale}")
-    return computed(
-        dataset, lambda a: _Log1p(a, scale, name), f"{kind} {scale}", attrs={"units": "1"}
+    of = lambda function: computed(
+        dataset,
+        lambda a: _Scaled(a, scale, name, function),
+        f"{kind} {scale}",
+        attrs={"units": "1"},
     )
+    found = of(np.log1p)
+    if kind == "log1p+wet":
+        wet = of(_above_zero)
+        found = found.assign({f"{variable}{WET}": wet[variable] for variable in wet})
+    return found
 
 
-class _Log1p(LazyArray):
-    def __init__(self, array: xr.DataArray, scale: float | int, name: str):
-        self._array, self._scale, self._name = array, scale, name
+def _above_zero(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(values), np.nan, values > 0.0)
+
+
+class _Scaled(LazyArray):
+    """A function of values that are divided by a scale, and are not negative."""
+
+    def __init__(
+        self,
+        array: xr.DataArray,
+        scale: float | int,
+        name: str,
+        function: Callable[[np.ndarray], np.ndarray],
+    ):
+        self._array, self._scale, self._name, self._function = array, scale, name, function
         self.shape = array.shape
 
     def block(self, indices: Sequence[np.ndarray]) -> np.ndarray:
@@ -61,4 +86,4 @@ class _Log1p(LazyArray):
                 f"{self._name}: {self._array.name} is as low as {lowest * self._scale:.4g}{units}, "
                 "but log1p needs values from 0 up: declare the fill value, or set no transform"
             )
-        return np.log1p(np.maximum(values, 0.0)).astype(np.float32)
+        return self._function(np.maximum(values, 0.0)).astype(np.float32)

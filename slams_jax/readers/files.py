@@ -146,7 +146,12 @@ def _open(path: Location, engine: str, options: dict[str, Any]) -> xr.Dataset:
     store: Any = remote.open_store(path) if isinstance(path, str) else path
     options = {k: v for k, v in options.items() if k != "decode_times"}
     raw = xr.open_dataset(store, engine="zarr", decode_cf=False, **options)
-    return xr.decode_cf(without_default_fill(raw), decode_times=False)
+    decoded = xr.decode_cf(without_default_fill(raw), decode_times=False)
+    # A store lists its arrays in the order of a directory, which differs between machines.
+    names = sorted(decoded.data_vars, key=str)
+    ordered = decoded.drop_vars(names).assign({name: decoded[name] for name in names})
+    ordered.set_close(decoded.close)
+    return ordered
 
 
 def _unreadable(path: Location, engine: str, reason: str) -> str:

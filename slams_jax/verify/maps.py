@@ -102,6 +102,41 @@ def analysis_maps(
     return figure
 
 
+def field_maps(
+    grid: Grid,
+    fields: Mapping[str, Map],
+    *,
+    units: Mapping[str, str],
+    title: str = "",
+    coastlines: bool = False,
+) -> "matplotlib.figure.Figure":
+    """Maps of different quantities at one time, each on a scale of its own.
+
+    Args:
+        grid: the grid of the maps, global or regional.
+        fields: values by name (lat, lon), NaN where missing.
+        units: of each field.
+        title: of the figure.
+        coastlines: draw coastlines.
+
+    Raises:
+        InputError: no map, a map whose shape differs from the grid, or no matplotlib.
+    """
+    if not fields:
+        raise InputError("no fields to draw: give at least one map")
+    _check_shapes(grid, **fields)
+    figure = new_figure(2.83 * max(len(fields), 2), map_height(grid) + 1.35)
+    axes = np.atleast_1d(figure.subplots(1, len(fields), sharex=True, sharey=True))
+    for axis, (name, field) in zip(axes, fields.items(), strict=True):
+        low, high = _limits(field) if np.isfinite(field).any() else (0.0, 1.0)
+        image = draw_map(axis, grid, field, name, cmap="viridis", vmin=low, vmax=high)
+        colour_bar(figure, image, axis, units[name])
+        if coastlines:
+            draw_coastlines(axis)
+    figure.suptitle(title, fontsize=FONT + 2)
+    return figure
+
+
 def error_maps(
     grid: Grid,
     errors: Mapping[str, Map],

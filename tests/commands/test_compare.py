@@ -145,9 +145,43 @@ def test_no_smoother_sees_the_truth_in_the_next_background(config):
     assert {s.sees for s in systems_of(study).values()} == {"filter"}
 
 
+def test_what_inputs_add_is_compared(config, tmp_path):
+    """Systems for each set of inputs, which see these and no more; and a picture."""
+    changed = config.copy_and_resolve_references()
+    changed.workdir = str(tmp_path / "run")
+    changed.assimilation.update(latent_inputs=("stations", "olr"))
+    with changed.unlocked():
+        changed.assimilation.streams = {}
+    changed.compare.update(
+        inputs=((), ("olr",), ("olr", "stations")),
+        systems=("background", "linear filter", "surrogate filter", "network filter"),
+    )
+    untrained(changed)
+    settings = read(changed)
+    compare(settings, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    each = ("linear filter", "surrogate filter", "network filter")
+    given = ("", " + olr", " + olr + stations")
+    assert set(found["systems"]) == {"background", *(e + g for e in each for g in given)}
+    opponents = {(d["system"], d["opponent"], d["from"]) for d in found["differences"]}
+    both, one = "network filter + olr + stations", "network filter + olr"
+    assert (both, "without stations", one) in opponents
+    assert (both, "without olr and stations", "network filter") in opponents
+    assert (one, "own Gaussian surrogate", "surrogate filter + olr") in opponents
+    for system, opponent, other in opponents:
+        if opponent == "best baseline":
+            assert set(other.split(" + ")[1:]) <= set(system.split(" + ")[1:])
+    globe = lambda name: found["systems"][name]["regions"]["globe"]["crps"]
+    for kind in each:
+        assert globe(kind) != globe(f"{kind} + olr"), kind
+    assert (tmp_path / "out" / "compare.png").read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"inputs": (("rain",),)}, "inputs names 'rain', which is not among assimilation.latent"),
+        ({"inputs": ("olr",)}, "must be a tuple of tuples of names"),
         ({"systems": ("best",)}, "names 'best', which is unknown"),
         ({"systems": ("linear smoother",), "after": 0}, "names 'linear smoother'"),
         ({"before": 40}, "the test period has 17 times, fewer than the 42 of a window"),

@@ -74,7 +74,10 @@ from slams_jax.training import OptimiserConfig, read_metrics, restore_model
 from support.small_world import LEVELS, PERIODS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RUNS = ("demo", "iberia", "latent", "lorenz63", "moist", "pixel", "prepare_era5", "slams_reference")
+RUNS = (
+    *("demo", "iberia", "latent", "lorenz63", "modalities", "moist", "pixel", "prepare_era5"),
+    "slams_reference",
+)
 NATURE = ("held_suarez", "nature_lorenz63")
 
 
@@ -265,7 +268,7 @@ def test_a_configuration_is_valid_and_plain(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["demo", "latent"])
+@pytest.mark.parametrize("name", ["demo", "latent", "moist"])
 def test_latent_configurations_take_a_step(name, world, tmp_path):
     config = on_the_small_world(one_step(name, tmp_path), world)
     train.train(read(config))
@@ -277,6 +280,10 @@ def test_latent_configurations_take_a_step(name, world, tmp_path):
     assert model.networks.frame_shape == (8 // c, 16 // c, config.autoencoder.latent_channels)
     assert model.networks.score.widths == config.score.widths
     assert model.background_error is not None
+    if name == "moist":
+        assert set(model.latent_patterns) == {("gauges", "olr"), ("gauges",), ("olr",)}
+        # Amount, and whether it rained at all.
+        assert dict(model.networks.autoencoder.inputs)["gauges"] == 2
 
 
 @pytest.mark.slow

@@ -121,6 +121,20 @@ def test_log1p_of_a_scale():
         transform(given, "log1p", 0.0)
 
 
+def test_rain_says_whether_it_rained():
+    given = hourly()
+    given["a"].values[3, 0, 0] = np.nan
+    given["a"].values[0] = [[-1e-9, 0.0]]  # of packing
+    found = transform(given, "log1p+wet", 4.0)
+    assert list(found) == ["a", "a_wet"]
+    xr.testing.assert_equal(found["a"], transform(given, "log1p", 4.0)["a"])
+    np.testing.assert_array_equal(found["a_wet"][0], [[0.0, 0.0]])
+    known = given["a"].notnull()
+    expected = (given["a"] > 0).where(known)
+    np.testing.assert_array_equal(found["a_wet"].values, expected.values)
+    assert found["a_wet"].mean() > 0.5
+
+
 def test_persistence_stops_at_gaps():
     given = gridded(6).isel(time=[0, 1, 2, 4, 5])
     background = persistence(given)

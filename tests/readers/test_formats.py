@@ -131,6 +131,17 @@ def test_the_climatology_of_chaosbench_is_no_field(tmp_path):
         open_dataset(tmp_path / "climatology_era5.zarr")
 
 
+def test_variables_of_a_store_come_in_alphabetical_order(tmp_path):
+    """A store without consolidated metadata lists its arrays as its directory does."""
+    whole = gridded(3)
+    names = ("wind", "cloud", "moisture")
+    several = xr.Dataset({n: whole.temperature.drop_attrs() for n in names})
+    several.to_zarr(tmp_path / "several.zarr", zarr_format=2, consolidated=False)
+    with open_dataset(tmp_path / "several.zarr") as read:
+        assert list(read) == sorted(names)
+        assert set(read.coords) == set(whole.coords)
+
+
 def test_slams_days_of_precipitation_and_radiation(tmp_path):
     """As SLAMS made them: missing gauges are 0, a day of OLR is dated by the mean of its two."""
     for day, date in enumerate(("20000101", "20000102")):

@@ -100,6 +100,13 @@ def station_data(truth: np.ndarray, seed: int = 1, error: float = 0.5) -> xr.Dat
     )
 
 
+def gauge_data(stations: xr.Dataset) -> xr.Dataset:
+    """Rain (mm) at the stations, where it is warmer than usual there; dry elsewhere."""
+    warm = stations.temperature - stations.temperature.mean("time")
+    rain = warm.clip(min=0.0).assign_attrs(units="mm")
+    return stations.drop_vars("temperature").assign(total_precipitation=rain)
+
+
 def satellite_data(truth: np.ndarray, seed: int = 2) -> dict[str, xr.Dataset]:
     rng = np.random.default_rng(seed)
     channels = channels_of(["temperature"], LEVELS)
@@ -123,7 +130,8 @@ def write_world(root: Path, seed: int = 0) -> Path:
     datasets = {
         "state": gridded(truth),
         "background": gridded(background),
-        "stations": station_data(truth),
+        "stations": (stations := station_data(truth)),
+        "gauges": gauge_data(stations),
         **satellite_data(truth),
     }
     for name, dataset in datasets.items():

@@ -93,6 +93,22 @@ def test_errors_share_one_scale_about_zero():
     assert figure.axes[-1].get_xlabel() == "Error (K)"
 
 
+def test_fields_have_scales_of_their_own():
+    fields = {
+        "gauges": np.full(IBERIA.shape, np.nan),
+        "olr": np.linspace(200, 300, 54).reshape(6, 9),
+    }
+    fields["gauges"][2, :4] = [0.0, 1.0, 2.0, 3.0]
+    units = {"gauges": "mm", "olr": "W m-2"}
+    figure = maps.field_maps(IBERIA, fields, units=units, title="Inputs")
+    gauges, olr = panels(figure)
+    assert (mesh(gauges).get_clim(), mesh(olr).get_clim()) == ((0.0, 3.0), (200.0, 300.0))
+    assert np.ma.count(np.ma.masked_invalid(mesh(gauges).get_array())) == 4
+    assert [a.get_xlabel() for a in figure.axes if a not in (gauges, olr)] == ["mm", "W m-2"]
+    nothing = maps.field_maps(IBERIA, {"none": np.full(IBERIA.shape, np.nan)}, units={"none": "K"})
+    assert panels(nothing)[0].get_title() == "none"
+
+
 @pytest.mark.parametrize("diverging", [True, False])
 def test_sections_have_pressure_decreasing_upwards_and_one_scale(diverging):
     rng = np.random.default_rng(1)
@@ -189,6 +205,7 @@ def test_spectra_are_logarithmic_and_leave_the_mean_out():
             "no sections to draw",
         ),
         (lambda: maps.error_maps(GLOBE, {}), "no errors to draw"),
+        (lambda: maps.field_maps(GLOBE, {}, units={}), "no fields to draw"),
         (
             lambda: maps.error_maps(IBERIA, {"oi": np.ones(GLOBE.shape)}),
             r"oi has shape \(18, 18\), but the grid has \(6, 9\)",

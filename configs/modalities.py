@@ -1,0 +1,32 @@
+"""What rain gauges and outgoing longwave radiation tell of the temperature of a moist atmosphere.
+
+    pip install --no-deps -r requirements/moist.txt
+    python -m experiments.train   --config=configs/modalities.py
+    python -m experiments.compare --config=configs/modalities.py --output=runs/modalities/compare
+
+Three years of training, one of validation and one of test, so that every season is in each. No
+thermometer reports: background, gauges and radiation are all there is, as in SLAMS. The comparison
+gives the model, its Gaussian surrogate, a linear filter and a regression each set of them. Two
+cores take about half an hour to generate the five years and as long to train.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import moist
+
+
+def get_config() -> ConfigDict:
+    config = moist.get_config()
+    config.workdir = "runs/modalities"
+    config.nature.days = 1824
+    config.data.periods = {
+        "train": ("2000-01-01", "2002-12-31"),
+        "validation": ("2003-01-06", "2003-12-31"),
+        "test": ("2004-01-06", "2004-12-28"),
+    }
+    config.autoencoder_training.steps = 800
+    config.score_training.steps = 2000
+    with config.unlocked():
+        config.assimilation.streams = {}
+    config.compare.update(every=6, after=0, inputs=((), ("gauges",), ("olr",), ("gauges", "olr")))
+    return config
