@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from slams_jax.verify.denoising import denoising_table
 from slams_jax.verify.report import Table, markdown
 
 UNKNOWN = "not recorded"
@@ -40,6 +41,8 @@ def model_card(
         _table(("", "value"), _networks(header["networks"], tensors)),
         "## Training\n",
         _training(header["provenance"]),
+        "## Denoising errors\n",
+        _denoising(header["provenance"]),
         "## Scores\n",
         _scores(scores),
         "## Licence\n",
@@ -107,6 +110,14 @@ def _training(provenance: Mapping[str, Any]) -> str:
         if name != "optimiser"
     ]
     return _table(("", "value"), rows) if rows else f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}."
+
+
+def _denoising(provenance: Mapping[str, Any]) -> str:
+    errors = provenance.get("denoising")
+    if not errors:
+        return f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}."
+    table = denoising_table(errors)
+    return f"{table.note}\n\n{markdown(table)}"
 
 
 def _scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ LOG = logging.getLogger(__name__)
 
 WINDOWS = 48  # that errors are measured on, at most
 NETWORK, GAUSSIAN = "network", "Gaussian prior"
+_GROUPS = {NETWORK: "denoising", GAUSSIAN: "denoising_gaussian"}  # names in a run's records
 
 Windows = Float[Array, "window frame lat lon channel"]
 Errors = Mapping[str, Float[np.ndarray, " level"]]  # of the network and of its Gaussian prior
@@ -106,12 +108,24 @@ class Measured:
         others = place((self.gaussian, self.windows), mesh, whole)
         errors = jax.device_get(_compiled()(self.networks, params, *others))
         log_errors(errors)
-        groups = {"denoising": errors[NETWORK], "denoising_gaussian": errors[GAUSSIAN]}
         return {
             f"{group}/{level:g}": float(value)
-            for group, values in groups.items()
-            for level, value in zip(LOG_SNR, values, strict=True)
+            for name, group in _GROUPS.items()
+            for level, value in zip(LOG_SNR, errors[name], strict=True)
         }
+
+
+def recorded(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The errors that `Measured` left in the last of a run's records that has them, by denoiser.
+
+    Empty if none has: a run without validation, or of an earlier version.
+    """
+    keys = {n: [f"validation/{g}/{level:g}" for level in LOG_SNR] for n, g in _GROUPS.items()}
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if all(record.get(key) is not None for row in keys.values() for key in row):
+            found = {name: [record[key] for key in row] for name, row in keys.items()}
+    return found
 
 
 def log_errors(errors: Errors) -> None:

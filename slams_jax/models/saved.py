@@ -39,6 +39,7 @@ from slams_jax.errors import InputError, first_line
 from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.card import model_card
+from slams_jax.models.denoising import recorded
 from slams_jax.models.model import Model, ModelArrays, Networks
 from slams_jax.models.plain import plain_prior, plain_regression, prior_of, regression_of
 from slams_jax.models.score import ScoreConfig
@@ -47,8 +48,9 @@ from slams_jax.observe import Separable
 from slams_jax.readers.remote import fetch, is_url
 from slams_jax.schema import VARIABLES, Channel
 from slams_jax.storage import write_bytes, write_text
-from slams_jax.training import restore_model
+from slams_jax.training import read_metrics, restore_model
 from slams_jax.training.arrays import Nested, nested
+from slams_jax.training.metrics import METRICS_FILE
 
 SCORE, AUTOENCODER = "score", "autoencoder"  # the folders of the two stages in a work directory
 SUFFIX = ".safetensors"
@@ -218,7 +220,11 @@ def _read_run(directory: Path) -> Model:
     for name in ("background_error", "background", "latent", "latent_patterns", "latent_error"):
         if name in statistics:
             tree[name] = statistics[name]
-    return _model(metadata["model"], tree)
+    model = _model(metadata["model"], tree)
+    errors = recorded(read_metrics(directory / SCORE / METRICS_FILE))
+    if errors:
+        model = dataclasses.replace(model, provenance={**model.provenance, "denoising": errors})
+    return model
 
 
 # --- the portable file -------------------------------------------------------------------------

@@ -32,6 +32,10 @@ def model():
         "periods": {"train": ["2001-01-01T00:00", "2001-02-01T00:00", 125]},
         "training": {"score": {"optimiser": {"steps": 70}, "batch_size": 4}},
         "seed": 0,
+        "denoising": {
+            "network": [0.01 * n for n in range(1, 8)],
+            "Gaussian prior": [0.02 * n for n in range(1, 8)],
+        },
     }
     return dataclasses.replace(
         tiny_model(latent=True),
@@ -143,6 +147,8 @@ def test_the_card_says_what_the_model_is(model, tmp_path):
         "| train | 2001-01-01T00:00 | 2001-02-01T00:00 | 125 |",
         "| score.steps | 70 |",
         "| autoencoder.latent_channels | 4 |",
+        "| log-SNR | 2.5 | 1.5 |",
+        "| Gaussian prior | 0.0200 | 0.0400 |",
         "| analysis | 1.234 | 0.500 |",
         "| background | 2.000 |  |",
         "CC-BY-4.0",

@@ -82,7 +82,11 @@ def test_a_saved_run_is_the_model(run, tmp_path):
     path = save_model(model, tmp_path / "mine.safetensors")
     for loaded in (load_model(folder), load_model(path)):
         assert_same_model(loaded, model)
-    assert "| score.steps | 2 |" in path.with_suffix(".md").read_text()
+    card = path.with_suffix(".md").read_text()
+    assert "| score.steps | 2 |" in card
+    (record,) = read_metrics(folder / "score" / "metrics.jsonl")
+    error = record[f"validation/denoising/{LOG_SNR[0]:g}"]
+    assert f"| network | {error:.4f} |" in card
 
 
 def test_validation_compares_the_network_with_its_gaussian_prior(run):
