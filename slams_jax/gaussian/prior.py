@@ -191,10 +191,14 @@ def _degrees_of_freedom(modes: Modes, live: tuple[Array, ...]) -> tuple[np.ndarr
 def warn_of_misfit(found: ChiSquared, name: str) -> None:
     """Log the chi-squared of a fit, as a warning where it is far from one."""
     low, high = RELIABLE
-    message = "%s: chi-squared per value %.2f on the validation period, by channel %s, by scale %s"
-    spread = lambda values: f"{values.min():.2f} to {values.max():.2f}"
+    message = (
+        "%s: chi-squared per value %.2f on the validation period, by channel %s, by longitude %s, "
+        "by scale %s"
+    )
+    parts = (found.channel, found.longitude, found.block)
+    spreads = (f"{values.min():.2f} to {values.max():.2f}" for values in parts)
     level = logging.INFO if low < found.all < high else logging.WARNING
-    LOG.log(level, message, name, found.all, spread(found.channel), spread(found.block))
+    LOG.log(level, message, name, found.all, *spreads)
 
 
 def _innovation(spectrum: Spectrum, white: np.ndarray, steps: np.ndarray) -> float:

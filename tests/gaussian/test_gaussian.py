@@ -1,6 +1,7 @@
 """Priors and regressions in modes: against dense algebra, and on samples whose truth is known."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from slams_jax.errors import InputError
 from slams_jax.gaussian import absorbed, chi_squared, condition, fit_prior, fit_regression
+from slams_jax.gaussian.prior import warn_of_misfit
 from slams_jax.gaussian.spectrum import Spectrum, stationary
 
 SHAPE = (2, 6, 2)  # lat, lon, channel
@@ -87,6 +89,21 @@ def test_a_prior_has_the_covariance_of_its_data_amplitude_included():
     for value in (found.all, *found.channel, *found.longitude, *found.block, found.innovation):
         assert 0.85 < value < 1.15
     assert chi_squared(prior, 4.0 * waves(200, seed=1)).all > 3.0
+
+
+def test_a_misfit_is_told_by_channel_longitude_and_scale(caplog):
+    train = waves(600)
+    prior = fit_prior(train, periodic=True)
+    one_sided = waves(400, seed=1)
+    one_sided[:, :, 0] *= 3.0
+    with caplog.at_level("INFO"):
+        warn_of_misfit(chi_squared(prior, waves(400, seed=1)), "the prior")
+        warn_of_misfit(chi_squared(prior, one_sided), "the prior")
+    right, wrong = caplog.records
+    assert (right.levelname, wrong.levelname) == ("INFO", "WARNING")
+    highest = lambda record: float(re.search(r"by longitude \S+ to (\S+),", record.message)[1])
+    assert highest(right) < 1.2
+    assert highest(wrong) > 2.0
 
 
 def test_a_small_sample_is_shrunk():
