@@ -28,5 +28,14 @@ def get_config() -> ConfigDict:
     config.score_training.steps = 2000
     with config.unlocked():
         config.assimilation.streams = {}
-    config.compare.update(every=6, after=0, inputs=((), ("gauges",), ("olr",), ("gauges", "olr")))
+    config.compare.update(
+        every=6,
+        after=0,
+        # Without streams, optimal interpolation is the background.
+        systems=(
+            *("climatology", "background", "regression"),
+            *("linear filter", "surrogate filter", "network filter"),
+        ),
+        inputs=((), ("gauges",), ("olr",), ("gauges", "olr")),
+    )
     return config

@@ -4,6 +4,7 @@ from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.guidance import guide
 from slams_jax.diffusion.presets import GuidanceConfig, preset
+from slams_jax.diffusion.refinement import Refined, RefinementConfig, refine
 from slams_jax.diffusion.sampler import (
     DrawInfo,
     SamplerConfig,
@@ -22,11 +23,14 @@ __all__ = [
     "ExponentialSolver",
     "GuidanceConfig",
     "PredictorCorrector",
+    "Refined",
+    "RefinementConfig",
     "SamplerConfig",
     "equal_parts",
     "evaluations",
     "guide",
     "preset",
+    "refine",
     "sample",
     "sample_ensemble",
     "sample_with_info",

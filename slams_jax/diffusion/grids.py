@@ -14,8 +14,10 @@ TimeGrid = Literal["log_snr", "uniform", "edm"]
 EDM_RHO = 7.0  # Karras et al. 2022, section 3: the value that they recommend
 
 
-def time_grid(schedule: CosineSchedule, grid: TimeGrid, steps: int) -> Float[Array, " steps_and_1"]:
-    """Times s = 1 - t of the steps, from 0 to 1.
+def time_grid(
+    schedule: CosineSchedule, grid: TimeGrid, steps: int, *, first: float = 1.0
+) -> Float[Array, " steps_and_1"]:
+    """Times s = 1 - t of the steps, from 1 - `first` (0 from pure noise) to 1.
 
     They are constants of the compiled program: the noise is keyed by the bits of the times, which
     must not depend on how a program computes them.
@@ -26,18 +28,19 @@ def time_grid(schedule: CosineSchedule, grid: TimeGrid, steps: int) -> Float[Arr
             sigma / alpha ("edm"; Karras et al. 2022, eq. 5, between the ends of the schedule, the
             last of which takes the place of their zero).
         steps: number of steps.
+        first: t of the noise that is started from, in (0, 1].
     """
     with jax.ensure_compile_time_eval():
         if grid == "uniform":
-            return jnp.linspace(0.0, 1.0, steps + 1)
-        ends = schedule.log_snr(jnp.array([1.0, 0.0]))
+            return jnp.linspace(1.0 - first, 1.0, steps + 1)
+        ends = schedule.log_snr(jnp.array([first, 0.0]))
         if grid == "log_snr":
             log_snr = jnp.linspace(ends[0], ends[1], steps + 1)
         else:
             roots = jnp.exp(-ends / EDM_RHO)
             log_snr = -EDM_RHO * jnp.log(jnp.linspace(roots[0], roots[1], steps + 1))
         s = 1.0 - schedule.time(log_snr)
-        return s.at[jnp.array([0, -1])].set(jnp.array([0.0, 1.0]))
+        return s.at[jnp.array([0, -1])].set(jnp.array([1.0 - first, 1.0]))
 
 
 class GridSteps(diffrax.StepTo):

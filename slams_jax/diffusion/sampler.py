@@ -164,20 +164,43 @@ def sample_with_info(
     """
     key_start, key_noise = jax.random.split(key)
     start = schedule.sigma(jnp.ones(())) * jax.random.normal(key_start, tuple(shape))
-    terms, solver = problem_of(key_noise, denoiser, start, schedule, config)
     times = time_grid(schedule, config.grid, config.steps)
-    control, first = GridSteps(times), None
+    return integrate(key_noise, start, times, denoiser, schedule, config)
+
+
+def integrate(
+    key: PRNGKey,
+    start: Float[Array, "..."],
+    times: Float[Array, " steps_and_1"],
+    denoiser: Denoiser,
+    schedule: CosineSchedule,
+    config: SamplerConfig,
+) -> tuple[Float[Array, "..."], DrawInfo]:
+    """x_0 from `start`, which is x_t at the first of `times`, and the diagnostics of the draw.
+
+    Args:
+        key: of the noise of the steps.
+        start: the noisy state.
+        times: of the steps (`time_grid`); with adaptive steps, their ends and the first step, and
+            not traced.
+        denoiser: of what is drawn.
+        schedule: its noise schedule.
+        config: the solver.
+    """
+    terms, solver = problem_of(key, denoiser, start, schedule, config)
+    control, begin, step = GridSteps(times), times[0], None
     if config.adaptive:
         control = diffrax.PIDController(config.rtol, config.atol)
-        first = float(np.asarray(times)[1])
+        # Numbers, or diffrax would compile a check of them.
+        begin, step = np.asarray(times)[0].item(), np.diff(times)[0].item()
     finite = lambda s, x, args: jnp.all(jnp.isfinite(x))
     saved = [diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(steps=True, fn=finite)]
     solution = diffrax.diffeqsolve(
         terms,
         solver,
-        t0=0.0,
+        t0=begin,
         t1=1.0,
-        dt0=first,
+        dt0=step,
         y0=start,
         saveat=diffrax.SaveAt(subs=saved),
         stepsize_controller=control,
