@@ -123,20 +123,19 @@ def _baselines(
     every: list[Setting],
     folder: Path,
 ) -> Iterator[Row]:
-    """Classical methods on what the models see, with the covariances of one of them.
-
-    Each set of modalities that the encoder of a model sees is a set of streams.
-    """
+    """Classical methods on what the models see, with the covariances of one of them."""
     seen = {ablation.models[name].modalities: name for name in reversed(names)}
-    for number, (modalities, name) in enumerate(reversed(seen.items())):
+    done: set[str] = set()
+    for modalities, name in reversed(seen.items()):
         settings = variant_settings(name, raw, ablation, folder, classical=True)
         subject = _subject(settings)
         linear = functools.cache(lambda subject=subject: linear_of(subject))
-        systems = {" + ".join((m, *modalities)): m for m in ("OI", "smoother")}
-        if number == 0:
-            systems = {"background": "background", **systems}
+        uses = {"background": (), "OI": settings.assimilation.streams, "smoother": modalities}
+        systems = {" + ".join((method, *used)): method for method, used in uses.items()}
+        new = {system: method for system, method in systems.items() if system not in done}
+        done |= set(new)
         for setting in every:
-            for system, method in systems.items():
+            for system, method in new.items():
                 yield _kept(
                     folder,
                     settings,

@@ -43,7 +43,8 @@ class Ablation:
         stride: factors of sparse sampling.
         error: noise where it is not what is varied.
         every: block means are seen at every n-th time; sparse samples always.
-        streams: of each modality that a model's encoder sees, how classical methods observe it.
+        streams: how classical methods observe the modalities that have an operator. The linear
+            smoother takes the others as gridded fields; optimal interpolation has no use for them.
         frames: times of each analysis, from the beginning of the period.
         members: draws of each analysis.
     """
@@ -70,11 +71,8 @@ class Ablation:
         if self.noise and not self.coarsening:
             raise InputError("noise is varied at the smallest coarsening: give coarsening factors")
         used = {m for variant in self.models.values() for m in variant.modalities}
-        if unseen := sorted(used - set(self.streams)):
-            raise InputError(
-                f"streams lacks {unseen[0]!r}, which a model sees: classical methods need it as a "
-                "stream"
-            )
+        if unseen := sorted(set(self.streams) - used):
+            raise InputError(f"streams has {unseen[0]!r}, which no model sees: leave it out")
         if not self.error > 0:
             raise InputError(f"error must be positive, got {self.error}")
 
@@ -106,7 +104,7 @@ def variant_settings(
 ) -> Settings:
     """The configuration of one model: its work directory is below `folder`.
 
-    With `classical`, what its encoder sees becomes streams, for methods without an encoder.
+    With `classical`, what its encoder sees becomes streams where it can, for methods without one.
 
     Raises:
         InputError: a modality that the data do not have.
@@ -120,6 +118,7 @@ def variant_settings(
             f"have: choose from {sorted(there)}"
         )
     data = {**values["data"], "modalities": {m: there[m] for m in variant.modalities}}
+    streams = raw["ablation"].get("streams", {}) if classical else {}
     values |= {
         "workdir": str(folder / "models" / name.replace(" ", "")),
         "data": data,
@@ -129,9 +128,7 @@ def variant_settings(
             **values["assimilation"],
             "latent_inputs": () if classical else variant.modalities,
             # Beside what the settings of the ablation observe.
-            "streams": {m: raw["ablation"]["streams"][m] for m in variant.modalities}
-            if classical
-            else {},
+            "streams": {m: s for m, s in streams.items() if m in variant.modalities},
             "frames": ablation.frames,
             "members": ablation.members,
         },

@@ -222,6 +222,33 @@ def test_differences_from_optimal_interpolation_are_paired():
     assert "| same | +0.000 ± 0.000 |" in text
 
 
+def test_modalities_without_an_operator_are_gridded_fields_of_the_smoother(found, monkeypatch):
+    """Optimal interpolation has no use for them."""
+    _, raw, folder = found
+    streams = {"olr": raw["ablation"]["streams"]["olr"]}
+    raw = {**raw, "ablation": {**raw["ablation"], "streams": streams}}
+    made = {}
+
+    def recorded(folder, settings, protocol, model, setting, make):
+        made[model] = (sorted(settings.assimilation.streams), sorted(settings.data.modalities))
+        if model.startswith("smoother"):
+            made[model] += (sorted(ablation.linear_of(ablation._subject(settings)).model.inputs),)
+        return {}
+
+    monkeypatch.setattr(ablation, "_kept", recorded)
+    chosen = read_ablation(raw["ablation"])
+    some = ablation_protocols.settings_of((2,), (), (), 0.1, 2)
+    list(ablation._baselines(list(chosen.models), raw, chosen, some, folder))
+    both = ["olr", "stations"]
+    assert made == {
+        "background": ([], []),
+        "OI": ([], []),
+        "smoother": ([], [], ["background"]),
+        "OI + olr": (["olr"], both),
+        "smoother + stations + olr": (["olr"], both, ["background", "stations"]),
+    }
+
+
 def test_factors_that_the_latents_cannot_have_are_left_out(found):
     latent = subject(found, "latent + both")
     fits = lambda f: latent.fits(
@@ -242,7 +269,10 @@ def test_factors_that_the_latents_cannot_have_are_left_out(found):
             },
             "'radar', which the data do not have",
         ),
-        ({"streams": {}}, "streams lacks 'olr', which a model sees"),
+        (
+            {"streams": {"radar": {"kind": "coarse", "error": 1.0}}},
+            "streams has 'radar', which no model sees",
+        ),
         ({"models": {"x": {"autoencoder": False, "modalities": ("olr",)}}}, "through an encoder"),
         ({"models": {}}, "models is empty"),
         ({"coarsening": (0,)}, "coarsening must be positive"),
