@@ -37,13 +37,14 @@ def draw(scores: dict[str, Any], levels: list[float | None], path: Path) -> Path
     on_levels = all(level is not None for level in levels)
     place = np.array(levels if on_levels else np.arange(len(levels)), np.float64)
     figure = new_figure(max(WIDTH * len(panels), 4.0), HEIGHT)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (title, differences) in zip(axes, panels.items(), strict=True):
         axis.axvline(0.0, color="0.4", lw=1.0)
         for number, difference in enumerate(differences):
             _curve(axis, scores, difference, place, looks[difference["system"]], number)
         first = axis is axes[0]
-        label_axis(axis, title, "CRPS, change in %", "Pressure, hPa" if first and on_levels else "")
+        ylabel = "Pressure, hPa" if first and on_levels else ""
+        label_axis(axis, f"Against {title}", "CRPS, change in %", ylabel)
     if on_levels:
         pressure_axis(axes[0], place)
     else:

@@ -63,12 +63,12 @@ def _opponents(
     """What a network is compared with, and as what."""
     own = systems[name]
     fair = [other for other, s in systems.items() if s.baseline and own.knows(s)]
-    found = [(min(fair, key=error), "best baseline")] if fair else []
+    found = [(min(fair, key=error), "the best baseline")] if fair else []
     for other, s in systems.items():
         if s.kind == f"surrogate {own.sees}" and s.inputs == own.inputs:
-            found.append((other, "own Gaussian surrogate"))
+            found.append((other, "its Gaussian surrogate"))
         elif s.kind == own.kind and s.inputs < own.inputs:
-            found.append((other, f"without {' and '.join(sorted(own.inputs - s.inputs))}"))
+            found.append((other, f"itself without {' and '.join(sorted(own.inputs - s.inputs))}"))
     return found
 
 

@@ -173,11 +173,11 @@ def test_what_inputs_add_is_compared(config, tmp_path, monkeypatch):
     assert set(found["systems"]) == {"background", *(e + g for e in each for g in given)}
     opponents = {(d["system"], d["opponent"], d["from"]) for d in found["differences"]}
     both, one = "network filter + olr + stations", "network filter + olr"
-    assert (both, "without stations", one) in opponents
-    assert (both, "without olr and stations", "network filter") in opponents
-    assert (one, "own Gaussian surrogate", "surrogate filter + olr") in opponents
+    assert (both, "itself without stations", one) in opponents
+    assert (both, "itself without olr and stations", "network filter") in opponents
+    assert (one, "its Gaussian surrogate", "surrogate filter + olr") in opponents
     for system, opponent, other in opponents:
-        if opponent == "best baseline":
+        if opponent == "the best baseline":
             assert set(other.split(" + ")[1:]) <= set(system.split(" + ")[1:])
     globe = lambda name: found["systems"][name]["regions"]["globe"]["crps"]
     assert globe("linear filter") != globe("linear filter + olr")
