@@ -23,9 +23,9 @@ def scores(
 ) -> dict[str, Any]:
     """All scores, by system and region, and differences of the network from other systems.
 
-    A baseline is the best if its RMSE, corrected for the number of members, is the smallest on
-    average over levels in climatological standard deviations. A network is compared with the best
-    of those that are given no more than it (a filter with filters), with the model's Gaussian
+    A classical method is the best if its RMSE, corrected for the number of members, is the smallest
+    on average over levels in climatological standard deviations. A network is compared with the
+    best of those that are given no more than it (a filter with filters), with the model's Gaussian
     surrogate of the same kind, and with itself given fewer of its latent inputs.
     """
     std = np.asarray(study.model.arrays.std, np.float64)
@@ -62,10 +62,15 @@ def _opponents(
 ) -> list[tuple[str, str]]:
     """What a network is compared with, and as what."""
     own = systems[name]
-    fair = [other for other, s in systems.items() if s.baseline and own.knows(s)]
-    found = [(min(fair, key=error), "the best baseline")] if fair else []
+    surrogate = f"surrogate {own.sees}"
+    fair = [
+        other
+        for other, s in systems.items()
+        if s.baseline and own.knows(s) and not s.kind.startswith("surrogate")
+    ]
+    found = [(min(fair, key=error), "the best classical method")] if fair else []
     for other, s in systems.items():
-        if s.kind == f"surrogate {own.sees}" and s.inputs == own.inputs:
+        if s.kind == surrogate and s.inputs == own.inputs:
             found.append((other, "its Gaussian surrogate"))
         elif s.kind == own.kind and s.inputs < own.inputs:
             found.append((other, f"itself without {' and '.join(sorted(own.inputs - s.inputs))}"))
@@ -146,7 +151,7 @@ def text(study: Study, scores: dict[str, Any]) -> str:
 
 
 def tables(scores: dict[str, Any]) -> list[Table]:
-    """By level, by region, at stations, and the differences from the best baseline."""
+    """By level, by region, at stations, and the differences from other systems."""
     std = np.array(scores["climatological_std"])
     systems, channels = scores["systems"], scores["channels"]
     days = f"{len(scores['times'])} analyses from {scores['times'][0]} to {scores['times'][-1]}."
@@ -193,8 +198,7 @@ def _regions(scores: dict[str, Any], std: np.ndarray) -> Table:
 
 def _difference_table(scores: dict[str, Any], score: str) -> Table:
     rows = []
-    # The surrogate may be the best baseline too.
-    for of in {(d["system"], d["from"]): d for d in scores["differences"]}.values():
+    for of in scores["differences"]:
         values = of[score]
         cells = [f"{d:+.3f}" for d in values["difference"]]
         if "low" in values:
@@ -204,8 +208,8 @@ def _difference_table(scores: dict[str, Any], score: str) -> Table:
         rows.append([of["system"], of["from"], *cells])
     enough = len(scores["times"]) >= scores["fewest"]
     note = (
-        "Negative: the network is better. Compared with the best baseline that is given no more, "
-        "with the model's Gaussian surrogate and with itself given less; half-widths of 95 % "
+        "Negative: the network is better. Compared with the best classical method that is given no "
+        "more, with the model's Gaussian surrogate and with itself given less; half-widths of 95 % "
         "intervals, bold where zero lies outside."
         if enough
         else f"Fewer than {scores['fewest']} analyses have no intervals."

@@ -177,7 +177,7 @@ def test_what_inputs_add_is_compared(config, tmp_path, monkeypatch):
     assert (both, "itself without olr and stations", "network filter") in opponents
     assert (one, "its Gaussian surrogate", "surrogate filter + olr") in opponents
     for system, opponent, other in opponents:
-        if opponent == "the best baseline":
+        if opponent == "the best classical method":
             assert set(other.split(" + ")[1:]) <= set(system.split(" + ")[1:])
     globe = lambda name: found["systems"][name]["regions"]["globe"]["crps"]
     assert globe("linear filter") != globe("linear filter + olr")
