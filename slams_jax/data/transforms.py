@@ -43,7 +43,7 @@ def transform(
     if kind not in get_args(Transform):
         raise InputError(f"{name}: unknown transform {kind!r}: choose from {get_args(Transform)}")
     if not (np.isfinite(scale) and scale > 0):
-        raise InputError(f"{name}: the scale of {kind} must be a positive number, got {scale}")
+        raise InputError(f"{name}: the scale of log1p must be a positive number, got {scale}")
     of = lambda function: computed(
         dataset,
         lambda a: _Scaled(a, scale, name, function),

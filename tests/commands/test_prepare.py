@@ -113,7 +113,7 @@ def test_everything_is_on_the_grid_and_days_of_the_state(prepared, sources):
     assert shapes == {
         "state": (40, 8, 16, 3),
         "background": (40, 8, 16, 3),
-        "cpc": (40, 8, 16, 1),
+        "cpc": (40, 8, 16, 2),
         "olr": (40, 8, 16, 1),
     }
     state = archive.fields["state"].array
@@ -123,6 +123,8 @@ def test_everything_is_on_the_grid_and_days_of_the_state(prepared, sources):
     # Precipitation: days as they are dated, log(1 + x / mm), land in half the longitudes.
     with xr.open_dataset(sources / "cpc" / "precip.2001.nc", engine="h5netcdf") as source:
         amounts = source.precip.values[1, :, :10]  # mm, the second day
+    wet = archive.fields["cpc"].array[..., 1]
+    assert set(np.unique(wet[np.isfinite(wet)])) == {0.0, 1.0}
     rain = archive.fields["cpc"].array[0, ..., 0]
     known = np.isfinite(rain)
     assert known[:, 1:7].all()
@@ -163,7 +165,7 @@ def test_the_summary_and_the_picture_say_what_is_there(prepared):
     assert rain["channels"][0]["missing"] == pytest.approx(gaps)
     assert (rain["grid_before"], rain["grid"]) == ([12, 20], [8, 16])
     assert rain["method"] == "conservative"
-    assert rain["transform"] == "log(1 + x / 0.001)"
+    assert rain["transform"] == "log(1 + x / 0.001), x > 0"
     assert summary["fields"]["olr"]["matching"] == "mean 24 h"
     text = (about / "summary.md").read_text()
     assert "| cpc | `cpc/precip.*.nc` | 12 x 20 |" in text

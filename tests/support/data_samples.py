@@ -73,6 +73,7 @@ def cpc_year(path, year, count=3):
     """precip.YYYY.nc: mm, half degrees from the north, hours since 1900, -9.96921e36 over sea."""
     lat, lon = np.linspace(82.5, -82.5, 12, dtype="f4"), 9 + 18 * np.arange(20, dtype="f4")
     values = 0.5 * np.arange(count * 240, dtype=np.float32).reshape(count, 12, 20)
+    values[4::5, 2:10, 1:9] = 0.0  # dry days
     values[:, :, 10:] = -9.96921e36
     first = (np.datetime64(f"{year}-01-01") - np.datetime64("1900-01-01")) / np.timedelta64(1, "h")
     since = {"units": "hours since 1900-01-01 00:00:00"}
