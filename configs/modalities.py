@@ -10,13 +10,15 @@ gives the model, its Gaussian surrogate, a linear filter and a regression each s
 cores take about half an hour to generate the five years and as long to train.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import moist
 
 
 def get_config() -> ConfigDict:
-    config = moist.get_config()
+    config: Any = moist.get_config()  # ConfigDict's types know nothing of its fields
     config.workdir = "runs/modalities"
     config.nature.days = 1824
     config.data.periods = {
