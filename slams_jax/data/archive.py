@@ -172,7 +172,7 @@ def _sources(name: str, dataset: xr.Dataset, channels: tuple[Channel, ...]) -> l
     for variable, group in itertools.groupby(channels, key=lambda c: c.variable):
         levels = [channel.level for channel in group]
         if variable not in dataset:
-            available = ", ".join(sorted(map(str, dataset.data_vars)))
+            available = ", ".join(map(str, dataset.data_vars))
             raise InputError(
                 f"field {name!r} has no variable {variable!r}: choose among {available}"
             )

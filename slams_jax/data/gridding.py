@@ -32,7 +32,7 @@ def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: s
         InputError: no such variable, a station outside the domain, or no time in common.
     """
     if variable not in stations or set(stations[variable].dims) != {TIME, STATION}:
-        available = ", ".join(sorted(map(str, stations.data_vars)))
+        available = ", ".join(map(str, stations.data_vars))
         raise InputError(
             f"stations have no {variable!r} with dimensions (time, station): choose among "
             f"{available}"

@@ -105,7 +105,7 @@ def _key(file: xr.Dataset, name: str, source: str) -> Hashable:
         named = lambda v: file[v].attrs.get("standard_name") == known.standard_name
         keys = [v for v in file.data_vars if named(v)]
     if len(keys) != 1:
-        there = ", ".join(sorted(map(str, keys or file.data_vars)))
+        there = ", ".join(map(str, keys or file.data_vars))
         what = "several variables are" if keys else "no variable"
         raise InputError(f"{source}: {what} {name!r}; it has {there}: rename the right one")
     return keys[0]

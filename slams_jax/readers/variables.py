@@ -103,10 +103,9 @@ def _find(file: SourceFile, name: str) -> Hashable | None:
             and on_levels in (None, LEVEL in _roles_of(file, v))
         ]
     if len(matches) > 1:
-        matches = sorted(map(str, matches))
         raise InputError(
-            f"{file.path}: {name} could be any of {', '.join(matches)}: "
-            f"say which, with variables={{{name!r}: {matches[0]!r}}}"
+            f"{file.path}: {name} could be any of {', '.join(map(str, matches))}: "
+            f"say which, with variables={{{name!r}: {str(matches[0])!r}}}"
         )
     return matches[0] if matches else None
 
@@ -116,6 +115,5 @@ def _roles_of(file: SourceFile, key: Hashable) -> tuple[str | None, ...]:
 
 
 def _listing(files: list[SourceFile]) -> str:
-    # Sorted: the order in which a Zarr store lists its arrays may be that of a directory.
-    names = sorted({str(v) for f in files for v in f.dataset.data_vars})
+    names = list(dict.fromkeys(str(v) for f in files for v in f.dataset.data_vars))
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
