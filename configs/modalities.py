@@ -35,8 +35,12 @@ def get_config() -> ConfigDict:
         after=0,
         # Without streams, optimal interpolation is the background.
         systems=(
-            *("climatology", "background", "regression"),
-            *("linear filter", "surrogate filter", "network filter"),
+            "climatology",
+            "background",
+            "regression",
+            "linear filter",
+            "surrogate filter",
+            "network filter",
         ),
         inputs=((), ("gauges",), ("olr",), ("gauges", "olr")),
     )

@@ -5,13 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from slams_jax.verify.figures import (
-    label_axis,
-    legend_below,
-    new_figure,
-    palette,
-    save,
-)
+from experiments.compare.report import whole
+from slams_jax.verify.figures import label_axis, legend_below, new_figure, palette, save
 
 WIDTH, HEIGHT = 2.9, 3.8  # inches of a panel
 APART = 0.14  # of two curves, in levels
@@ -64,7 +59,7 @@ def _curve(
 ) -> None:
     """One network against one opponent, at the heights `place`."""
     of, other = difference["crps"], scores["systems"][difference["from"]]
-    scale = 100.0 / np.array(next(iter(other["regions"].values()))["crps"])
+    scale = 100.0 / np.array(whole(other)["crps"])
     value = scale * np.array(of["difference"])
     reach = None
     if "low" in of:

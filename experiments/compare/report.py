@@ -30,13 +30,12 @@ def scores(
     """
     std = np.asarray(study.model.arrays.std, np.float64)
     found = {name: _of_system(system, records[name]) for name, system in systems.items()}
-    mean = lambda name: float(np.mean(_whole(found[name])["rmse"] / std))
+    mean = lambda name: float(np.mean(whole(found[name])["rmse"] / std))
     differences = []
     for name in (n for n, s in systems.items() if not s.baseline):
         for other, opponent in _opponents(systems, name, mean):
             between = _differences(records[name], records[other])
-            about = {"system": name, "from": other, "opponent": opponent}
-            differences.append({**about, **between})
+            differences.append({"system": name, "from": other, "opponent": opponent, **between})
     listed = {
         name: {
             **of,
@@ -163,7 +162,7 @@ def tables(scores: dict[str, Any]) -> list[Table]:
     ):
         rows = []
         for name, of in systems.items():
-            values = _whole(of).get(score)
+            values = whole(of).get(score)
             if values is not None:
                 scale = 1.0 if score == "spread_skill" else std
                 mean = float(np.mean(np.array(values, np.float64) / scale))
@@ -222,7 +221,7 @@ def _difference_table(scores: dict[str, Any], score: str) -> Table:
     )
 
 
-def _whole(of: dict[str, Any]) -> dict[str, Any]:
+def whole(of: dict[str, Any]) -> dict[str, Any]:
     """The scores of the complete grid."""
     return next(iter(of["regions"].values()))
 

@@ -83,7 +83,7 @@ def systems_of(study: Study) -> dict[str, System]:
     found = _without_inputs(study)
     for seen in options.inputs or (study.latent_inputs,):
         given = "".join(f" + {name}" for name in seen) if options.inputs else ""
-        systems = _with_inputs(dataclasses.replace(study, inputs=tuple(seen)))
+        systems = _with_inputs(dataclasses.replace(study, inputs=seen))
         found |= {f"{s.kind}{given}": s for s in systems}
     background = study.settings.data.background
     leaks = study.background and background is not None and background.path == "previous"

@@ -56,8 +56,7 @@ def latent_stream(
 
     Of the inputs of a frame those are encoded for which the model has statistics together: the
     largest of `model.latent_patterns` that it has. An input that is not given is missing in every
-    frame. It is computed on the devices of `mesh`, on one
-    unless given.
+    frame. It is computed on the devices of `mesh`, on one unless given.
 
     Raises:
         InputError: a model without latent statistics, other inputs than it was made for, or inputs

@@ -44,7 +44,7 @@ def time_grid(
 
 
 class GridSteps(diffrax.StepTo):
-    """Steps to the times of a grid, which `time_grid` guarantees to ascend from 0 to 1.
+    """Steps to the times of a grid, which `time_grid` guarantees to ascend.
 
     The checks of `StepTo` would put a callback to Python into the compiled program, which then
     could be neither cached nor exported.

@@ -101,8 +101,8 @@ def refine(
         key: of the moves.
         x_0: where to start, such as a draw with guidance.
         denoiser: of the prior, without guidance.
-        log_likelihood: log p(y | x_0), up to a constant. Proposals for which it is NaN are
-            rejected.
+        log_likelihood: log p(y | x_0), up to a constant, such as
+            `slams_jax.observe.log_likelihood`. Proposals for which it is NaN are rejected.
         schedule: noise schedule of the denoiser.
         config: the moves.
     """
@@ -113,11 +113,11 @@ def refine(
 
     def move(carry, given):
         state, likelihood = carry
-        key, t, steps = given
+        key, t, when = given
         key_noise, key_reverse, key_accept = jax.random.split(key, 3)
         noise = jax.random.normal(key_noise, state.shape, state.dtype)
         noised = schedule.alpha(t) * state + schedule.sigma(t) * noise
-        proposal, _ = integrate(key_reverse, noised, steps, denoiser, schedule, config.sampler)
+        proposal, _ = integrate(key_reverse, noised, when, denoiser, schedule, config.sampler)
         proposed = log_likelihood(proposal)
         accepted = jnp.log(jax.random.uniform(key_accept)) < proposed - likelihood
         state = jnp.where(accepted, proposal, state)

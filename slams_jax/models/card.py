@@ -9,6 +9,7 @@ from slams_jax.verify.denoising import denoising_table
 from slams_jax.verify.report import Table, markdown
 
 UNKNOWN = "not recorded"
+_NOTHING = f"{UNKNOWN.capitalize()}."
 
 
 def model_card(
@@ -46,7 +47,7 @@ def model_card(
         "## Scores\n",
         _scores(scores),
         "## Licence\n",
-        licence or f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}: ask whoever gave you the file.",
+        licence or f"{UNKNOWN.capitalize()}: ask whoever gave you the file.",
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
@@ -77,7 +78,7 @@ def _represents(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _data(provenance: Mapping[str, Any]) -> str:
     if not provenance:
-        return f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}."
+        return _NOTHING
     fields = _table(
         ("field", "channels"), ((n, ", ".join(c)) for n, c in provenance["fields"].items())
     )
@@ -109,13 +110,13 @@ def _training(provenance: Mapping[str, Any]) -> str:
         for name, value in {**options.get("optimiser", {}), **options}.items()
         if name != "optimiser"
     ]
-    return _table(("", "value"), rows) if rows else f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}."
+    return _table(("", "value"), rows) if rows else _NOTHING
 
 
 def _denoising(provenance: Mapping[str, Any]) -> str:
     errors = provenance.get("denoising")
     if not errors:
-        return f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}."
+        return _NOTHING
     table = denoising_table(errors)
     return f"{table.note}\n\n{markdown(table)}"
 

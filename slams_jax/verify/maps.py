@@ -122,11 +122,7 @@ def field_maps(
     Raises:
         InputError: no map, a map whose shape differs from the grid, or no matplotlib.
     """
-    if not fields:
-        raise InputError("no fields to draw: give at least one map")
-    _check_shapes(grid, **fields)
-    figure = new_figure(2.83 * max(len(fields), 2), map_height(grid) + 1.35)
-    axes = np.atleast_1d(figure.subplots(1, len(fields), sharex=True, sharey=True))
+    figure, axes = _row(grid, fields, "fields")
     for axis, (name, field) in zip(axes, fields.items(), strict=True):
         low, high = _limits(field) if np.isfinite(field).any() else (0.0, 1.0)
         image = draw_map(axis, grid, field, name, cmap="viridis", vmin=low, vmax=high)
@@ -135,6 +131,15 @@ def field_maps(
             draw_coastlines(axis)
     figure.suptitle(title, fontsize=FONT + 2)
     return figure
+
+
+def _row(grid: Grid, fields: Mapping[str, Map], what: str) -> tuple[Any, np.ndarray]:
+    """A figure with a row of axes, one for each map, once the maps fit the grid."""
+    if not fields:
+        raise InputError(f"no {what} to draw: give at least one map")
+    _check_shapes(grid, **fields)
+    figure = new_figure(2.83 * max(len(fields), 2), map_height(grid) + 1.35)
+    return figure, np.atleast_1d(figure.subplots(1, len(fields), sharex=True, sharey=True))
 
 
 def error_maps(
@@ -157,11 +162,7 @@ def error_maps(
     Raises:
         InputError: no map, a map whose shape differs from the grid, or no matplotlib.
     """
-    if not errors:
-        raise InputError("no errors to draw: give at least one map")
-    _check_shapes(grid, **errors)
-    figure = new_figure(2.83 * max(len(errors), 2), map_height(grid) + 1.35)
-    axes = np.atleast_1d(figure.subplots(1, len(errors), sharex=True, sharey=True))
+    figure, axes = _row(grid, errors, "errors")
     limit = max(float(np.nanmax(np.abs(e), initial=1e-6)) for e in errors.values())
     images = []
     for axis, (name, error) in zip(axes, errors.items(), strict=True):

@@ -17,6 +17,8 @@ from slams_jax.diffusion import (
     sample_ensemble,
 )
 from slams_jax.errors import InputError
+from slams_jax.observe import log_likelihood
+from slams_jax.observe.streams import identity_decode
 from slams_jax.reference_problems.mixtures import ridge, three_modes
 
 DRAWS = 1024
@@ -25,8 +27,7 @@ MOVES = RefinementConfig(moves=32, lowest=0.3)
 
 def likelihood(problem, x):
     """log p(y | x_0)."""
-    parts = problem.innovations(x, jnp.zeros(()))
-    return -0.5 * sum(jnp.sum(r**2) for r in jax.tree.leaves(parts))
+    return log_likelihood(problem.streams, x, identity_decode)
 
 
 @functools.cache
@@ -46,11 +47,9 @@ def guided(case_of):
     return case, jax.jit(lambda key: sample_ensemble(key, draw, DRAWS))(jax.random.key(0))
 
 
-def refined(case, draws, config=MOVES, log_likelihood=likelihood):
+def refined(case, draws, config=MOVES, of=likelihood):
     p = case.problem
-    one = lambda key, x: refine(
-        key, x, p.denoiser, functools.partial(log_likelihood, p), p.schedule, config
-    )
+    one = lambda key, x: refine(key, x, p.denoiser, functools.partial(of, p), p.schedule, config)
     keys = jax.random.split(jax.random.key(1), len(draws))
     return jax.jit(jax.vmap(one))(keys, draws)
 
@@ -78,7 +77,7 @@ def test_a_wrong_acceptance_ratio_is_found_out(wrong):
         "always": lambda p, x: jnp.zeros(()) * likelihood(p, x),
         "inverted": lambda p, x: -likelihood(p, x),
     }
-    right, found = refined(case, draws), refined(case, draws, log_likelihood=broken[wrong])
+    right, found = refined(case, draws), refined(case, draws, of=broken[wrong])
     score = lambda x: case.score(np.asarray(x, np.float64)).w1
     assert score(found.x_0) > 3.0 * score(right.x_0)
 
@@ -90,7 +89,7 @@ def test_without_observations_the_prior_stays():
     draw = lambda key: sample(key, p.denoiser, p.shape, p.schedule, SamplerConfig(steps=64))
     prior = jax.jit(lambda key: sample_ensemble(key, draw, DRAWS))(jax.random.key(2))
     config = RefinementConfig(moves=8, lowest=0.3, sampler=SamplerConfig(steps=32))
-    found = refined(case, prior, config, log_likelihood=lambda p, x: jnp.zeros(()))
+    found = refined(case, prior, config, of=lambda p, x: jnp.zeros(()))
     assert bool(found.accepted.all())
     for moment in (1, 2):
         # Of two samples of equal size, one started from the other.
@@ -105,7 +104,7 @@ def test_proposals_without_a_likelihood_are_rejected():
     case, draws = guided(three_modes)
     nowhere = lambda p, x: jnp.where(jnp.sum(x) > 0.0, likelihood(p, x), jnp.nan)
     positive = draws[np.asarray(draws).reshape(DRAWS, -1).sum(axis=1) > 0.0][:64]
-    found = refined(case, positive, RefinementConfig(moves=4), log_likelihood=nowhere)
+    found = refined(case, positive, RefinementConfig(moves=4), of=nowhere)
     assert (np.asarray(found.x_0).reshape(64, -1).sum(axis=1) > 0.0).all()
     assert np.isfinite(np.asarray(found.log_likelihood)).all()
 
@@ -136,7 +135,7 @@ def test_a_move_starts_from_its_level():
     case, draws = guided(three_modes)
     small = RefinementConfig(moves=1, lowest=0.02, highest=0.02)
     free = lambda p, x: jnp.zeros(())
-    found = refined(case, draws[:128], small, log_likelihood=free)
+    found = refined(case, draws[:128], small, of=free)
     moved = np.asarray(found.x_0 - draws[:128])
     sigma = float(CosineSchedule().sigma(jnp.float32(0.02)))
     assert 0.1 * sigma < moved.std() < 2.0 * sigma
