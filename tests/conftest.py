@@ -39,6 +39,12 @@ pytest_plugins = ["support.fixtures"]
 PROGRAMS = 400
 
 
+def pytest_collection_finish():
+    """Spare the collector what stays: it would go through all modules again and again."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 def _forget():
     """Drop all programs. The allocator would keep the gigabytes that they took."""
     jax.clear_caches()

@@ -1,10 +1,12 @@
 """Time grids: the times at which a sampler evaluates its denoiser."""
 
+import functools
 from typing import Literal
 
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.diffusion.schedule import CosineSchedule
@@ -31,16 +33,24 @@ def time_grid(
         first: t of the noise that is started from, in (0, 1].
     """
     with jax.ensure_compile_time_eval():
-        if grid == "uniform":
-            return jnp.linspace(1.0 - first, 1.0, steps + 1)
-        ends = schedule.log_snr(jnp.array([first, 0.0]))
-        if grid == "log_snr":
-            log_snr = jnp.linspace(ends[0], ends[1], steps + 1)
-        else:
-            roots = jnp.exp(-ends / EDM_RHO)
-            log_snr = -EDM_RHO * jnp.log(jnp.linspace(roots[0], roots[1], steps + 1))
-        s = 1.0 - schedule.time(log_snr)
-        return s.at[jnp.array([0, -1])].set(jnp.array([1.0 - first, 1.0]))
+        return jnp.asarray(_times(schedule, grid, steps, first))
+
+
+@functools.lru_cache(maxsize=32)
+def _times(
+    schedule: CosineSchedule, grid: TimeGrid, steps: int, first: float
+) -> Float[np.ndarray, " steps_and_1"]:
+    """`time_grid`, once for each grid: every operation here is a program of its own."""
+    if grid == "uniform":
+        return np.asarray(jnp.linspace(1.0 - first, 1.0, steps + 1), np.float32)
+    ends = schedule.log_snr(jnp.array([first, 0.0]))
+    if grid == "log_snr":
+        log_snr = jnp.linspace(ends[0], ends[1], steps + 1)
+    else:
+        roots = jnp.exp(-ends / EDM_RHO)
+        log_snr = -EDM_RHO * jnp.log(jnp.linspace(roots[0], roots[1], steps + 1))
+    s = 1.0 - schedule.time(log_snr)
+    return np.asarray(s.at[jnp.array([0, -1])].set(jnp.array([1.0 - first, 1.0])), np.float32)
 
 
 class GridSteps(diffrax.StepTo):
