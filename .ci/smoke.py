@@ -20,10 +20,11 @@ for name in slams_jax.__all__:
 
 import jax  # noqa: E402
 
-from slams_jax.reference_problems import Guidance, run_case, trajectory_cases  # noqa: E402
+from slams_jax.reference_problems import Guidance, Method, run_case, trajectory_cases  # noqa: E402
 
 case = trajectory_cases([None])[0]
-row = run_case(case, Guidance("mmps"), slams_jax.SamplerConfig(), 256, jax.random.key(0))
+method = Method(Guidance("mmps"), slams_jax.SamplerConfig())
+row = run_case(case, method, 256, jax.random.key(0))
 assert 0.8 < row.score.variance_ratio < 1.25, row
 
 print(f"slams_jax {slams_jax.__version__} with jax {jax.__version__}, imported in {seconds:.2f} s")

@@ -51,6 +51,7 @@ def get_config() -> Any:
             "score_training": training(),
             "sampler": sampler(),
             "guidance": guidance(),
+            "refinement": refinement(),
             "assimilation": assimilation(),
             "compare": compare(),
         }
@@ -297,6 +298,20 @@ def guidance() -> dict[str, Any]:
         "outer": 1,
         # Differentiate through the network ("pigdm").
         "jacobian": True,
+    }
+
+
+def refinement() -> dict[str, Any]:
+    """Metropolis moves of each member after its draw."""
+    return {
+        # Number of moves; 0 for none.
+        "moves": 0,
+        # Smallest noise level t of a move; small moves are accepted more often.
+        "lowest": 0.2,
+        # Largest noise level t of a move; large moves go from one mode to another.
+        "highest": 0.95,
+        # Of the reverse SDE of a move, with fresh noise.
+        "sampler": sampler(),
     }
 
 

@@ -22,6 +22,7 @@ from slams_jax.assimilation import fit_inflation as fit_inflation
 from slams_jax.data import training_set as training_set
 from slams_jax.diffusion import CosineSchedule as CosineSchedule
 from slams_jax.diffusion import GuidanceConfig as GuidanceConfig
+from slams_jax.diffusion import RefinementConfig as RefinementConfig
 from slams_jax.diffusion import SamplerConfig as SamplerConfig
 from slams_jax.diffusion import preset as preset
 from slams_jax.errors import InputError as InputError

@@ -10,12 +10,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import InputError
 from slams_jax.models.saved import load_model
 from slams_jax.reference_problems import (
-    Guidance,
     LorenzCase,
+    Method,
     Ranks,
     ScorePrior,
     calibrate_ranks,
@@ -65,7 +64,7 @@ def cases(workdir: Path | None) -> list[LorenzCase]:
 
 def ranks(
     cases: Sequence[LorenzCase],
-    chosen: Sequence[tuple[Guidance, SamplerConfig]],
+    chosen: Sequence[Method],
     folder: Path,
     *,
     pairs: int = PAIRS,
@@ -73,27 +72,27 @@ def ranks(
     """Rank histograms of every case and choice, as `ranks.json` and `ranks.png` in `folder`."""
     rows: list[Row] = []
     for case in cases:
-        for rule, sampler in chosen:
+        for method in chosen:
             found = calibrate_ranks(
-                case, rule, sampler, pairs=pairs, members=RANKED, key=jax.random.key(1)
+                case, method, pairs=pairs, members=RANKED, key=jax.random.key(1)
             )
-            rows.append(_row(case, rule, sampler, found, pairs))
+            rows.append(_row(case, method, found, pairs))
             p_values = ", ".join(f"{p:.2g}" for p in found.p_values)
-            logging.info("%s, %s: ranks even with p = %s", case.name, rule, p_values)
+            logging.info("%s, %s: ranks even with p = %s", case.name, method.label, p_values)
             write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ranks.json")
             jax.clear_caches()
     draw(rows, folder)
     return rows
 
 
-def _row(case: LorenzCase, rule: Guidance, sampler: SamplerConfig, found: Ranks, pairs: int) -> Row:
+def _row(case: LorenzCase, method: Method, found: Ranks, pairs: int) -> Row:
     plain = {n: np.asarray(value).tolist() for n, value in dataclasses.asdict(found).items()}
     return {
         "case": case.name,
-        "rule": str(rule),
-        "solver": sampler.solver,
-        "grid": sampler.grid,
-        "steps": sampler.steps,
+        "rule": method.label,
+        "solver": method.sampler.solver,
+        "grid": method.sampler.grid,
+        "steps": method.sampler.steps,
         "members": RANKED,
         "pairs": pairs,
         **plain,

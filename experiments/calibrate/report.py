@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.calibrate.combinations import BUDGET
+from experiments.calibrate.methods import BUDGET, LARGER
 from slams_jax.verify.figures import FONT, label_axis, new_figure, save
 from slams_jax.verify.report import Cell, Table, markdown
 
@@ -31,6 +31,7 @@ HEADER = (
     "covariance error",
     "W1 (exact draws)",
     "mode error",
+    "accepted",
     "seconds",
 )
 BEST_HEADER = (
@@ -72,11 +73,10 @@ def table(rows: Sequence[Row]) -> str:
             "",
             "Errors are in units of the posterior's standard deviation, with their standard "
             "errors. The error that a sample of exact draws would show is subtracted from mean "
-            "and covariance errors, and given in brackets for W1. Seconds are for all members.",
+            "and covariance errors, and given in brackets for W1. Accepted is the share of the "
+            "moves that were. Seconds are for all members.",
             "",
-            f"## Best within {BUDGET} evaluations and derivatives combined",
-            "",
-            best(rows),
+            *(_section(rows, budget) for budget in (BUDGET, *LARGER)),
             "## All runs",
             "",
             markdown(Table("", HEADER, [_cells(row) for row in rows])),
@@ -84,12 +84,21 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def best(rows: Sequence[Row]) -> str:
+def _section(rows: Sequence[Row], budget: int) -> str:
+    """The best rows within a budget; with a larger one, of the cases that were refined."""
+    if budget > BUDGET:
+        refined = {row["case"] for row in rows if row["accepted"] is not None}
+        rows = [row for row in rows if row["case"] in refined]
+    title = f"## Best within {budget} evaluations and derivatives combined"
+    return f"{title}\n\n{best(rows, budget)}" if rows else ""
+
+
+def best(rows: Sequence[Row], budget: int = BUDGET) -> str:
     """For each case the best row within the budget, and whether it meets the targets."""
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows):
         mine = [r for r in rows if r["case"] == case and not r["not_finite"]]
-        allowed = [r for r in mine if cost(r) <= BUDGET and r["rule"] != "oracle"]
+        allowed = [r for r in mine if cost(r) <= budget and r["rule"] != "oracle"]
         if not allowed:
             continue
         row = min(allowed, key=_badness)
@@ -150,12 +159,13 @@ def _cells(row: Row) -> list[Cell]:
         row["derivative_evaluations"],
     )
     if row["not_finite"]:
-        return [*front, figures(row), "", "", "", "", f"{row['seconds']:.1f}"]
+        return [*front, figures(row), "", "", "", "", "", f"{row['seconds']:.1f}"]
     return [
         *front,
         *(_with_error(row, k) for k in ("mean_error", "variance_ratio", "covariance_error")),
         f"{_short(row['w1'])} ({row['w1_exact']:.3f})",
         "" if row["mode_error"] is None else _with_error(row, "mode_error"),
+        "" if row["accepted"] is None else f"{row['accepted']:.2f}",
         f"{row['seconds']:.1f}",
     ]
 

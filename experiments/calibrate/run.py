@@ -1,4 +1,4 @@
-"""Every combination on every case, row by row; an interrupted run resumes after its last row."""
+"""Every method on every case, row by row; an interrupted run resumes after its last row."""
 
 import json
 import time
@@ -10,12 +10,12 @@ import jax
 from absl import logging
 
 from experiments.calibrate import lorenz, report
-from experiments.calibrate.combinations import RANKED, Combination, combinations
-from slams_jax.diffusion import SamplerConfig
+from experiments.calibrate.methods import RANKED, methods
 from slams_jax.errors import InputError
 from slams_jax.reference_problems import (
     Case,
     LorenzCase,
+    Method,
     field_cases,
     latent_cases,
     mixture_cases,
@@ -34,48 +34,48 @@ QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024}
 BATCH = 4096  # draws made at a time
 
 Row = dict[str, Any]
-Counted = dict[Combination, tuple[int, int]]  # evaluations and derivatives of a draw
+Counted = dict[Method, tuple[int, int]]  # evaluations and derivatives of a draw
 
 
 def calibrate(
     groups: Sequence[str], folder: Path, *, quick: bool = False, model: Path | None = None
 ) -> list[Row]:
-    """Try every combination on every case of the groups; rows are written, drawn and returned.
+    """Try every method on every case of the groups; rows are written, drawn and returned.
 
     Args:
         groups: letters of `BUILD`, or "d".
         folder: where the results go, and where those of an earlier run are taken up.
-        quick: few combinations and members.
+        quick: few methods and members.
         model: work directory of a Lorenz-63 model, for group "d".
 
     Raises:
         InputError: no such model, or results in the folder that cannot be read.
     """
     plan = [
-        (group, case, combinations(group, quick=quick, last=case is cases[-1]))
+        (group, case, methods(group, quick=quick, last=case is cases[-1]))
         for group in groups
         for cases in [lorenz.cases(model) if group == LORENZ else BUILD[group]()]
         for case in cases
     ]
     members = QUICK_MEMBERS if quick else MEMBERS
     kept = kept_rows(folder)
-    named = lambda group, case, c: _name(case, c, members[group])
+    named = lambda group, case, m: _name(case, m, members[group])
     progress = _Progress(
-        sum(_weight(c) for g, case, cs in plan for c in cs if named(g, case, c) not in kept)
+        sum(_weight(m) for g, case, ms in plan for m in ms if named(g, case, m) not in kept)
     )
     rows: list[Row] = []
     counted: Counted = {}
     for group, case, chosen in plan:
-        for combination in chosen:
-            if row := kept.pop(named(group, case, combination), None):
+        for method in chosen:
+            if row := kept.pop(named(group, case, method), None):
                 rows.append(row)
                 continue
-            rows.append({"group": group, **_row(case, combination, members[group], counted)})
-            progress(rows[-1], _weight(combination))
+            rows.append({"group": group, **_row(case, method, members[group], counted)})
+            progress(rows[-1], _weight(method))
             write_rows([*rows, *kept.values()], folder)
         write_text(report.table(rows), folder / "calibration.md")
         report.draw([r for r in rows if r["case"] == case.name], folder)
-        jax.clear_caches()  # every combination compiles a program of its own
+        jax.clear_caches()  # every method compiles a program of its own
     write_rows([*rows, *kept.values()], folder)
     if of_lorenz := [case for _, case, _ in plan if isinstance(case, LorenzCase)]:
         lorenz.ranks(of_lorenz, RANKED, folder)
@@ -102,26 +102,25 @@ def kept_rows(folder: Path) -> dict[tuple[Any, ...], Row]:
         raise InputError(f"{path} cannot be read ({error!r}): remove it, or set --output") from None
 
 
-def _row(case: Case | LorenzCase, combination: Combination, members: int, counted: Counted) -> Row:
-    rule, solver, grid, steps = combination
-    sampler = SamplerConfig(solver=solver, steps=steps, grid=grid)  # pyright: ignore
+def _row(case: Case | LorenzCase, method: Method, members: int, counted: Counted) -> Row:
     run = run_lorenz if isinstance(case, LorenzCase) else run_case
-    counts = counted.get(combination)
-    row = run(case, rule, sampler, members, jax.random.key(0), batch=BATCH, counts=counts)  # pyright: ignore
+    counts = counted.get(method)
+    row = run(case, method, members, jax.random.key(0), batch=BATCH, counts=counts)  # pyright: ignore
     # Steps and rule decide, not the case: one count serves all.
-    counted[combination] = row.forward_evaluations, row.derivative_evaluations
+    counted[method] = row.forward_evaluations, row.derivative_evaluations
     return row.as_dict()
 
 
-def _name(case: Case | LorenzCase, combination: Combination, members: int) -> tuple[Any, ...]:
+def _name(case: Case | LorenzCase, method: Method, members: int) -> tuple[Any, ...]:
     """The key of a row."""
-    rule, solver, grid, steps = combination
-    return case.name, str(rule), solver, grid, steps, members
+    sampler = method.sampler
+    return case.name, method.label, sampler.solver, sampler.grid, sampler.steps, members
 
 
-def _weight(combination: Combination) -> float:
+def _weight(method: Method) -> float:
     """Relative time of a row: to compile and to compute."""
-    return 32 + combination.steps
+    moves = method.refinement
+    return 32 + method.sampler.steps + (moves.moves * moves.sampler.steps if moves else 0)
 
 
 class _Progress:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments.configuration.build import build, check_names, group, plain, require
 from experiments.configuration.nature import read_nature
 from slams_jax.assimilation.posterior import ScoreKind
-from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.diffusion import CosineSchedule, RefinementConfig, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import NatureRun
 from slams_jax.errors import InputError
@@ -275,6 +275,7 @@ class Settings:
     score_training: StageConfig
     sampler: SamplerConfig
     guidance: GuidanceConfig
+    refinement: RefinementConfig | None
     assimilation: AssimilationSettings
     compare: CompareSettings
     raw: Mapping[str, Any]
@@ -321,12 +322,22 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         score_training=_training(raw["score_training"], "score_training"),
         sampler=build(SamplerConfig, raw.get("sampler", {}), "sampler"),
         guidance=build(GuidanceConfig, raw.get("guidance", {}), "guidance"),
+        refinement=_refinement(raw.get("refinement", {"moves": 0})),
         assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
         compare=build(CompareSettings, raw.get("compare", {}), "compare"),
         raw=raw,
     )
     _check_counted_once(settings.data, settings.assimilation)
     return settings
+
+
+def _refinement(values: Any) -> RefinementConfig | None:
+    """Moves and their sampler; None where there are none."""
+    values = dict(group(values, "refinement"))
+    if values.get("moves") == 0:
+        return None
+    sampler = build(SamplerConfig, values.pop("sampler", {}), "refinement.sampler")
+    return build(RefinementConfig, values, "refinement", sampler=sampler)
 
 
 def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> None:

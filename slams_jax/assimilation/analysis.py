@@ -20,7 +20,7 @@ from jaxtyping import Float
 from slams_jax.aliases import PRNGKey
 from slams_jax.assimilation.diagnostics import StreamDiagnostics, diagnose, warn_of
 from slams_jax.assimilation.intake import background_fields
-from slams_jax.assimilation.members import MemberStore, draw_members, identity
+from slams_jax.assimilation.members import Cost, MemberStore, draw_members, identity
 from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.assimilation.posterior import (
     Recipe,
@@ -32,7 +32,7 @@ from slams_jax.assimilation.posterior import (
 from slams_jax.assimilation.streams import background_stream, latent_stream, unresolved
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
-from slams_jax.diffusion import SamplerConfig, equal_parts, evaluations
+from slams_jax.diffusion import RefinementConfig, SamplerConfig, equal_parts, evaluations
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, first_line
 from slams_jax.gaussian import Columns, fit_columns
@@ -42,6 +42,8 @@ from slams_jax.observe import Diagonal, Stream, pad_times, without_gross_errors
 from slams_jax.readers import check_times
 
 LOG = logging.getLogger(__name__)
+
+ACCEPTED = 0.05  # share of a refinement's moves below which they are worth a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,7 @@ def assimilate(
     score: ScoreKind = "network",
     sampler: SamplerConfig = SamplerConfig(),
     guidance: GuidanceConfig = GuidanceConfig(),
+    refinement: RefinementConfig | None = None,
     compute: ComputeConfig = ComputeConfig(),
 ) -> xr.Dataset:
     """An ensemble drawn from p(state | background, observations).
@@ -121,13 +124,16 @@ def assimilate(
             all else equal, which tells what the network is worth.
         sampler: how the reverse SDE is solved.
         guidance: how observations enter it.
+        refinement: Metropolis moves of each member after its draw (`slams_jax.diffusion.refine`),
+            for few observations and a prior or operators far from Gaussian; None for none.
         compute: devices, memory, and where drawn members are kept.
 
     Returns:
         Dataset with the model's variables on (member, time, level, latitude, longitude), physical
         units and CF attributes. Its attributes `evaluations` and `derivative_evaluations` count
         network evaluations and products with its Jacobian a member (these at most); `seconds` and
-        `peak_memory_bytes` say what it took; `diagnostics` holds, in JSON, how each stream was
+        `peak_memory_bytes` say what it took; `acceptance`, with a refinement, is the share of the
+        moves that were accepted; `diagnostics` holds, in JSON, how each stream was
         fitted (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.
 
     Raises:
@@ -153,20 +159,33 @@ def assimilate(
     problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh)
     _, size = equal_parts(members, compute.member_batch, mesh.shape[MEMBER])
     recipe = Recipe(
-        model.networks, sampler, guidance, size, compute.window_chunk, compute.remat, mesh, score
+        model.networks,
+        sampler,
+        guidance,
+        size,
+        compute.window_chunk,
+        compute.remat,
+        mesh,
+        score,
+        refinement,
     )
     # A window needs its frames: those after the last time are unobserved, and cut off again.
     padded = _padded(problem, max(len(times), model.networks.score.window))
-    states, count, seconds = _draw(model, padded, recipe, key, members, inflation, compute.keep)
+    states, cost = _draw(model, padded, recipe, key, members, inflation, compute.keep)
     states = states[:, : len(times)]
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
-    count = evaluations(sampler) or count
+    count, moves = evaluations(sampler) or cost.evaluations, 0
+    if refinement is not None:
+        moves = refinement.evaluations
+        acceptance = cost.accepted / (members * refinement.moves)
+        dataset.attrs["acceptance"] = acceptance
+        _warn_of_rejections(acceptance, refinement)
     return dataset.assign_attrs(
-        evaluations=count,
+        evaluations=count + moves,
         derivative_evaluations=count * (guidance.derivatives if problem.streams else 0),
-        seconds=seconds,
+        seconds=cost.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         streams=", ".join(s.name for s in problem.streams) or "none",
         diagnostics=json.dumps([dataclasses.asdict(d) for d in _diagnostics(problem, states)]),
@@ -174,6 +193,17 @@ def assimilate(
         score=score,
         solver=sampler.solver,
     )
+
+
+def _warn_of_rejections(acceptance: float, refinement: RefinementConfig) -> None:
+    """Say so if hardly any move was accepted: the members then are what they were without."""
+    if acceptance < ACCEPTED:
+        LOG.warning(
+            "refinement accepted %.1f %% of its %s, so that the members are as guidance left them: "
+            "lower its levels, or leave it out (it is for few or sparse observations)",
+            100 * acceptance,
+            refinement,
+        )
 
 
 def _checked_key(key: Any) -> PRNGKey:
@@ -355,8 +385,8 @@ def _draw(
     members: int,
     inflation: float,
     keep: str | Path | None,
-) -> tuple[Float[np.ndarray, "member time lat lon channel"], int, float]:
-    """The members, the most evaluations that one of them took, and the seconds of all."""
+) -> tuple[Float[np.ndarray, "member time lat lon channel"], Cost]:
+    """The members, and what they took."""
     factor = jnp.float32(inflation)
     streams = tuple(
         dataclasses.replace(s, covariance=s.covariance.inflated(factor)) for s in problem.streams

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -135,48 +135,71 @@ class MemberStore:
         )
 
 
+class Cost(NamedTuple):
+    """What members took.
+
+    Attributes:
+        evaluations: the most of any of them, moves left out.
+        seconds: of all.
+        accepted: number of the moves of all that were accepted.
+    """
+
+    evaluations: int = 0
+    seconds: float = 0.0
+    accepted: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of members of both kinds."""
+        return Cost(
+            max(self.evaluations, other.evaluations),
+            self.seconds + other.seconds,
+            self.accepted + other.accepted,
+        )
+
+
 def draw_members(
-    draw: Callable[[int], tuple[Array, DrawInfo]],
+    draw: Callable[[int], tuple[Array, DrawInfo, Array]],
     members: int,
     size: int,
     store: MemberStore | None,
-) -> tuple[Float[np.ndarray, "member time lat lon channel"], int, float]:
+) -> tuple[Float[np.ndarray, "member time lat lon channel"], Cost]:
     """All members, `size` at a time; those in the store are not drawn again.
 
     Args:
-        draw: index of the first member -> `size` members from there on, and what happened.
+        draw: index of the first member -> `size` members from there on, what happened, and how
+            many moves each accepted.
         members: number of members.
         size: members in a part; those beyond the last one are discarded.
         store: where parts are kept as they are drawn; None keeps them in memory alone.
 
     Returns:
-        The states; the most evaluations that any of them took; the seconds that all took.
+        The states, and what they took.
 
     Raises:
         RunError: members that are not finite; earlier parts stay in the store.
     """
-    drawn, count, seconds = [], 0, 0.0
+    drawn, total = [], Cost()
     for first in range(0, members, size):
         last = min(first + size, members)
-        cost = None if store is None else store.get(first, last)
-        if cost is None:
+        kept = None if store is None else store.get(first, last)
+        if kept is None:
             begun = time.perf_counter()
             used = slice(last - first)
-            states, info = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
+            states, info, moves = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
             states = np.asarray(states, np.float32)  # float64 where the user computes in it
             _require_finite(states, info, first, members)
-            cost = {
-                "evaluations": int(info.evaluations.max()),
-                "seconds": time.perf_counter() - begun,
-            }
+            seconds = time.perf_counter() - begun
+            cost = Cost(int(info.evaluations.max()), seconds, int(moves.sum()))
             if store is None:
                 drawn.append(states)
             else:
-                store.put(first, states, cost)
+                store.put(first, states, cost._asdict())
             if size < members:
                 LOG.info("%d of %d members drawn", last, members)
-        count, seconds = max(count, cost["evaluations"]), seconds + cost["seconds"]
-    return np.concatenate(drawn) if store is None else store.states, count, seconds
+        else:
+            cost = Cost(**kept)
+        total = total + cost
+    return np.concatenate(drawn) if store is None else store.states, total
 
 
 def identity(config: Any, key: PRNGKey, *rest: Any) -> str:

@@ -22,8 +22,10 @@ from slams_jax.aliases import Denoiser, PRNGKey, Trajectory
 from slams_jax.diffusion import (
     CosineSchedule,
     DrawInfo,
+    RefinementConfig,
     SamplerConfig,
     guide,
+    refine,
     sample_ensemble,
     sample_with_info,
 )
@@ -50,12 +52,13 @@ from slams_jax.models.model import (
     window_prior,
 )
 from slams_jax.networks import compiler_options
-from slams_jax.observe import Stream, whitened_innovations
+from slams_jax.observe import Stream, log_likelihood, whitened_innovations
 
 ScoreKind = Literal["network", "gaussian"]
 COMPILED = 8  # programs kept: one for each model, recipe and mesh lately used in this process
 
 Members = Float[Array, "member time lat lon channel"]
+Drawn = tuple[Members, DrawInfo, Int[Array, " member"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Recipe:
         remat: whether the activations of a chunk are computed again for gradients.
         mesh: the devices.
         score: the denoiser of the prior: the "network", or the "gaussian" of its statistics.
+        refinement: Metropolis moves of each draw; None for none.
     """
 
     networks: Networks
@@ -81,14 +85,15 @@ class Recipe:
     remat: bool
     mesh: Mesh
     score: ScoreKind = "network"
+    refinement: RefinementConfig | None = None
 
 
 @functools.lru_cache(maxsize=COMPILED)
-def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]:
-    """The compiled function (first, key, arrays, conditioned, climate) -> (states, info).
+def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
+    """The compiled function (first, key, arrays, conditioned, climate) -> states, info, accepted.
 
     It draws `recipe.members` members, counted from `first`; `arrays` are those of the model but
-    for the prior, which is part of what is `conditioned`.
+    for the prior, which is part of what is `conditioned`; `accepted` counts the moves of a member.
     Call it within `jax.set_mesh(recipe.mesh)`. The `COMPILED` recipes used last are kept.
     """
 
@@ -98,13 +103,25 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
         arrays: ModelArrays,
         conditioned: Conditioned,
         climate: Trajectory,
-    ) -> tuple[Members, DrawInfo]:
-        posterior, to_state, shape = _posterior(recipe, arrays, conditioned, climate)
+    ) -> Drawn:
+        posterior = _posterior(recipe, arrays, conditioned, climate)
         schedule = recipe.networks.schedule
 
-        def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo]:
-            x, info = sample_with_info(key, posterior, shape, schedule, recipe.sampler)
-            return to_state(x), info
+        def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo, Array]:
+            x, info = sample_with_info(
+                key, posterior.guided, posterior.shape, schedule, recipe.sampler
+            )
+            accepted = jnp.zeros(0, bool)
+            if recipe.refinement is not None:
+                x, _, accepted = refine(
+                    jax.random.fold_in(key, 1),
+                    x,
+                    posterior.prior,
+                    posterior.log_likelihood,
+                    schedule,
+                    recipe.refinement,
+                )
+            return posterior.to_state(x), info, jnp.sum(accepted)
 
         return sample_ensemble(key, draw, recipe.members, first=first)
 
@@ -112,6 +129,7 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., tuple[Members, DrawInfo]]
     bands = SPACE if recipe.networks.shape[0] % mesh.shape[SPACE] == 0 else None
     out = (
         NamedSharding(mesh, PartitionSpec(MEMBER, None, bands)),
+        NamedSharding(mesh, PartitionSpec(MEMBER)),
         NamedSharding(mesh, PartitionSpec(MEMBER)),
     )
     return jax.jit(analyse, out_shardings=out, compiler_options=compiler_options() or None)
@@ -124,13 +142,17 @@ class Conditioned(NamedTuple):
         gaussian: the prior's statistics, with what of the streams they absorb.
         window: the prior of windows that the network departs from; None if it does not.
         streams: the others.
+        absorbed: those that `gaussian` absorbs.
         missed: statistics of what the decoder misses, standardised; None if it misses nothing.
+        free: the prior's statistics alone, where moves start from them; None elsewhere.
     """
 
     gaussian: GaussianPosterior
     window: GaussianPosterior | None
     streams: tuple[Stream, ...]
+    absorbed: tuple[Stream, ...]
     missed: Columns | None
+    free: GaussianPosterior | None
 
 
 def condition_on(
@@ -146,36 +168,50 @@ def condition_on(
     """
     assert arrays.prior is not None
     closed = recipe.guidance.rule in ("gaussian", "exact")
-    modal = [closed and isinstance(s.operator, ModalOperator) for s in streams]
+    modal = tuple(s for s in streams if closed and isinstance(s.operator, ModalOperator))
+    modes, spectra = arrays.prior.modes, arrays.prior.spectra
+    given = lambda told: condition(modes, spectra, frames, told)
     return Conditioned(
-        condition(
-            arrays.prior.modes,
-            arrays.prior.spectra,
-            frames,
-            [_absorbed(s) for s, is_modal in zip(streams, modal, strict=True) if is_modal],
-        ),
+        given([_absorbed(s) for s in modal]),
         window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
-        tuple(s for s, is_modal in zip(streams, modal, strict=True) if not is_modal),
+        tuple(s for s in streams if not any(s is m for m in modal)),
+        modal,
         missed,
+        given([]) if recipe.score == "gaussian" and recipe.refinement is not None else None,
     )
+
+
+class _Posterior(NamedTuple):
+    """What is diffused (`Layout`), and how.
+
+    Attributes:
+        guided: denoiser of the posterior; reads the ambient mesh.
+        prior: that of the prior; reads it too.
+        log_likelihood: log p(all observations | x_0), up to a constant.
+        to_state: from what is diffused to the state; reads the ambient mesh.
+        shape: of what is diffused.
+    """
+
+    guided: Denoiser
+    prior: Denoiser
+    log_likelihood: Callable[[Array], Array]
+    to_state: Callable[[Array], Trajectory]
+    shape: tuple[int, ...]
 
 
 def _posterior(
     recipe: Recipe, arrays: ModelArrays, conditioned: Conditioned, climate: Trajectory
-) -> tuple[Denoiser, Callable[[Array], Trajectory], tuple[int, ...]]:
-    """The guided denoiser of what is diffused (`Layout`), the map from it to the state, its shape.
-
-    The first two read the ambient mesh.
-    """
+) -> _Posterior:
     networks = recipe.networks
-    gaussian, window, streams, missed = conditioned
+    gaussian, window, streams, absorbed, missed, free = conditioned
     if recipe.score == "gaussian":
-        prior = gaussian_denoiser(gaussian, networks.schedule)
+        near = gaussian_denoiser(gaussian, networks.schedule)
+        prior = near if free is None else gaussian_denoiser(free, networks.schedule)
     else:
-        network = trajectory_prior(
+        prior = trajectory_prior(
             networks, arrays, recipe.window_chunk, remat=recipe.remat, gaussian=window
         )
-        prior = absorbing_denoiser(network, gaussian, networks.schedule)
+        near = absorbing_denoiser(prior, gaussian, networks.schedule)
 
     latent_shape = (climate.shape[0], *networks.frame_shape)
     layout = Layout(latent_shape, None if missed is None else climate.shape)
@@ -193,18 +229,28 @@ def _posterior(
         """Innovations through the decoder's linear part, about what it decodes in full."""
         state_0 = to_state(x_0)
 
-        def near(x: Array, extra: Array) -> tuple[Array, ...]:
+        def about(x: Array, extra: Array) -> tuple[Array, ...]:
             step, error = layout.parts(x - x_0)
             state = state_0 + decode_increment(networks, arrays, step) + error * std
             return whitened_innovations(streams, layout.parts(x)[0], lambda _: state, extra)
 
-        return near
+        return about
 
-    def denoise(x_t: Array, t: Array) -> Array:
-        latent, error = layout.parts(x_t)
-        if missed is not None:
-            error = missed.denoise(error, networks.schedule.alpha(t), networks.schedule.sigma(t))
-        return layout.joined(prior(latent, t), error)
+    def with_error(denoiser: Denoiser) -> Denoiser:
+        """The denoiser of a latent, and beside it that of what its decoder misses."""
+
+        def denoise(x_t: Array, t: Array) -> Array:
+            latent, error = layout.parts(x_t)
+            if missed is not None:
+                alpha, sigma = networks.schedule.alpha(t), networks.schedule.sigma(t)
+                error = missed.denoise(error, alpha, sigma)
+            return layout.joined(denoiser(latent, t), error)
+
+        return denoise
+
+    def likelihood(x: Array) -> Array:
+        latent, _ = layout.parts(x)
+        return log_likelihood((*streams, *absorbed), latent, lambda _: to_state(x))
 
     def covariance(x: Array, ratio: Array) -> Array:
         latent, error = layout.parts(x)
@@ -212,15 +258,15 @@ def _posterior(
             error = missed.solve(error, ratio)
         return layout.joined(gaussian.solve(latent, ratio), error)
 
-    posterior = guide(
-        denoise,
+    guided = guide(
+        with_error(near),
         innovations if streams else None,
         networks.schedule,
         covariance=covariance,
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )
-    return posterior, to_state, layout.shape
+    return _Posterior(guided, with_error(prior), likelihood, to_state, layout.shape)
 
 
 class Layout(NamedTuple):
@@ -290,7 +336,9 @@ def placed_arguments(
             place(conditioned.gaussian, mesh, whole),
             place(conditioned.window, mesh, whole),
             place(conditioned.streams, mesh, bands),
+            place(conditioned.absorbed, mesh, bands),
             place(conditioned.missed, mesh, whole),
+            place(conditioned.free, mesh, whole),
         ),
         place(climate, mesh, bands),
     )

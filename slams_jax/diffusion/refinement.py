@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import Denoiser, PRNGKey
 from slams_jax.diffusion.grids import time_grid
-from slams_jax.diffusion.sampler import SamplerConfig, integrate
+from slams_jax.diffusion.sampler import SamplerConfig, evaluations, integrate
 from slams_jax.diffusion.schedule import CosineSchedule
 from slams_jax.errors import InputError
 
@@ -64,6 +64,17 @@ class RefinementConfig:
                 f"choose from {STOCHASTIC}, or 'ddim' with eta = 1"
             )
 
+    def __str__(self) -> str:
+        """Moves and their steps in words."""
+        return f"{self.moves} moves of {self.sampler.steps}"
+
+    @property
+    def evaluations(self) -> int:
+        """Of the denoiser, in all moves."""
+        each = evaluations(self.sampler)
+        assert each is not None  # no stochastic solver adapts its steps
+        return self.moves * each
+
     @property
     def levels(self) -> Float[np.ndarray, " move"]:
         """The noise level of each move: evenly spread, in an order that mixes large and small."""
@@ -95,7 +106,7 @@ def refine(
 ) -> Refined:
     """Moves that leave p(x_0) p(y | x_0) invariant, from any draw; pure.
 
-    It takes `config.moves` times `evaluations(config.sampler)` evaluations of the denoiser.
+    It takes `config.evaluations` evaluations of the denoiser.
 
     Args:
         key: of the moves.

@@ -1,9 +1,10 @@
 """Reference problems with known posteriors, for testing guidance rules and solvers.
 
-    from slams_jax.reference_problems import Guidance, field_cases, run_case
+    from slams_jax.reference_problems import Guidance, Method, field_cases, run_case
 
+    method = Method(Guidance("mmps"), SamplerConfig())
     for case in field_cases():
-        row = run_case(case, Guidance("mmps"), SamplerConfig(), 512, jax.random.key(0))
+        row = run_case(case, method, 512, jax.random.key(0))
         print(row.rule, row.score.mean_error, row.score.variance_ratio)
 
 Any function from a `Problem` to a denoiser can replace `Guidance`.
@@ -12,6 +13,7 @@ Any function from a `Problem` to a denoiser can replace `Guidance`.
 from slams_jax.reference_problems.cases import (
     Case,
     Guidance,
+    Method,
     Oracle,
     Problem,
     Row,
@@ -38,6 +40,7 @@ __all__ = [
     "GaussianDenoiser",
     "Guidance",
     "LorenzCase",
+    "Method",
     "Mixture",
     "MixturePrior",
     "Oracle",

@@ -18,12 +18,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Denoiser, PRNGKey
-from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide, sample, sample_ensemble
+from slams_jax.diffusion import (
+    CosineSchedule,
+    RefinementConfig,
+    SamplerConfig,
+    guide,
+    refine,
+    sample,
+    sample_ensemble,
+)
 from slams_jax.diffusion.guidance import Rule
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError
 from slams_jax.gaussian import GaussianPosterior
-from slams_jax.observe import Stream, whitened_innovations
+from slams_jax.observe import Stream, log_likelihood, whitened_innovations
 from slams_jax.observe.streams import identity_decode
 from slams_jax.reference_problems.exact import Exact, Score, score
 from slams_jax.reference_problems.priors import GaussianDenoiser
@@ -53,6 +61,10 @@ class Problem:
     def innovations(self, x_0: Array, extra: Array) -> tuple[Array, ...]:
         """Whitened innovations, in the form that guidance expects."""
         return whitened_innovations(self.streams, x_0, identity_decode, extra)
+
+    def log_likelihood(self, x_0: Array) -> Float[Array, ""]:
+        """log p(y | x_0), up to a constant."""
+        return log_likelihood(self.streams, x_0, identity_decode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,13 +171,14 @@ class Row:
 
     Attributes:
         case: name of the case.
-        rule: the rule, with its options.
+        rule: the rule, with its options, and the moves that refine its draws.
         solver: of the sampler, as are `grid` and `steps`.
         members: number of draws.
         forward_evaluations: evaluations of the prior's denoiser per draw.
         derivative_evaluations: products with its transposed Jacobian per draw.
         seconds: wall time of all draws, without compilation.
         not_finite: number of draws that are not finite; if there are any, there is no score.
+        accepted: share of the moves that were accepted; None without any.
         score: of the draws against the exact posterior.
     """
 
@@ -179,15 +192,16 @@ class Row:
     derivative_evaluations: int
     seconds: float
     not_finite: int
+    accepted: float | None
     score: Score | None
 
     @classmethod
     def of(
         cls,
         name: str,
-        rule: "GuidanceRule",
-        sampler: SamplerConfig,
+        method: "Method",
         finite: np.ndarray,
+        accepted: np.ndarray,
         counts: tuple[int, int],
         seconds: float,
         score: Callable[[], Score],
@@ -196,24 +210,27 @@ class Row:
 
         Args:
             name: of the case.
-            rule: of the draws.
-            sampler: of the draws.
+            method: of the draws.
             finite: whether each draw is finite (..., member).
+            accepted: how many moves of each draw were accepted (..., member).
             counts: result of `count_evaluations`.
             seconds: wall time of all draws.
             score: computes the score; called only if all draws are finite.
         """
         return cls(
             case=name,
-            rule=str(rule),
-            solver=sampler.solver,
-            grid=sampler.grid,
-            steps=sampler.steps,
+            rule=method.label,
+            solver=method.sampler.solver,
+            grid=method.sampler.grid,
+            steps=method.sampler.steps,
             members=finite.shape[-1],
             forward_evaluations=counts[0],
             derivative_evaluations=counts[1],
             seconds=seconds,
             not_finite=int((~finite).sum()),
+            accepted=(
+                float(accepted.mean()) / method.refinement.moves if method.refinement else None
+            ),
             score=score() if finite.all() else None,
         )
 
@@ -229,14 +246,50 @@ GuidanceRule = Callable[[Problem], Denoiser]
 Draw = Callable[..., Array]
 
 
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How posterior draws are made; hashable.
+
+    Attributes:
+        rule: Problem -> guided denoiser, hashable; see `Guidance`.
+        sampler: solver, number of steps and time grid.
+        refinement: Metropolis moves after each draw; None for none.
+        draw: one draw (key, denoiser, shape, schedule, config) -> trajectory.
+    """
+
+    rule: GuidanceRule
+    sampler: SamplerConfig
+    refinement: RefinementConfig | None = None
+    draw: Draw = sample
+
+    @property
+    def label(self) -> str:
+        """The rule and its refinement in words."""
+        return str(self.rule) if self.refinement is None else f"{self.rule}, {self.refinement}"
+
+    def of(self, problem: Problem) -> Callable[[PRNGKey], tuple[Array, Array]]:
+        """key -> a draw from the posterior, and how many of its moves were accepted."""
+        denoiser = self.rule(problem)
+        draw = lambda k: self.draw(k, denoiser, problem.shape, problem.schedule, self.sampler)
+        moves = self.refinement
+        if moves is None:
+            return lambda key: (draw(key), jnp.zeros((), jnp.int32))
+
+        def refined(key: PRNGKey) -> tuple[Array, Array]:
+            first, then = jax.random.split(key)
+            likelihood, schedule = problem.log_likelihood, problem.schedule
+            found = refine(then, draw(first), problem.denoiser, likelihood, schedule, moves)
+            return found.x_0, jnp.sum(found.accepted)
+
+        return refined
+
+
 def run_case(
     case: Case,
-    rule: GuidanceRule,
-    sampler: SamplerConfig,
+    method: Method,
     members: int,
     key: PRNGKey,
     *,
-    draw: Draw = sample,
     batch: int | None = None,
     counts: tuple[int, int] | None = None,
 ) -> Row:
@@ -244,14 +297,12 @@ def run_case(
 
     Args:
         case: from `slams_jax.reference_problems`, or your own.
-        rule: Problem -> guided denoiser, hashable; see `Guidance`.
-        sampler: solver, number of steps and time grid.
+        method: of the draws.
         members: number of draws; the row includes the resulting standard errors.
         key: of the draws.
-        draw: one draw (key, denoiser, shape, schedule, config) -> trajectory.
         batch: number of draws at a time; None draws all at once.
-        counts: result of `count_evaluations` for this rule and sampler, if already known from this
-            or another case.
+        counts: result of `count_evaluations` for this method, if already known from this or
+            another case.
 
     Raises:
         InputError: fewer than 32 members, too few to estimate an error.
@@ -259,28 +310,24 @@ def run_case(
     if members < 32:
         raise InputError(f"a comparison needs at least 32 members, got {members}")
     leaves, structure = jax.tree.flatten(case.problem)
-    settings = (structure, rule, sampler, members, draw, batch)
-    run = _draws.lower(leaves, key, *settings).compile()
+    run = _draws.lower(leaves, key, structure, method, members, batch).compile()
     begun = time.perf_counter()
-    draws = np.asarray(run(leaves, key), dtype=np.float64)
+    draws, accepted = jax.tree.map(np.asarray, run(leaves, key))
     seconds = time.perf_counter() - begun
+    draws = draws.astype(np.float64)
     finite = np.asarray(np.isfinite(draws).reshape(members, -1).all(axis=1))
-    counts = counts or count_evaluations(case, rule, sampler, draw=draw)
-    return Row.of(case.name, rule, sampler, finite, counts, seconds, lambda: case.score(draws))
+    counts = counts or count_evaluations(case, method)
+    return Row.of(case.name, method, finite, accepted, counts, seconds, lambda: case.score(draws))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6, 7))
-def _draws(leaves, key, structure, rule, sampler, members, draw, batch):
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _draws(leaves, key, structure, method, members, batch):
     # Lowering replaces arrays by descriptions, which a checked dataclass would reject.
     problem = jax.tree.unflatten(structure, leaves)
-    denoiser = rule(problem)
-    one = lambda k: draw(k, denoiser, problem.shape, problem.schedule, sampler)
-    return sample_ensemble(key, one, members, batch=batch)
+    return sample_ensemble(key, method.of(problem), members, batch=batch)
 
 
-def count_evaluations(
-    case: Case, rule: GuidanceRule, sampler: SamplerConfig, *, draw: Draw = sample
-) -> tuple[int, int]:
+def count_evaluations(case: Case, method: Method) -> tuple[int, int]:
     """Evaluations of the prior's denoiser in one draw, and products with its transposed Jacobian.
 
     They are counted during a draw, so that no rule has to declare them. A rule that uses products
@@ -288,12 +335,10 @@ def count_evaluations(
     """
     counts: collections.Counter[str] = collections.Counter()
     problem = dataclasses.replace(case.problem, denoiser=_counted(case.problem.denoiser, counts))
-    denoiser = rule(problem)
-    one = lambda k: draw(k, denoiser, problem.shape, problem.schedule, sampler)
     # It runs once, so that fast compilation matters more than fast execution.
     options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-    key = jax.random.key(0)
-    jax.block_until_ready(jax.jit(one).lower(key).compile(compiler_options=options)(key))
+    run, key = jax.jit(method.of(problem)), jax.random.key(0)
+    jax.block_until_ready(run.lower(key).compile(compiler_options=options)(key))
     jax.effects_barrier()
     return counts["forward"], counts["transpose"]
 

@@ -16,9 +16,9 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.diffusion import SamplerConfig, sample, sample_ensemble
+from slams_jax.diffusion import sample_ensemble
 from slams_jax.errors import InputError
-from slams_jax.reference_problems.cases import Case, GuidanceRule, Problem, Row, count_evaluations
+from slams_jax.reference_problems.cases import Case, Method, Problem, Row, count_evaluations
 from slams_jax.reference_problems.lorenz import LorenzCase, simulate
 
 BINS = 8  # of the ranks
@@ -27,8 +27,7 @@ DRAWS_AT_A_TIME = 512  # of several truths together, if each has few
 
 def run_lorenz(
     case: LorenzCase,
-    rule: GuidanceRule,
-    sampler: SamplerConfig,
+    method: Method,
     members: int,
     key: PRNGKey,
     *,
@@ -39,8 +38,7 @@ def run_lorenz(
 
     Args:
         case: the truths.
-        rule: Problem -> guided denoiser, hashable.
-        sampler: solver, number of steps and time grid.
+        method: of the draws.
         members: number of draws for each truth.
         key: of the draws.
         batch: number of draws at a time.
@@ -52,11 +50,11 @@ def run_lorenz(
     most = case.others.shape[1]
     if not 32 <= members <= most:
         raise InputError(f"a comparison needs between 32 and {most} members, got {members}")
-    draws, seconds = _draw_all(case.problem, case.values, rule, sampler, members, key, batch)
+    draws, accepted, seconds = _draw_all(case.problem, case.values, method, members, key, batch)
     finite = np.asarray(np.isfinite(draws).all(axis=2))
     single = Case(case.name, case.problem, case.exact[0])
-    counts = counts or count_evaluations(single, rule, sampler)
-    return Row.of(case.name, rule, sampler, finite, counts, seconds, lambda: case.score(draws))
+    counts = counts or count_evaluations(single, method)
+    return Row.of(case.name, method, finite, accepted, counts, seconds, lambda: case.score(draws))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +98,7 @@ def ranks_of(
 
 def calibrate_ranks(
     case: LorenzCase,
-    rule: GuidanceRule,
-    sampler: SamplerConfig,
+    method: Method,
     *,
     pairs: int = 200,
     members: int = 63,
@@ -110,39 +107,39 @@ def calibrate_ranks(
     """Ranks of `pairs` new truths at the last frame, each among `members` draws given its y."""
     key_truth, key_draw = jax.random.split(key)
     truths, values = simulate(key_truth, case.values.shape[1], pairs)
-    draws, _ = _draw_all(case.problem, values, rule, sampler, members, key_draw, None)
+    draws, _, _ = _draw_all(case.problem, values, method, members, key_draw, None)
     return ranks_of((truths - case.mean) / case.std, draws)
 
 
 def _draw_all(
     problem: Problem,
     values: Float[np.ndarray, "case time"],
-    rule: GuidanceRule,
-    sampler: SamplerConfig,
+    method: Method,
     members: int,
     key: PRNGKey,
     batch: int | None,
-) -> tuple[Float[np.ndarray, "case draw 3"], float]:
-    """Draws of the last frame for every truth, and their wall time in seconds."""
+) -> tuple[Float[np.ndarray, "case draw 3"], Int[np.ndarray, "case draw"], float]:
+    """Draws of the last frame for every truth, how many moves each accepted, and their seconds."""
     leaves, structure = jax.tree.flatten(problem)
     values = np.where(np.isfinite(values), values, 0.0)[:, :, None, None, None]
     arguments = (leaves, jnp.asarray(values, jnp.float32), key)
-    run = _draws.lower(*arguments, structure, rule, sampler, members, batch).compile()
+    run = _draws.lower(*arguments, structure, method, members, batch).compile()
     begun = time.perf_counter()
-    draws = np.asarray(run(*arguments), np.float64)
-    return draws, time.perf_counter() - begun
+    draws, accepted = jax.tree.map(np.asarray, run(*arguments))
+    return draws.astype(np.float64), accepted, time.perf_counter() - begun
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
-def _draws(leaves, values, key, structure, rule, sampler, members, batch):
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _draws(leaves, values, key, structure, method, members, batch):
     problem = jax.tree.unflatten(structure, leaves)
 
     def of_truth(inputs):
         y, i = inputs
         stream = dataclasses.replace(problem.streams[0], values=y)
-        denoiser = rule(dataclasses.replace(problem, streams=(stream,)))
-        one = lambda k: sample(k, denoiser, problem.shape, problem.schedule, sampler)[-1, 0, 0]
-        return sample_ensemble(jax.random.fold_in(key, i), one, members, batch=batch)
+        draw = method.of(dataclasses.replace(problem, streams=(stream,)))
+        of_key = jax.random.fold_in(key, i)
+        drawn, accepted = sample_ensemble(of_key, draw, members, batch=batch)
+        return drawn[:, -1, 0, 0], accepted
 
     size = max(1, DRAWS_AT_A_TIME // members)
     return jax.lax.map(of_truth, (values, jnp.arange(len(values))), batch_size=size)

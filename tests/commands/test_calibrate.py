@@ -6,31 +6,29 @@ import sys
 
 import pytest
 
-from experiments.calibrate import combinations, run
+from experiments.calibrate import methods, run
 from experiments.calibrate import report as calibration_report
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.errors import InputError
-from slams_jax.reference_problems import Guidance, trajectory_cases
+from slams_jax.reference_problems import Guidance, Method, trajectory_cases
 
 GAUSSIAN = Guidance("gaussian", (("iterations", 15),), covariance=True)
 
 
-def test_every_combination_is_one_of_the_library():
+def test_no_method_comes_twice():
     for group in "abc":
         for quick in (True, False):
-            chosen = combinations.combinations(group, quick=quick, last=True)
+            chosen = methods.methods(group, quick=quick, last=True)
             assert len(chosen) == len(set(chosen)) > 2
-            for c in chosen:
-                SamplerConfig(c.solver, c.steps, c.grid)
-                assert str(c.rule)
+            assert all(m.label for m in chosen)
 
 
 @pytest.mark.slow
 def test_the_command(monkeypatch, tmp_path):
     """Two rows of one case, one of them of draws that are not finite."""
     steps = (8, 4)
-    chosen = [combinations.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", n) for n in steps]
-    monkeypatch.setattr(run, "combinations", lambda group, *, quick, last: chosen)
+    chosen = [Method(GAUSSIAN, SamplerConfig("dpmpp_2m_ode", n)) for n in steps]
+    monkeypatch.setattr(run, "methods", lambda group, *, quick, last: chosen)
     monkeypatch.setattr(run, "BUILD", {"c": lambda: trajectory_cases((1,))})
     monkeypatch.setattr(run, "QUICK_MEMBERS", {"c": 32})
     folder = tmp_path / "calibration"
@@ -54,8 +52,8 @@ def test_the_command(monkeypatch, tmp_path):
 
 
 def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
-    chosen = [combinations.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 4)]
-    monkeypatch.setattr(run, "combinations", lambda group, *, quick, last: chosen)
+    chosen = [Method(GAUSSIAN, SamplerConfig("dpmpp_2m_ode", 4))]
+    monkeypatch.setattr(run, "methods", lambda group, *, quick, last: chosen)
     monkeypatch.setattr(run, "BUILD", {"c": lambda: trajectory_cases((1,))})
     monkeypatch.setattr(run, "MEMBERS", {"c": 32})
     first = run.calibrate(["c"], tmp_path)
@@ -63,8 +61,8 @@ def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
     assert run.calibrate(["c"], tmp_path) == first
     monkeypatch.undo()
     # One that comes before it in the new plan leaves it where it is.
-    chosen.insert(0, combinations.Combination(GAUSSIAN, "dpmpp_2m_ode", "log_snr", 3))
-    monkeypatch.setattr(run, "combinations", lambda group, *, quick, last: chosen)
+    chosen.insert(0, Method(GAUSSIAN, SamplerConfig("dpmpp_2m_ode", 3)))
+    monkeypatch.setattr(run, "methods", lambda group, *, quick, last: chosen)
     monkeypatch.setattr(run, "BUILD", {"c": lambda: trajectory_cases((1,))})
     monkeypatch.setattr(run, "MEMBERS", {"c": 32})
     rows = run.calibrate(["c"], tmp_path)

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slams_jax.diffusion import CosineSchedule, SamplerConfig
+from slams_jax.diffusion import CosineSchedule, RefinementConfig, SamplerConfig
 from slams_jax.errors import InputError
 from slams_jax.reference_problems import (
     Exact,
     Guidance,
+    Method,
     Mixture,
     MixturePrior,
     Oracle,
@@ -66,7 +67,7 @@ class Scaled:
 
 def meets_the_target(case, rule, members, config=ODE):
     """Mean error to 0.05, variance ratio in 0.95 .. 1.05, and W1 near that of exact draws."""
-    found = run_case(case, rule, config, members, jax.random.key(0)).score
+    found = run_case(case, Method(rule, config), members, jax.random.key(0)).score
     return found is not None and bool(
         found.mean_error <= 0.05 + 2 * found.mean_error_se
         and abs(found.variance_ratio - 1) <= 0.05 + 2 * found.variance_ratio_se
@@ -112,7 +113,9 @@ def test_broken_guidance_is_found_out(fields, mixtures, trajectories, case, rule
 def test_composition_from_short_windows_costs_spread(trajectories):
     """The exact denoiser of the whole trajectory is right, windows of three frames are not."""
     ratios = [
-        run_case(trajectories[f"trajectory {k}"], GAUSSIAN, ODE, 512, jax.random.key(0)).score
+        run_case(
+            trajectories[f"trajectory {k}"], Method(GAUSSIAN, ODE), 512, jax.random.key(0)
+        ).score
         for k in ("k=1", "k=3", "exact")
     ]
     assert ratios[0].variance_ratio > 1.1
@@ -244,13 +247,30 @@ def test_evaluations_are_counted(trajectories):
         GAUSSIAN: (5, 0),
     }
     for rule, expected in counts.items():
-        assert count_evaluations(case, rule, config) == expected
+        assert count_evaluations(case, Method(rule, config)) == expected
+    moves = RefinementConfig(moves=3, sampler=SamplerConfig(steps=4))
+    assert count_evaluations(case, Method(GAUSSIAN, config, moves)) == (5 + 3 * 4, 0)
+
+
+@pytest.mark.slow
+def test_refined_draws_are_scored(mixtures):
+    """Moves take draws nearer to the posterior, and the row says how many were accepted."""
+    case, sampler = mixtures["three modes"], SamplerConfig(steps=16)
+    moves = RefinementConfig(moves=6, sampler=sampler)
+    rows = [
+        run_case(case, Method(GAUSSIAN, sampler, refinement), 1024, jax.random.key(0))
+        for refinement in (None, moves)
+    ]
+    assert rows[0].accepted is None
+    assert 0.1 < rows[1].accepted < 0.9
+    assert rows[1].rule == "gaussian (15), 6 moves of 16"
+    assert rows[1].score.w1 < 0.8 * rows[0].score.w1
 
 
 def test_draws_that_are_not_finite_are_reported(trajectories):
     broken = lambda problem: lambda x, t: problem.denoiser(x, t) / (t - t)
-    config = SamplerConfig(steps=2)
-    row = run_case(trajectories["trajectory k=1"], broken, config, 32, jax.random.key(0))
+    method = Method(broken, SamplerConfig(steps=2))
+    row = run_case(trajectories["trajectory k=1"], method, 32, jax.random.key(0))
     assert row.not_finite == 32
     assert row.score is None
     assert row.as_dict()["mean_error"] is None
@@ -259,7 +279,7 @@ def test_draws_that_are_not_finite_are_reported(trajectories):
 def test_errors(trajectories):
     case = trajectories["trajectory k=1"]
     with pytest.raises(InputError, match="at least 32 members, got 4"):
-        inspect.unwrap(run_case)(case, GAUSSIAN, ODE, 4, jax.random.key(0))
+        inspect.unwrap(run_case)(case, Method(GAUSSIAN, ODE), 4, jax.random.key(0))
     with pytest.raises(InputError, match="a known posterior denoiser"):
         Oracle()(case.problem)
     with pytest.raises(InputError, match="unknown network 'dense'"):

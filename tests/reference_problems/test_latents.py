@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from slams_jax.diffusion import SamplerConfig
-from slams_jax.reference_problems import Guidance, latent_cases, latents, run_case
+from slams_jax.reference_problems import Guidance, Method, latent_cases, latents, run_case
 
 GAUSSIAN = Guidance("gaussian", (("iterations", 20),), covariance=True)
 ODE = SamplerConfig("dpmpp_3m_ode", 32)
@@ -15,7 +15,7 @@ ODE = SamplerConfig("dpmpp_3m_ode", 32)
 
 def scored(pairs):
     (case,) = latent_cases((pairs,))
-    return run_case(case, GAUSSIAN, ODE, 512, jax.random.key(0)).score
+    return run_case(case, Method(GAUSSIAN, ODE), 512, jax.random.key(0)).score
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from slams_jax.gaussian import fit_prior
 from slams_jax.models import score
 from slams_jax.reference_problems import (
     Guidance,
+    Method,
     ScorePrior,
     calibrate_ranks,
     lorenz,
@@ -103,12 +104,12 @@ def test_independent_references_agree(case):
 
 @pytest.mark.slow
 def test_rows_and_ranks(case):
-    sampler = SamplerConfig("dpmpp_2m_ode", 3)
-    row = run_lorenz(case, RULE, sampler, 32, jax.random.key(0)).as_dict()
+    method = Method(RULE, SamplerConfig("dpmpp_2m_ode", 3))
+    row = run_lorenz(case, method, 32, jax.random.key(0)).as_dict()
     assert (row["forward_evaluations"], row["derivative_evaluations"]) == (3, 0)
     assert row["not_finite"] == 0
     assert row["w1"] > row["w1_exact"] > 0
-    found = calibrate_ranks(case, RULE, sampler, pairs=4, members=7, key=jax.random.key(0))
+    found = calibrate_ranks(case, method, pairs=4, members=7, key=jax.random.key(0))
     np.testing.assert_array_equal(found.counts.sum(axis=1), [4, 4, 4])
 
 
@@ -122,13 +123,13 @@ def test_a_draw_is_that_of_its_own_observations(case):
 
 
 def draws_given(case, values):
-    config, key = SamplerConfig("dpmpp_2m_ode", 3), jax.random.key(0)
-    return lorenz_draws._draw_all(case.problem, values, RULE, config, 8, key, None)[0]
+    method = Method(RULE, SamplerConfig("dpmpp_2m_ode", 3))
+    return lorenz_draws._draw_all(case.problem, values, method, 8, jax.random.key(0), None)[0]
 
 
 @pytest.mark.slow
 def test_pictures_and_file_of_the_ranks(case, tmp_path):
-    rows = calibrate_lorenz.ranks([case], [(RULE, SamplerConfig(steps=2))], tmp_path, pairs=8)
+    rows = calibrate_lorenz.ranks([case], [Method(RULE, SamplerConfig(steps=2))], tmp_path, pairs=8)
     assert json.loads((tmp_path / "ranks.json").read_text()) == rows
     assert len(rows[0]["p_values"]) == 3
     assert (tmp_path / "ranks.png").stat().st_size > 5000
@@ -143,6 +144,6 @@ def test_errors(case):
     with pytest.raises(InputError, match="the model has states of 4 variables"):
         plain(other, case.problem.covariance, MEAN, STD)
     with pytest.raises(InputError, match="between 32 and 64 members, got 65"):
-        inspect.unwrap(run_lorenz)(case, RULE, SamplerConfig(), 65, jax.random.key(0))
+        inspect.unwrap(run_lorenz)(case, Method(RULE, SamplerConfig()), 65, jax.random.key(0))
     with pytest.raises(InputError, match="take 15"):
         ranks_of(np.zeros((4, 3)), np.zeros((4, 8, 3)))

@@ -1,25 +1,17 @@
-"""Which rules and samplers are tried on which cases: a table."""
+"""Which rules, samplers and refinements are tried on which cases: a table."""
 
 import itertools
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from slams_jax.diffusion import SamplerConfig
+from slams_jax.diffusion import RefinementConfig, SamplerConfig
 from slams_jax.diffusion.presets import PRESETS, preset
-from slams_jax.reference_problems import Guidance, Oracle
+from slams_jax.reference_problems import Guidance, Method, Oracle
 
 BUDGET = 32  # evaluations and derivative products of one draw, at which rules are compared
+LARGER = (128, 512)  # the same with moves
 LONG = 1024  # the same of the run against which those of (b) and (d) are held
 FEWEST = 8  # steps: with fewer, no rule is any good
-
-
-class Combination(NamedTuple):
-    """A rule and a sampler."""
-
-    rule: Guidance | Oracle
-    solver: str
-    grid: str
-    steps: int
 
 
 SDA = Guidance("sda", (("gamma", 1e-2),))
@@ -73,21 +65,20 @@ LORENZ = (
     (NEAR_1, "pc"),
 )
 RANKED = (  # the rank histograms of Lorenz-63
-    (PROXIMAL, SamplerConfig(BEST, 32)),
-    (GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
-    (NEAR_1, SamplerConfig("dpmpp_2m", 16)),
+    Method(PROXIMAL, SamplerConfig(BEST, 32)),
+    Method(GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
+    Method(NEAR_1, SamplerConfig("dpmpp_2m", 16)),
 )
+MOVE_STEPS = (16, 32)  # of the reverse SDE of a move; with fewer, a move is not reversible
 
 
-def at_cost(
-    pairs: Iterable[tuple[Guidance, str]], costs: tuple[int, ...]
-) -> tuple[Combination, ...]:
+def at_cost(pairs: Iterable[tuple[Guidance, str]], costs: tuple[int, ...]) -> tuple[Method, ...]:
     """Rules and solvers with as many steps as each cost allows, where that is enough to try.
 
     The corrector of "pc" costs one more evaluation a step.
     """
     return tuple(
-        Combination(rule, solver, "log_snr", steps)
+        _method(rule, solver, steps)
         for rule, solver in pairs
         for cost in costs
         if (steps := cost // (1 + (solver == "pc")) // (1 + DERIVATIVES[rule])) >= FEWEST
@@ -99,15 +90,30 @@ def crossed(
     solvers: Iterable[str] = (BEST,),
     grids: Iterable[str] = ("log_snr",),
     steps: Iterable[int] = (BUDGET,),
-) -> tuple[Combination, ...]:
+) -> tuple[Method, ...]:
     """Each with each."""
-    return tuple(Combination(*c) for c in itertools.product(rules, solvers, grids, steps))
+    every = itertools.product(rules, solvers, grids, steps)
+    return tuple(_method(rule, solver, n, grid) for rule, solver, grid, n in every)
 
 
-def presets(names: Iterable[str]) -> tuple[Combination, ...]:
+def presets(names: Iterable[str]) -> tuple[Method, ...]:
     """The presets of `slams_jax.assimilate`."""
-    chosen = [preset(name) for name in names]
-    return tuple(Combination(Guidance.of(g), s.solver, s.grid, s.steps) for s, g in chosen)
+    return tuple(Method(Guidance.of(g), s) for s, g in map(preset, names))
+
+
+def refined(rule: Guidance) -> tuple[Method, ...]:
+    """Draws of `BUDGET` evaluations, refined by as many moves as each larger cost allows."""
+    start = SamplerConfig("dpmpp_2m", BUDGET // (1 + DERIVATIVES[rule]))
+    return tuple(
+        Method(rule, start, RefinementConfig(moves, sampler=SamplerConfig("dpmpp_2m", steps)))
+        for cost in LARGER
+        for steps in MOVE_STEPS
+        if (moves := (cost - BUDGET) // steps)
+    )
+
+
+def _method(rule: Guidance | Oracle, solver: Any, steps: int, grid: Any = "log_snr") -> Method:
+    return Method(rule, SamplerConfig(solver, steps, grid))
 
 
 def best(rules: Iterable[Guidance]) -> list[tuple[Guidance, str]]:
@@ -116,17 +122,17 @@ def best(rules: Iterable[Guidance]) -> list[tuple[Guidance, str]]:
 
 
 class Block(NamedTuple):
-    """Combinations, and where they are tried.
+    """Methods, and where they are tried.
 
     Attributes:
         groups: letters of the groups of cases.
         cases: of a group; "quick" is every case of a quick run, which tries nothing else.
-        combinations: in the order of the report.
+        methods: in the order of the report.
     """
 
     groups: str
     cases: Literal["every", "last", "all but the last", "quick"]
-    combinations: tuple[Combination, ...]
+    methods: tuple[Method, ...]
 
 
 PLAN = (
@@ -141,6 +147,9 @@ PLAN = (
     # Rules with equally many evaluations, and what `assimilate` offers.
     Block("abc", "last", crossed((*COMMON, *OTHERS))),
     Block("abc", "last", presets(PRESETS)),
+    # Metropolis moves where guidance is far from exact.
+    Block("b", "every", refined(GAUSSIAN_10) + refined(MMPS_1)),
+    Block("d", "all but the last", refined(GAUSSIAN) + refined(NEAR_1)),
     # Solvers, grids and steps, with the most exact rule.
     Block("a", "last", crossed([GAUSSIAN], SOLVERS[:3], steps=STEPS)),
     Block("a", "last", crossed([GAUSSIAN], SOLVERS)),
@@ -163,8 +172,8 @@ PLAN = (
 )
 
 
-def combinations(group: str, *, quick: bool = False, last: bool = False) -> list[Combination]:
+def methods(group: str, *, quick: bool = False, last: bool = False) -> list[Method]:
     """What is tried on a case of a group, in the order of the report."""
     cases = ("quick",) if quick else ("every", "last" if last else "all but the last")
-    chosen = [b.combinations for b in PLAN if group in b.groups and b.cases in cases]
+    chosen = [b.methods for b in PLAN if group in b.groups and b.cases in cases]
     return list(dict.fromkeys(itertools.chain(*chosen)))
