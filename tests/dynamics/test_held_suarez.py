@@ -12,8 +12,6 @@ from slams_jax.schema import SLAMS_LEVELS
 
 pytestmark = pytest.mark.optimised  # the zonal means take 190 days
 
-pytestmark = pytest.mark.optimised  # the zonal means take 190 days
-
 # The zonal means need T21; everything else is as true of a small, coarse model.
 SMALL = HeldSuarezConfig(truncation=10, boundaries=(0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0))
 
