@@ -34,7 +34,6 @@ QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024}
 BATCH = 4096  # draws made at a time
 
 Row = dict[str, Any]
-Counted = dict[Method, tuple[int, int]]  # evaluations and derivatives of a draw
 
 
 def calibrate(
@@ -64,13 +63,12 @@ def calibrate(
         sum(_weight(m) for g, case, ms in plan for m in ms if named(g, case, m) not in kept)
     )
     rows: list[Row] = []
-    counted: Counted = {}
     for group, case, chosen in plan:
         for method in chosen:
             if row := kept.pop(named(group, case, method), None):
                 rows.append(row)
                 continue
-            rows.append({"group": group, **_row(case, method, members[group], counted)})
+            rows.append({"group": group, **_row(case, method, members[group])})
             progress(rows[-1], _weight(method))
             write_rows([*rows, *kept.values()], folder)
         write_text(report.table(rows), folder / "calibration.md")
@@ -102,13 +100,9 @@ def kept_rows(folder: Path) -> dict[tuple[Any, ...], Row]:
         raise InputError(f"{path} cannot be read ({error!r}): remove it, or set --output") from None
 
 
-def _row(case: Case | LorenzCase, method: Method, members: int, counted: Counted) -> Row:
+def _row(case: Case | LorenzCase, method: Method, members: int) -> Row:
     run = run_lorenz if isinstance(case, LorenzCase) else run_case
-    counts = counted.get(method)
-    row = run(case, method, members, jax.random.key(0), batch=BATCH, counts=counts)  # pyright: ignore
-    # Steps and rule decide, not the case: one count serves all.
-    counted[method] = row.forward_evaluations, row.derivative_evaluations
-    return row.as_dict()
+    return run(case, method, members, jax.random.key(0), batch=BATCH).as_dict()  # pyright: ignore
 
 
 def _name(case: Case | LorenzCase, method: Method, members: int) -> tuple[Any, ...]:

@@ -322,7 +322,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         score_training=_training(raw["score_training"], "score_training"),
         sampler=build(SamplerConfig, raw.get("sampler", {}), "sampler"),
         guidance=build(GuidanceConfig, raw.get("guidance", {}), "guidance"),
-        refinement=_refinement(raw.get("refinement", {"moves": 0})),
+        refinement=_refinement(raw.get("refinement", {})),
         assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
         compare=build(CompareSettings, raw.get("compare", {}), "compare"),
         raw=raw,
@@ -332,12 +332,12 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
 
 
 def _refinement(values: Any) -> RefinementConfig | None:
-    """Moves and their sampler; None where there are none."""
+    """Moves and their sampler, checked; None where there are no moves."""
     values = dict(group(values, "refinement"))
-    if values.get("moves") == 0:
-        return None
+    moves = values.get("moves", 0)
     sampler = build(SamplerConfig, values.pop("sampler", {}), "refinement.sampler")
-    return build(RefinementConfig, values, "refinement", sampler=sampler)
+    config = build(RefinementConfig, values | {"moves": moves or 1}, "refinement", sampler=sampler)
+    return config if moves else None
 
 
 def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> None:

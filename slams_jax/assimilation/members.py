@@ -148,8 +148,8 @@ class Cost(NamedTuple):
     seconds: float = 0.0
     accepted: int = 0
 
-    def __add__(self, other: "Cost") -> "Cost":  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Of members of both kinds."""
+    def with_more(self, other: "Cost") -> "Cost":
+        """Of these members and others."""
         return Cost(
             max(self.evaluations, other.evaluations),
             self.seconds + other.seconds,
@@ -198,7 +198,7 @@ def draw_members(
                 LOG.info("%d of %d members drawn", last, members)
         else:
             cost = Cost(**kept)
-        total = total + cost
+        total = total.with_more(cost)
     return np.concatenate(drawn) if store is None else store.states, total
 
 

@@ -9,6 +9,7 @@ observations correct it, and members differ in it, as far as they tell of it.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -168,13 +169,14 @@ def condition_on(
     """
     assert arrays.prior is not None
     closed = recipe.guidance.rule in ("gaussian", "exact")
-    modal = tuple(s for s in streams if closed and isinstance(s.operator, ModalOperator))
+    is_modal = lambda s: closed and isinstance(s.operator, ModalOperator)
+    modal = tuple(filter(is_modal, streams))
     modes, spectra = arrays.prior.modes, arrays.prior.spectra
     given = lambda told: condition(modes, spectra, frames, told)
     return Conditioned(
         given([_absorbed(s) for s in modal]),
         window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
-        tuple(s for s in streams if not any(s is m for m in modal)),
+        tuple(itertools.filterfalse(is_modal, streams)),
         modal,
         missed,
         given([]) if recipe.score == "gaussian" and recipe.refinement is not None else None,

@@ -291,7 +291,6 @@ def run_case(
     key: PRNGKey,
     *,
     batch: int | None = None,
-    counts: tuple[int, int] | None = None,
 ) -> Row:
     """Draw from the posterior of a case and score the draws against the exact one.
 
@@ -301,8 +300,6 @@ def run_case(
         members: number of draws; the row includes the resulting standard errors.
         key: of the draws.
         batch: number of draws at a time; None draws all at once.
-        counts: result of `count_evaluations` for this method, if already known from this or
-            another case.
 
     Raises:
         InputError: fewer than 32 members, too few to estimate an error.
@@ -316,7 +313,7 @@ def run_case(
     seconds = time.perf_counter() - begun
     draws = draws.astype(np.float64)
     finite = np.asarray(np.isfinite(draws).reshape(members, -1).all(axis=1))
-    counts = counts or count_evaluations(case, method)
+    counts = count_evaluations(case, method)
     return Row.of(case.name, method, finite, accepted, counts, seconds, lambda: case.score(draws))
 
 
@@ -330,7 +327,8 @@ def _draws(leaves, key, structure, method, members, batch):
 def count_evaluations(case: Case, method: Method) -> tuple[int, int]:
     """Evaluations of the prior's denoiser in one draw, and products with its transposed Jacobian.
 
-    They are counted during a draw, so that no rule has to declare them. A rule that uses products
+    They are counted during a draw, so that no rule has to declare them; iterations that stop early
+    make them depend on the case. A rule that uses products
     with the Jacobian itself cannot be counted: it fails to differentiate.
     """
     counts: collections.Counter[str] = collections.Counter()

@@ -32,7 +32,6 @@ def run_lorenz(
     key: PRNGKey,
     *,
     batch: int | None = None,
-    counts: tuple[int, int] | None = None,
 ) -> Row:
     """As `run_case`, with the score averaged over the truths of the case.
 
@@ -42,7 +41,6 @@ def run_lorenz(
         members: number of draws for each truth.
         key: of the draws.
         batch: number of draws at a time.
-        counts: result of `count_evaluations`, if already known.
 
     Raises:
         InputError: fewer than 32 members, or more than the case has exact draws.
@@ -53,7 +51,7 @@ def run_lorenz(
     draws, accepted, seconds = _draw_all(case.problem, case.values, method, members, key, batch)
     finite = np.asarray(np.isfinite(draws).all(axis=2))
     single = Case(case.name, case.problem, case.exact[0])
-    counts = counts or count_evaluations(single, method)
+    counts = count_evaluations(single, method)
     return Row.of(case.name, method, finite, accepted, counts, seconds, lambda: case.score(draws))
 
 

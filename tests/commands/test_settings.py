@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from configs import demo
 from experiments.configuration.build import build, plain
 from experiments.configuration.settings import StreamSettings, read
-from slams_jax.diffusion import SamplerConfig
+from slams_jax.diffusion import RefinementConfig, SamplerConfig
 from slams_jax.errors import InputError
 
 
@@ -42,6 +42,14 @@ def test_a_configuration_becomes_frozen_settings():
 def test_what_is_left_out_takes_its_default():
     settings = read(changed("sampler", None))
     assert settings.sampler == SamplerConfig()
+
+
+def test_a_refinement_has_moves():
+    assert read(demo.get_config()).refinement is None
+    config = changed("refinement.moves", 3)
+    config.refinement.sampler.steps = 16
+    moves = read(config).refinement
+    assert moves == RefinementConfig(moves=3, sampler=SamplerConfig(steps=16))
 
 
 def test_a_configuration_without_autoencoder_needs_no_training_of_it():
@@ -91,6 +99,8 @@ def test_a_configuration_without_autoencoder_needs_no_training_of_it():
         ("data.modalities.olr", "olr.nc", "data.modalities.olr must be a group of fields"),
         ("assimilation.streams", (), "assimilation.streams must be a group"),
         ("sampler", 32, "sampler must be a group of fields, got 32"),
+        ("refinement.moves", -1, "refinement: moves must be at least 1, got -1"),
+        ("refinement.move", 3, "refinement has no field 'move': did you mean 'moves'"),
         ("score_training", 100, "score_training must be a group of fields, got 100"),
     ],
 )
