@@ -68,6 +68,11 @@ RANKED = (  # the rank histograms of Lorenz-63
     Method(PROXIMAL, SamplerConfig(BEST, 32)),
     Method(GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
     Method(NEAR_1, SamplerConfig("dpmpp_2m", 16)),
+    Method(
+        NEAR_1,
+        SamplerConfig("dpmpp_2m", 16),
+        RefinementConfig(30, sampler=SamplerConfig("dpmpp_2m", 16)),
+    ),
 )
 MOVE_STEPS = (16, 32)  # of the reverse SDE of a move; with fewer, a move is not reversible
 
