@@ -143,7 +143,7 @@ class Conditioned(NamedTuple):
         gaussian: the prior's statistics, with what of the streams they absorb.
         window: the prior of windows that the network departs from; None if it does not.
         streams: the others.
-        absorbed: those that `gaussian` absorbs.
+        absorbed: those that `gaussian` absorbs, where moves need them; none elsewhere.
         missed: statistics of what the decoder misses, standardised; None if it misses nothing.
         free: the prior's statistics alone, where moves start from them; None elsewhere.
     """
@@ -177,7 +177,7 @@ def condition_on(
         given([_absorbed(s) for s in modal]),
         window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
         tuple(itertools.filterfalse(is_modal, streams)),
-        modal,
+        modal if recipe.refinement is not None else (),
         missed,
         given([]) if recipe.score == "gaussian" and recipe.refinement is not None else None,
     )

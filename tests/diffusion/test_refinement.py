@@ -17,17 +17,14 @@ from slams_jax.diffusion import (
     sample_ensemble,
 )
 from slams_jax.errors import InputError
-from slams_jax.observe import log_likelihood
-from slams_jax.observe.streams import identity_decode
+from slams_jax.reference_problems import Problem
 from slams_jax.reference_problems.mixtures import ridge, three_modes
 
 DRAWS = 1024
 MOVES = RefinementConfig(moves=32, lowest=0.3)
 
 
-def likelihood(problem, x):
-    """log p(y | x_0)."""
-    return log_likelihood(problem.streams, x, identity_decode)
+likelihood = Problem.log_likelihood
 
 
 @functools.cache
