@@ -46,6 +46,7 @@ def test_tutorial_runs(name):
     assert all(f"]({picture})" in text for picture, _ in pictures)
 
 
+@pytest.mark.slow
 def test_tutorial_that_raises_or_warns_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(tutorials, "ROOT", tmp_path)
     (tmp_path / "slams_jax").mkdir()

@@ -9,6 +9,7 @@ from support.bad_commands import COMMANDS
 CORPUS = [*bad_data.CORPUS, *bad_models.CORPUS, *bad_nature.CORPUS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CORPUS, ids=lambda c: f"{c.group}: {c.what}")
 def test_every_bad_input_is_one_clear_line(case, tmp_path):
     attempt = case.make(tmp_path)

@@ -54,12 +54,14 @@ def test_importing_the_library_imports_nothing_else():
     assert set(after) - set(before) <= {"slams_jax"}
 
 
+@pytest.mark.slow
 def test_the_analysis_imports_nothing_that_it_rarely_needs():
     imported = run("from slams_jax import assimilate, load_model; import sys; print(*sys.modules)")
     assert "jax" in imported
     assert not set(imported) & RARELY_NEEDED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["assimilate", "assimilate, fit_inflation, load_model, training"])
 def test_importing_changes_no_state(names):
     program = (
@@ -70,6 +72,7 @@ def test_importing_changes_no_state(names):
     run(program)
 
 
+@pytest.mark.slow
 def test_works_beside_the_settings_of_a_user():
     program = """
 import logging

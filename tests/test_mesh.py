@@ -118,6 +118,7 @@ def denoise(space):
         return function.lower(x).compile(), x
 
 
+@pytest.mark.slow
 def test_bands_take_their_part_of_the_memory():
     """So that a field that is too large for one device has room on several."""
     (alone, x), (shared, xs) = denoise(1), denoise(4)

@@ -58,6 +58,7 @@ def python(tmp_path_factory):
     return python
 
 
+@pytest.mark.slow
 def test_the_wheel_stands_alone(python, tmp_path):
     run(python, "-c", ALONE, folder=tmp_path)
 

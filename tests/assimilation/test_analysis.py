@@ -331,6 +331,7 @@ def test_a_latent_observation_alone_moves_the_analysis(latent_model):
     assert distance(posterior) < 0.6 * distance(prior)
 
 
+@pytest.mark.slow
 def test_a_latent_input_that_is_not_given_is_missing(latent_model):
     names = ("background", "state")
     patterns = (names, ("background",), ("state",))
@@ -411,6 +412,7 @@ def test_a_second_call_compiles_nothing(latent_model):
     assert np.abs(members_of(first) - members_of(second)).mean() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "derivatives", "at_most"), [("gaussian", 0, 0), ("sda", 3, 3), ("mmps", 2, 6)]
 )
@@ -486,6 +488,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_background_in_another_form_is_the_same(form, guided, state_model):
     background = FORMS[form](as_dataset(some_truth(state_model) + BIAS))
@@ -496,6 +499,7 @@ def test_a_background_in_another_form_is_the_same(form, guided, state_model):
     np.testing.assert_array_equal(analysis["time"], TIMES)
 
 
+@pytest.mark.slow
 def test_the_step_of_the_model_is_enforced(exact_model):
     options = dict(members=1, key=jax.random.key(0), sampler=FEW)
     daily = dataclasses.replace(exact_model, time_step=np.timedelta64(24, "h"))
@@ -509,6 +513,7 @@ def test_the_step_of_the_model_is_enforced(exact_model):
         assimilate(daily, background, [], **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score_kind", ["network", "gaussian"])
 def test_useless_observations_leave_an_analysis_no_worse_than_its_background(
     exact_model, score_kind
@@ -596,6 +601,7 @@ def test_two_times_with_a_background_and_latent_inputs(latent_model):
 # --- nothing is lost, whatever the settings ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stream_whose_values_are_all_rejected_is_left_out(exact_model, caplog):
     truth = some_truth(exact_model)
     observed = Observations("far", as_dataset(truth + 30.0), "grid", error=0.5)
@@ -608,6 +614,7 @@ def test_a_stream_whose_values_are_all_rejected_is_left_out(exact_model, caplog)
     assert "stream 'far' has no value left and is left out" in caplog.text
 
 
+@pytest.mark.slow
 def test_diagnostics_that_fail_lose_nothing(exact_model, monkeypatch, caplog):
     def broken(*_):
         raise RuntimeError("out of memory\nand more")
@@ -640,6 +647,7 @@ def test_flags_of_the_user_are_respected(flag, exact_model):
 # --- what is refused ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_members_that_diverge_are_named(state_model):
     broken = jax.tree.map(lambda x: x * jnp.nan, state_model.arrays.score)
     model = dataclasses.replace(state_model, arrays=state_model.arrays._replace(score=broken))

@@ -102,6 +102,7 @@ def test_bias_is_taken_off_in_the_units_of_the_values():
     np.testing.assert_allclose(stream.values, truth, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_points_are_interpolated_to_their_altitude():
     lat, lon = np.meshgrid(LATITUDE, LONGITUDE, indexing="ij")
     # Linear in latitude, longitude and log-pressure: interpolation is exact.
@@ -462,6 +463,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "coarse", "stride"])
 @pytest.mark.parametrize("form", FORMS)
 def test_fields_are_matched_by_their_coordinates(form, kind):
@@ -561,6 +563,7 @@ def test_stations_are_the_same_in_every_form(form):
     np.testing.assert_allclose(wide(found), wide(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_moving_station_is_where_it_is_at_each_time():
     """A sonde drifts over grid points; at the last time it reports nothing."""
     truth = states()
@@ -608,6 +611,7 @@ def test_an_own_operator_says_whether_its_grid_is_the_models():
     np.testing.assert_array_equal(aligned.values, truth[..., 0])
 
 
+@pytest.mark.slow
 def test_padded_times_are_not_observed():
     """Of every covariance, and of stations that move."""
     truth, values = states(1), np.full((1, 3), 280.0)

@@ -92,6 +92,7 @@ def a_background(model):
     return (climate + anomaly + BIAS + error).astype(np.float32), climate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["network", "gaussian"])
 def test_moves_know_the_prior_alone_and_all_observations(score):
     """What guidance absorbs in closed form is no part of the prior, but of the likelihood."""

@@ -4,11 +4,14 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from slams_jax.assimilation.streams import unresolved
 from slams_jax.mesh import analysis_mesh
 from slams_jax.models.model import residual
 from support.small_model import GRID, STD
+
+pytestmark = pytest.mark.slow
 
 
 def test_what_no_latent_can_represent_is_a_regression_on_the_background(latent_model):

@@ -64,6 +64,7 @@ def all_baselines(covariance):
     }
 
 
+@pytest.mark.slow
 def test_what_sees_the_past_never_sees_the_future(covariance):
     window, _ = problem()
     other = changed_from(window, 3)
@@ -84,6 +85,7 @@ def test_persistence_keeps_the_departure_of_the_first_background(covariance):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_deterministic_interpolation_is_the_exact_one_and_better_than_a_mean(covariance):
     window, truth = problem()
     baselines = all_baselines(covariance)

@@ -76,6 +76,7 @@ def test_it_is_the_exact_posterior(seed):
         np.testing.assert_allclose(found.covariance[k], covariance[part, part], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_it_agrees_with_dynamax():
     """An independent implementation, which takes no missing values."""
     whole = problem() | {"values": np.random.default_rng(9).standard_normal((TIMES, COUNT))}

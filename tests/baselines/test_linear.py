@@ -69,6 +69,7 @@ def fitted():
     }
 
 
+@pytest.mark.slow
 def test_observations_are_smoothed_as_by_kalman(fitted):
     x, _ = process(TIMES, 5)
     y = x + OBSERVED * np.random.default_rng(6).standard_normal(x.shape)
@@ -85,6 +86,7 @@ def test_observations_are_smoothed_as_by_kalman(fitted):
     np.testing.assert_allclose(spread, np.sqrt(variance), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_background_and_observations_are_combined(fitted):
     """The last time sees the exact filter; earlier ones nearly the exact smoother."""
     x, b = process(TIMES, 7)
@@ -94,6 +96,7 @@ def test_a_background_and_observations_are_combined(fitted):
     np.testing.assert_allclose(found, mean, atol=0.12)
 
 
+@pytest.mark.slow
 def test_a_filter_never_sees_the_future_and_a_smoother_does(fitted):
     """The filter of a time is the analysis of the window that ends there."""
     x, b = process(TIMES, 9)

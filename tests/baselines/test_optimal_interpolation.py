@@ -98,6 +98,7 @@ def cost(x, background, streams, covariance):
     return 0.5 * jnp.sum(whitened**2) - log_likelihood(streams, x, identity_decode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_equals_the_closed_form(name):
     background, stream, covariance = problem(name)
@@ -107,6 +108,7 @@ def test_equals_the_closed_form(name):
     np.testing.assert_allclose(analysis, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_streams_equal_one_of_their_mean():
     """Two streams of the same points are one of their mean with half the error variance."""
     background, stream, covariance = problem("points")
@@ -138,6 +140,7 @@ def test_without_streams_it_is_the_background():
     assert optimal_interpolation(background, [], covariance) is background
 
 
+@pytest.mark.slow
 def test_ensemble_has_the_closed_form_mean_and_covariance():
     """And its members do not depend on how many there are, nor on the batches."""
     background, stream, covariance = problem("points")
@@ -177,6 +180,7 @@ def iterate(background, stream, covariance, outers):
     return [float(c) for c, _ in found], [float(jnp.linalg.norm(g)) for _, g in found]
 
 
+@pytest.mark.slow
 def test_outer_iterations_reduce_the_cost_of_a_nonlinear_operator():
     rng = np.random.default_rng(0)
     background = jnp.full(SHAPE, 250.0)
@@ -198,6 +202,7 @@ class Overshooting:
 jax.tree_util.register_static(Overshooting)
 
 
+@pytest.mark.slow
 def test_a_step_is_shortened_where_the_whole_of_it_overshoots():
     background = jnp.full(SHAPE, 252.0)
     stream = make_stream("bent", np.full(SHAPE, -1.4), Overshooting(), Diagonal(jnp.float32(1e-3)))

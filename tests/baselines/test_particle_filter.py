@@ -93,6 +93,7 @@ def test_it_is_the_kalman_smoother(values, exact, share):
     assert np.all((effective > 20) & (effective <= PARTICLES * 1.001))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_evidence_is_unbiased(values, share):
     """E[p(y)] of the filter is p(y), that of a Gaussian vector (Del Moral 2004, ch. 7)."""
@@ -113,6 +114,7 @@ def test_the_evidence_is_unbiased(values, share):
     assert evidence.std() / evidence.mean() / np.sqrt(FILTERS) < 0.02
 
 
+@pytest.mark.slow
 def test_fewer_ancestors_are_left_by_resampling(values):
     key = jax.random.key(0)
     run = jax.jit(one_filter, static_argnums=2)
@@ -124,6 +126,7 @@ def test_fewer_ancestors_are_left_by_resampling(values):
     np.testing.assert_allclose(np.sum(np.asarray(always.weights)), 1.0, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_weights(values):
     found = jax.jit(one_filter, static_argnums=2)(jax.random.key(0), values, 0.5)
     draws = np.asarray(found.draw(jax.random.key(1), 4000), np.float64)

@@ -28,6 +28,8 @@ from support.small_world import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "slams_jax" / "models" / "demo.safetensors"
 
@@ -168,7 +170,6 @@ def test_a_disk_that_is_full(place, capsys, monkeypatch):
     (place / "out").rmdir()
 
 
-@pytest.mark.slow
 def test_from_a_shell(place):
     """The whole way once for each command: status, output, and no traceback."""
     cases = [

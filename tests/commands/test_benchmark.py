@@ -44,6 +44,7 @@ def test_a_twin_of_other_mathematics_is_noticed():
     assert np.abs(flat - theirs.detach().numpy()).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_convolutions_and_products():
     config = ScoreConfig(padding="torus", coordinates="none", prediction="v", **SMALL)
     params = score.init(config, jax.random.key(0), (8, 12))
@@ -57,6 +58,7 @@ def test_operations_are_those_of_the_convolutions_and_products():
     assert found == 2 * 5 * expected
 
 
+@pytest.mark.slow
 def test_the_scan_draws_what_the_sampler_draws():
     key, shape, schedule = jax.random.key(1), (3, 4, 6, 2), benchmark_networks.SCHEDULE
     denoiser = lambda x, t: jnp.tanh(x) * (1.0 - t)

@@ -51,6 +51,7 @@ def test_the_command(monkeypatch, tmp_path):
     assert calibration_report.draw(rows[:1], tmp_path) == []
 
 
+@pytest.mark.slow
 def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
     chosen = [Method(GAUSSIAN, SamplerConfig("dpmpp_2m_ode", 4))]
     monkeypatch.setattr(run, "methods", lambda group, *, quick, last: chosen)

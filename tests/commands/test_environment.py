@@ -57,6 +57,7 @@ def test_one_process_is_no_cluster(monkeypatch):
     distributed.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [

@@ -21,6 +21,8 @@ from slams_jax.readers import open_dataset, read_stations
 from slams_jax.schema import channels_of
 from support.small_world import run_command
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {
     "system": "held_suarez",
@@ -174,7 +176,6 @@ def command(*arguments, cwd=REPOSITORY):
     )
 
 
-@pytest.mark.slow
 def test_command(tmp_path):
     config = "--config=configs/nature_lorenz63.py"
     more = ("--config.nature.days=20", f"--config.nature.cache={tmp_path}")

@@ -60,6 +60,7 @@ def test_another_analysis_is_refused(message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_analysis_in_impossible_units_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"analysis\.nc: temperature reaches .* K, outside"):
         opened(ANALYSIS.assign(temperature=ANALYSIS.temperature - 273.15), tmp_path)

@@ -18,6 +18,8 @@ from slams_jax.training import read_metrics
 from support.data_samples import cpc_year
 from support.small_world import run_command, tree, write_config
 
+pytestmark = pytest.mark.slow
+
 DAYS, LEVELS = 44, (10.0, 500.0, 1000.0)
 GRID = (8, 16)
 FIRST = np.datetime64("2001-01-01", "ns")
@@ -173,7 +175,6 @@ def test_the_summary_and_the_picture_say_what_is_there(prepared):
     assert (about / "overview.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.slow
 def test_training_starts_from_what_is_prepared(prepared):
     folder, config = prepared
     (archive,) = (folder / "cache").iterdir()

@@ -23,6 +23,7 @@ def states():
     return {"t": t, "p": t[:, 1] + 0.3 * jax.random.normal(key_p, (6, 3, 3))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [1e9, 6000.0])
 def test_increments_are_those_of_the_dense_formula(states, radius):
     grid = np.meshgrid(LATITUDE, LONGITUDE, indexing="ij")

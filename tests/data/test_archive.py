@@ -157,6 +157,7 @@ def warmer():
     return gridded() + xr.Dataset({"temperature": np.float32(1.0)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("opened", "change"),
     [
@@ -390,6 +391,7 @@ build_archive({root!r}, {{}}, fields(40))
 """
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_is_resumed(tmp_path, monkeypatch):
     blocks_of_two(monkeypatch)
     whole = written(build_archive(tmp_path / "a", {}, fields(40)).path)
@@ -533,6 +535,7 @@ def test_bad_periods_give_one_line(periods, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_iberia(real_data, tmp_path):
     path = real_data / "iberia" / "ncep_daily_1961_1995.nc"
     with open_dataset(path, variables=["T", "t2m"]) as state:

@@ -41,6 +41,7 @@ def test_every_epoch_holds_each_window_once_in_another_order():
     assert not np.array_equal(starts[0], np.sort(starts[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [0, 1, 5, 23])
 def test_resumes_with_exactly_the_batches_that_follow(before):
     loader = window_loader(arrays(), length=3, batch_size=4, seed=3)

@@ -56,6 +56,7 @@ def exact_covariance(v, ratio):
     return vectors @ (values * ratio / (values + ratio) * (vectors.T @ v))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", TIMES)
 @pytest.mark.parametrize(
     ("rule", "covariance"),
@@ -107,6 +108,7 @@ def bent(x, extra):
     return (single(Y) - jnp.sinh(single(OPERATOR) @ x)) / jnp.sqrt(single(VARIANCE) + extra)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tangent", [None, "rough"])
 def test_outer_loops_end_where_the_innovations_agree(tangent):
     """x_0 + C A^T r(x_0 + d) is x_0 + d for a bent operator, with a rough tangent too."""

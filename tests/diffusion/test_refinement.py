@@ -51,6 +51,7 @@ def refined(case, draws, config=MOVES, of=likelihood):
     return jax.jit(jax.vmap(one))(keys, draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case_of", [three_modes, ridge])
 def test_moves_bring_draws_to_the_posterior(case_of):
     case, draws = guided(case_of)
@@ -66,6 +67,7 @@ def test_moves_bring_draws_to_the_posterior(case_of):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["always", "inverted"])
 def test_a_wrong_acceptance_ratio_is_found_out(wrong):
     """Moves that are always accepted draw from the prior; inverted ones flee the observations."""
@@ -79,6 +81,7 @@ def test_a_wrong_acceptance_ratio_is_found_out(wrong):
     assert score(found.x_0) > 3.0 * score(right.x_0)
 
 
+@pytest.mark.slow
 def test_without_observations_the_prior_stays():
     """Every move is accepted; draws from the prior stay draws from it."""
     case, _ = guided(three_modes)
@@ -97,6 +100,7 @@ def test_without_observations_the_prior_stays():
         assert (np.abs(one.mean(axis=0) - two.mean(axis=0)) < 4.0 * error).all()
 
 
+@pytest.mark.slow
 def test_proposals_without_a_likelihood_are_rejected():
     case, draws = guided(three_modes)
     nowhere = lambda p, x: jnp.where(jnp.sum(x) > 0.0, likelihood(p, x), jnp.nan)
@@ -127,6 +131,7 @@ def test_bad_options(options, message):
         RefinementConfig(**options)
 
 
+@pytest.mark.slow
 def test_a_move_starts_from_its_level():
     """One move at a tiny level hardly changes the state."""
     case, draws = guided(three_modes)

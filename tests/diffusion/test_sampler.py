@@ -32,6 +32,7 @@ PROGRESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", PROGRESS)
 @pytest.mark.parametrize("steps", [1, 7, 32])
 def test_time_grids_rise_from_zero_to_one_in_equal_steps(grid, steps):
@@ -50,6 +51,7 @@ def test_time_grids_are_the_same_to_the_bit_in_a_program(grid):
     np.testing.assert_array_equal(inside, time_grid(SCHEDULE, grid, 100))
 
 
+@pytest.mark.slow
 def test_the_default_draws_from_the_prior():
     count = 4000
     config = SamplerConfig(steps=96)
@@ -73,6 +75,7 @@ def test_member_does_not_depend_on_members_or_batch():
         np.testing.assert_allclose(found, reference[:members], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_keys_repeat_and_differ_and_calls_compile_once():
     traces = []
 
@@ -176,6 +179,7 @@ def test_a_draw_that_fails_says_when(name):
     np.testing.assert_allclose(x[3], alone, atol=0.05 if name in ("pc", "adaptive") else 1e-5)
 
 
+@pytest.mark.slow
 def test_adaptive_steps_that_do_not_suffice_are_no_draw():
     config = SamplerConfig("ode", 4, method="Tsit5", rtol=1e-3, atol=1e-3)
     draw = jax.jit(lambda key: sample_with_info(key, DENOISER, (DIM,), SCHEDULE, config))
@@ -185,6 +189,7 @@ def test_adaptive_steps_that_do_not_suffice_are_no_draw():
     assert int(info.evaluations) == 25
 
 
+@pytest.mark.slow
 def test_programs_hold_no_callbacks():
     """Otherwise they could be neither cached nor exported."""
     for config in (SamplerConfig(), COUNTED["adaptive"][0]):
@@ -192,6 +197,7 @@ def test_programs_hold_no_callbacks():
         assert "callback" not in draw.lower(jax.random.key(0)).as_text()
 
 
+@pytest.mark.slow
 def test_members_side_by_side_share_their_evaluations():
     """A batch at a time, each batch has its own."""
     calls = []

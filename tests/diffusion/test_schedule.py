@@ -35,6 +35,7 @@ def test_log_snr_falls_strictly():
     assert np.all(np.diff(SCHEDULE.log_snr(TIMES)) < 0)
 
 
+@pytest.mark.slow
 def test_time_is_the_inverse_of_the_log_snr():
     t = jnp.concatenate([TIMES, jnp.geomspace(1e-4, 0.1, 50)])
     np.testing.assert_allclose(SCHEDULE.time(SCHEDULE.log_snr(t)), t, atol=3e-6)

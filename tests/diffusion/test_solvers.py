@@ -68,6 +68,7 @@ def test_order_of_convergence_of_the_deterministic_solvers(config, order, error)
     assert errors[-1] < error
 
 
+@pytest.mark.slow
 def test_three_estimates_converge_at_the_third_order():
     """Faster, as long as the terms of higher order are not small; beyond, rounding shows."""
     errors = errors_of_the_flow(SamplerConfig("dpmpp_3m_ode"), (24, 48, 96))
@@ -119,6 +120,7 @@ def scan_two_step(key, steps, stochastic):
     return jax.lax.scan(body, (start, jnp.zeros_like(start)), jnp.arange(steps))[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "steps"), [("dpmpp_2m", 32), ("dpmpp_2m_ode", 3)])
 def test_two_step_solver_equals_a_scan_of_its_formulas(solver, steps):
     key = jax.random.key(3)
@@ -156,6 +158,7 @@ def loop_three_step(key, steps):
     return x
 
 
+@pytest.mark.slow
 def test_three_step_solver_equals_a_loop_of_its_formulas():
     key, steps = jax.random.key(3), 5
     config = SamplerConfig("dpmpp_3m_ode", steps)
@@ -201,6 +204,7 @@ def loop_of_the_reverse_sde(key, steps, heun):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "steps"), [("euler_maruyama", 20), ("heun", 60)])
 def test_solvers_of_the_reverse_sde_equal_a_loop(solver, steps):
     key = jax.random.key(3)
@@ -210,6 +214,7 @@ def test_solvers_of_the_reverse_sde_equal_a_loop(solver, steps):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_ddim_equals_a_loop_of_its_formulas(eta):
     """Song, Meng & Ermon 2021, eqs. 12 and 16, where abar stands for alpha^2 / (1 + eta_s^2).
@@ -244,6 +249,7 @@ def denoiser_of_noise(x, t):
     return to_denoised(SCHEDULE, noise_predictor(x, t), "eps", x, t)
 
 
+@pytest.mark.slow
 def test_predictor_corrector_equals_a_loop_of_the_reference():
     """Rozet & Louppe 2023, algorithm 4, with the reference's settings on its grid."""
     key, steps, tau, corrections = jax.random.key(3), 16, 0.5, 2
@@ -282,6 +288,7 @@ def scan_predictor_corrector(key, steps, tau):
     return jax.lax.scan(body, start, jnp.arange(steps))[0]
 
 
+@pytest.mark.slow
 def test_predictor_corrector_equals_a_scan():
     key, steps = jax.random.key(4), 32
     config = SamplerConfig("pc", steps, tau=0.3)
@@ -290,6 +297,7 @@ def test_predictor_corrector_equals_a_scan():
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_noise_is_white_over_steps_and_members():
     """The increments that `sample` asks for: normal, and independent of one another."""
     members, steps = 4000, 8

@@ -23,6 +23,7 @@ def small():
     return held_suarez.held_suarez(SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lead", [24, 72])
 def test_a_perfect_model_with_perfect_observations_has_perfect_backgrounds(small, lead):
     """So truth and background are of the same day."""
@@ -42,6 +43,7 @@ def test_a_perfect_model_with_perfect_observations_has_perfect_backgrounds(small
     assert {count for stage, _, count in told if stage == "forecasts"} == ({3} if more else set())
 
 
+@pytest.mark.slow
 def test_radiosondes_measure_columns(small):
     network = simulate.Network(
         *(np.array([value]) for value in (small.grid.latitude[3], small.grid.longitude[5], 0.0))

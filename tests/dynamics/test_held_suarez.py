@@ -28,6 +28,7 @@ def week(small):
     return [start, *held_suarez.trajectory(small, start, 7)]
 
 
+@pytest.mark.slow
 def test_interpolation_is_linear_in_log_pressure():
     sigma = (0.05, 0.2, 0.5, 0.9)
     surface = jnp.array([[1000.0, 900.0], [1030.0, 980.0]])
@@ -64,6 +65,7 @@ def test_mass_is_conserved(small, week):
     np.testing.assert_allclose(mass, mass[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_temperature_relaxes_as_held_and_suarez_prescribe(small, week):
     # Far from the ground the relaxation takes 40 days. An isothermal atmosphere of 288 K at rest
     # goes a fortieth of the way to the equilibrium of 200 K in a day, in the stratosphere.
@@ -150,6 +152,7 @@ def test_zonal_means_of_a_spun_up_atmosphere():
     np.testing.assert_allclose((pressure * atmosphere.grid.area_weights()).mean(), 1000.0, atol=0.5)
 
 
+@pytest.mark.slow
 def test_an_unstable_run_says_so():
     coarse = held_suarez.held_suarez(HeldSuarezConfig(truncation=10, steps_per_day=1))
     state = jax.tree.map(lambda x: 1e4 * x, coarse.initial(jax.random.key(0)))

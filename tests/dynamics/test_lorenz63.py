@@ -48,6 +48,7 @@ def test_trajectory_equals_a_loop_of_steps():
         np.testing.assert_allclose(state, x, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_nature_run_is_on_the_attractor_and_its_background_is_a_forecast():
     how = {"length": 4000, "dt": 0.01, "substeps": 10, "spin_up": 100}
     truth, background = lorenz63.nature_run(SYSTEM, jax.random.key(1), **how)

@@ -43,6 +43,7 @@ def short(cache, **changes):
     )
 
 
+@pytest.mark.slow
 def test_interpolation_to_pressure():
     sigma = (0.05, 0.2, 0.5, 0.9)
     surface = jnp.array([[1000.0, 900.0], [1030.0, 600.0]])

@@ -50,6 +50,7 @@ def dense(function, frames=FRAMES) -> np.ndarray:
     return np.asarray(jax.lax.map(function, basis)).reshape(size, size).T.astype(np.float64)
 
 
+@pytest.mark.slow
 def test_products_are_those_of_one_covariance(prior):
     """(P^-1 + 1 / ratio)^-1 for one noise level and for one of each frame; P^(1/2) squared is P."""
     root = dense(prior.sample_root)
@@ -73,6 +74,7 @@ def test_the_denoiser_is_the_regression_on_noisy_frames(prior):
     np.testing.assert_allclose(dense(lambda x: prior.denoise(x, alpha, sigma)), gain, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_prior_has_the_covariance_of_its_data_amplitude_included():
     """Scale by scale and lag by lag, which no separable covariance has."""
     frames = 2.0 * waves(6000)
@@ -91,6 +93,7 @@ def test_a_prior_has_the_covariance_of_its_data_amplitude_included():
     assert chi_squared(prior, 4.0 * waves(200, seed=1)).all > 3.0
 
 
+@pytest.mark.slow
 def test_a_misfit_is_told_by_channel_longitude_and_scale(caplog):
     train = waves(600)
     prior = fit_prior(train, periodic=True)
@@ -164,6 +167,7 @@ def posterior_of(prior, regression, values, patterns):
     return condition(prior.modes, prior.spectra, len(values), [entered])
 
 
+@pytest.mark.slow
 def test_absorbing_is_bayes_rule(prior):
     frames = waves(400)
     regression = fit_regression([seen_through(frames, 0.4, 0.8)], frames, prior.modes)
@@ -189,6 +193,7 @@ def test_absorbing_is_bayes_rule(prior):
     np.testing.assert_allclose(absorbing, posterior.denoise(x_t, alpha, sigma), atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slope", "rho"), [(1.0, 0.0), (0.4, 0.0), (0.4, 0.9)])
 def test_the_posterior_of_a_regression_is_as_wide_as_its_error(slope, rho):
     """Spread over skill near one, which M = 1 or independent errors would miss."""
@@ -229,6 +234,7 @@ def test_the_posterior_of_a_regression_is_as_wide_as_its_error(slope, rho):
         assert spread_over_skill(alone) < 0.9
 
 
+@pytest.mark.slow
 def test_an_input_that_sees_nothing_changes_nothing():
     frames = waves(400)
     prior = fit_prior(frames, periodic=True, rank=4)

@@ -64,6 +64,7 @@ def example(shape=(4, 8), batch=2, seed=0):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "compression", "padding"),
     [
@@ -86,6 +87,7 @@ def test_shapes_on_any_grid(shape, compression, padding):
     assert bool(jnp.all(jnp.isfinite(x)))
 
 
+@pytest.mark.slow
 def test_missing_values_count_as_absent_inputs():
     config = small()
     params, model_state = autoencoder.init(config, jax.random.key(0), (4, 8))
@@ -103,6 +105,7 @@ def test_missing_values_count_as_absent_inputs():
     assert float(jnp.max(jnp.abs(with_stations - z))) > 1e-2
 
 
+@pytest.mark.slow
 def test_the_mask_tells_zero_from_missing():
     config = small()
     params, _ = autoencoder.init(config, jax.random.key(0), (4, 8))
@@ -113,6 +116,7 @@ def test_the_mask_tells_zero_from_missing():
     assert float(jnp.max(jnp.abs(difference))) > 1e-2
 
 
+@pytest.mark.slow
 def test_missing_values_leave_loss_and_gradient_finite_and_unused():
     config = small()
     params, _ = autoencoder.init(config, jax.random.key(0), (4, 8))
@@ -132,6 +136,7 @@ def test_missing_values_leave_loss_and_gradient_finite_and_unused():
     assert float(value) != float(value_and_gradient(params, batch)[0])
 
 
+@pytest.mark.slow
 def test_encoding_is_equivariant_in_longitude():
     config = small(padding="sphere")
     params, _ = autoencoder.init(config, jax.random.key(0), (4, 8))
@@ -144,6 +149,7 @@ def test_encoding_is_equivariant_in_longitude():
     )
 
 
+@pytest.mark.slow
 def test_dropping_follows_its_probabilities():
     config = small(state_probability=0.4, alone=0.5, drop=(("background", 0.2), ("stations", 0.9)))
     n = 20_000
@@ -170,6 +176,7 @@ def test_the_state_alone_is_never_dropped():
     assert not np.any(dropped["state"])
 
 
+@pytest.mark.slow
 def test_loss_is_the_weighted_norm_of_the_errors():
     # Identity on the first two channels only: the error is the third channel itself.
     config = small(
@@ -193,6 +200,7 @@ def test_the_worst_level_gets_the_largest_weight():
     np.testing.assert_allclose(gradient / gradient[0], [1.0, 10.0, 20.0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_linear_code_starts_at_the_principal_components():
     # States of rank 4 in patches of 12 values are coded and decoded without loss.
     keys = jax.random.split(jax.random.key(0), 2)
@@ -225,6 +233,7 @@ def test_reference_has_the_published_layers():
     assert set(model_state) == {"encoder", "decoder"}
 
 
+@pytest.mark.slow
 def test_reference_updates_its_batch_statistics():
     params, model_state = autoencoder.init(SLAMS, jax.random.key(0), (6, 8))
     keys = jax.random.split(jax.random.key(1), 3)
@@ -241,6 +250,7 @@ def test_reference_updates_its_batch_statistics():
     assert decode(SLAMS, params, new_state, z, (6, 8)).shape == (4, 6, 8, 10)
 
 
+@pytest.mark.slow
 def test_training_reconstructs_every_level_and_uses_the_observations():
     config = small(latent_channels=6, width=16, compression=1, inputs=INPUTS)
     params, _ = autoencoder.init(config, jax.random.key(0), (4, 8))

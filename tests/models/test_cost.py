@@ -53,6 +53,7 @@ def test_counts_of_compiled_programs(programs):
     assert step.traffic == pytest.approx(gradient.cost_analysis()["bytes accessed"], rel=0.25)
 
 
+@pytest.mark.slow
 def test_parameters_of_every_shape_of_network():
     for changes in (
         dict(widths=(8,)),

@@ -44,6 +44,7 @@ def test_the_autoencoder_misses_as_little_as_it_did(model, states, latents):
     np.testing.assert_allclose(rmse, RECONSTRUCTION, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_the_score_network_denoises_as_it_did(model, latents):
     networks = model.networks
     gaussian = window_prior(networks, model.arrays)

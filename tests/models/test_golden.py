@@ -16,6 +16,8 @@ from slams_jax.models import decode, encode, trajectory_prior
 from slams_jax.models.upgrade import separable_of
 from slams_jax.training import restore_model
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

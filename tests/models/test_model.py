@@ -63,6 +63,7 @@ def save(model, directory):
         checkpoints.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent", [True, False])
 def test_a_saved_model_is_read_as_it_was(latent, latent_model, state_model, tmp_path):
     model = latent_model if latent else state_model
@@ -96,6 +97,7 @@ def test_no_model_is_told(tmp_path):
         load_model(tmp_path)
 
 
+@pytest.mark.slow
 def test_decode_undoes_the_scaling_of_encode(model):
     """Latents scaled otherwise are the same states."""
     x = jnp.asarray(states(2))
@@ -120,6 +122,7 @@ def test_without_autoencoder_decoding_is_the_change_of_units(state_model):
     np.testing.assert_allclose(decode(model.networks, model.arrays, jnp.asarray(x)), x * STD)
 
 
+@pytest.mark.slow
 def test_the_residual_is_what_decoding_lacks(model):
     x = jnp.asarray(states(2))
     rebuilt = decode(
@@ -130,6 +133,7 @@ def test_the_residual_is_what_decoding_lacks(model):
     assert np.abs(rest).mean() > 0.1  # four channels for twelve values
 
 
+@pytest.mark.slow
 def test_the_prior_is_the_network_over_windows(model):
     x = jax.random.normal(jax.random.key(0), (5, *model.networks.frame_shape))
     prior = jax.jit(trajectory_prior(model.networks, model.arrays))
@@ -146,6 +150,7 @@ def test_the_prior_is_the_network_over_windows(model):
 # --- what is estimated -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_raw_latents_are_the_codes_of_every_frame(model, tmp_path):
     """Also of those of a last, smaller batch."""
     count = estimate.BATCH + 3
@@ -176,6 +181,7 @@ def test_local_scales_follow_what_is_local_and_not_the_noise():
         estimate.local_scales(codes, np.arange(400))
 
 
+@pytest.mark.slow
 def test_reconstruction_errors_are_a_sample_in_the_units_of_the_state(model):
     count = 2 * estimate.MISSED + 3
     x, background = states(count), states(count, 1)
@@ -202,6 +208,7 @@ def test_a_model_of_the_state_itself_has_no_error_unless_told(state_model):
     assert not np.any(plain.state_error)
 
 
+@pytest.mark.slow
 def test_a_background_is_a_regression_in_frames_that_are_complete(model):
     """Its code, less what is constant; frames without it tell nothing; holes are refused."""
     background = STD * states(3) + 1.0

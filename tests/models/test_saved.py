@@ -84,6 +84,7 @@ def test_a_path_may_begin_at_home(model, monkeypatch, tmp_path):
     assert_same_model(load_model("~/ours.safetensors"), model)
 
 
+@pytest.mark.slow
 def test_half_precision_halves_what_is_large_and_nothing_else(model, file, tmp_path):
     half = save_model(model, tmp_path / "half.safetensors", dtype="float16")
     full, kept = (safetensors.numpy.load_file(p) for p in (file, half))
@@ -170,6 +171,7 @@ def test_a_write_that_fails_leaves_what_was_there(model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "ours.md", "ours.safetensors"]
 
 
+@pytest.mark.slow
 def test_the_library_has_a_model_of_its_own():
     model = demo_model()
     assert model.grid.shape == (32, 64)

@@ -76,6 +76,7 @@ def large(params):
     return [p for p in jax.tree.leaves(params) if p.size >= SMALLEST]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "options"),
     [
@@ -133,6 +134,7 @@ def test_parts_must_divide_a_batch():
             batch_mesh(16, accumulate=accumulate)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_and_float32_remembers():
     config = ScoreConfig(**{**vars(CONFIG), "compute": "bfloat16"})
     params, _ = init_fn(jax.random.key(0))

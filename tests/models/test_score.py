@@ -30,6 +30,7 @@ def randomised(params, scale=0.1):
     return jax.tree.map(lambda x: x + noise(x), params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("window", "extra", "chunk"),
     [(1, 0, None), (1, 4, 2), (3, 0, 1), (3, 1, None), (3, 4, 2), (5, 1, 1), (5, 4, 3), (5, 4, 9)],
@@ -51,6 +52,7 @@ def test_composition_equals_a_loop_over_windows(window, chunk, extra):
     np.testing.assert_allclose(composed(x, t), jnp.stack(expected), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chunk", "remat"), [(1, True), (3, False)])
 def test_chunks_give_the_gradient_of_the_whole_under_vmap(chunk, remat):
     config = small()
@@ -66,6 +68,7 @@ def test_chunks_give_the_gradient_of_the_whole_under_vmap(chunk, remat):
     np.testing.assert_allclose(gradient(chunk), gradient(None), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_of_a_gradient_is_bounded_by_the_chunk():
     config = small(widths=(16,), coordinates="none")
     params = score.init(config, jax.random.key(0), (16, 32))
@@ -83,6 +86,7 @@ def test_memory_of_a_gradient_is_bounded_by_the_chunk():
     assert temporary(35, remat=False) > temporary(3) + 32 * 10 * growth  # all of them are kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_initial_denoiser_is_benign(prediction):
     config = small(prediction=prediction)
@@ -95,6 +99,7 @@ def test_initial_denoiser_is_benign(prediction):
     np.testing.assert_allclose(denoise(x, t), factor * x, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_point_grid():
     config = small(window=5, channels=3, widths=(16,), kernel=1, padding="edge", coordinates="none")
     params = randomised(score.init(config, jax.random.key(0), (1, 1)))
@@ -105,6 +110,7 @@ def test_one_point_grid():
     assert bool(jnp.all(jnp.isfinite(y)))
 
 
+@pytest.mark.slow
 def test_untrained_loss_is_the_variance_of_the_target():
     x = jax.random.normal(jax.random.key(2), (64, 3, 8, 8, 2))
     config = small(prediction="eps")
@@ -139,6 +145,7 @@ def trained(config, draw, steps, gaussian=None):
     return params
 
 
+@pytest.mark.slow
 def test_one_time_is_the_same_time_for_every_frame():
     x = jax.random.normal(jax.random.key(1), (2, 3, 4, 6, 2))
     for config in (small(), small(frame_noise=False)):
@@ -155,6 +162,7 @@ def test_one_time_is_the_same_time_for_every_frame():
     assert float(jnp.abs(other[0]).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_training_mixes_common_times_absent_frames_and_times_of_their_own():
     x = jnp.zeros((4000, 3, 1, 1, 2))
     t = np.asarray(score.noisy(small(), SCHEDULE, jax.random.key(0), x)["t"])
@@ -243,6 +251,7 @@ def gaussian():
 DEPARTURE = ScoreConfig(3, 2, (32,), 2, 32, kernel=1, padding="edge", coordinates="none")
 
 
+@pytest.mark.slow
 def test_departures_start_at_the_gaussian_denoiser(gaussian):
     params = score.init(DEPARTURE, jax.random.key(0), (1, 1))
     denoise = jax.jit(lambda g, x, t: window_denoiser(DEPARTURE, SCHEDULE, params, g)(x, t))
@@ -254,6 +263,7 @@ def test_departures_start_at_the_gaussian_denoiser(gaussian):
         np.testing.assert_allclose(denoise(gaussian, x, t), exact, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_untrained_loss_of_departures_is_bounded_at_low_noise(gaussian):
     """The error of the Gaussian denoiser over sigma^2: below that of x_t / alpha."""
     params = score.init(DEPARTURE, jax.random.key(0), (1, 1))

@@ -13,6 +13,8 @@ from support import small_world
 from support.small_model import assert_same_model
 from support.small_world import gridded, world_arrays
 
+pytestmark = pytest.mark.slow
+
 PERIODS = {"train": ("2001-01-01", "2001-01-20"), "validation": ("2001-01-21", "2001-01-30")}
 STAGE = StageConfig(
     OptimiserConfig(steps=2, learning_rate=1e-3, warmup_steps=1), batch_size=8, checkpoint_every=2

@@ -82,6 +82,7 @@ def test_phase_convolution_equals_convolution_of_the_repeated_field(padding, ker
     np.testing.assert_allclose(upsample_conv2d(x, w, padding), expected, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "padding"),
     [*(("plain", padding) for padding in PADDINGS), ("strided", "torus"), ("upsampled", "torus")],
@@ -173,6 +174,7 @@ def test_unet_takes_any_size(padding, shape):
     assert bool(jnp.all(jnp.isfinite(gradient)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["sphere", "torus"])
 def test_unet_is_equivariant_in_longitude(padding):
     net = unet(padding=padding, coordinates="latitude")
@@ -185,6 +187,7 @@ def test_unet_is_equivariant_in_longitude(padding):
     assert float(jnp.max(jnp.abs(turned - y))) > 0.1
 
 
+@pytest.mark.slow
 def test_unet_depends_on_time_and_position():
     net = unet(coordinates="latitude")
     x = jnp.zeros((2, 8, 8, 4))
@@ -231,6 +234,7 @@ def test_plain_lax_convolution_agrees_on_a_torus():
     np.testing.assert_allclose(y, expected + params["bias"][None, None, None], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_parameters_have_the_shapes_of_the_module_and_unit_gain():
     net = unet(widths=(64, 64), blocks=2)
     x, t = random((1, 8, 8, 4)), jnp.zeros((1, 1))

@@ -36,6 +36,7 @@ def matrices(function):
     return np.asarray(columns, np.float64).reshape(TIME, COUNT, COUNT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [low_rank, dense])
 @pytest.mark.parametrize("frames", [1, TIME])
 @pytest.mark.parametrize("extra", [0.0, 0.7, "each"])
@@ -53,6 +54,7 @@ def test_whitening_and_root_are_those_of_the_matrix(make, frames, extra):
     np.testing.assert_allclose(inflated @ np.swapaxes(inflated, 1, 2), 1.7 * expected, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_factor_of_less_than_full_rank_has_no_part_in_what_it_leaves_out():
     covariance, _ = low_rank()
     doubled = LowRank(covariance.variance, jnp.concatenate([covariance.factor] * 2, -1) / 2**0.5)

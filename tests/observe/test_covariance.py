@@ -68,6 +68,7 @@ def test_diagonal_root_and_whitening_are_those_of_its_matrix(variance):
     np.testing.assert_allclose(whiten.T @ whiten @ total, np.eye(24), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_whitened_square_is_the_quadratic_form_of_every_frame():
     covariance = separable()
     residual = np.random.default_rng(1).standard_normal((3, LAT, LON, CHANNEL))

@@ -76,6 +76,7 @@ def check_adjoint(operator, x, d):
     np.testing.assert_allclose(jnp.vdot(tangent, y), jnp.vdot(d, back), atol=1e-5 * size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_adjoint_identity_and_finite_differences(name):
     """And H(x + d) - H(x) = H d: these operators are all linear."""

@@ -31,6 +31,7 @@ def single(array):
     return jnp.asarray(array, jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("robust", [HUBER, STUDENT])
 def test_the_weighted_square_has_the_gradient_of_the_loss(robust):
     values = 3.0 * RNG.standard_normal(SHAPE)
@@ -77,6 +78,7 @@ def test_values_far_from_the_background_are_rejected():
     )
 
 
+@pytest.mark.slow
 def test_streams_of_more_and_fewer_points_have_one_shape_and_the_same_likelihood():
     grid = Grid.of(np.array([-45.0, 0.0, 45.0]), np.array([0.0, 90.0, 180.0, 270.0]))
     x = single(RNG.standard_normal(SHAPE))

@@ -96,6 +96,7 @@ def test_operators_give_what_is_measured():
     assert isinstance(out, np.ndarray)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "named"),
     [

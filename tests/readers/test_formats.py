@@ -30,6 +30,7 @@ def chaosbench(folder, count=4, *, with_time=True, start="2000-02-27"):
     return whole.t.sortby("latitude").sortby("level")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_time", [True, False])
 def test_chaosbench_days_are_one_dataset(with_time, tmp_path):
     expected = chaosbench(tmp_path, with_time=with_time)
@@ -83,6 +84,7 @@ def without_it(path):
     _loaded(path).drop_vars("t").to_zarr(path, mode="w", zarr_format=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*[Cc]onsolidated")
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -255,6 +257,7 @@ def grib(path, messages):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edition", [1, 2])
 def test_grib_of_several_hypercubes(edition, tmp_path):
     path = grib(
@@ -327,6 +330,7 @@ def test_bad_grib_gives_one_line(tmp_path, monkeypatch):
         open_dataset(path)
 
 
+@pytest.mark.slow
 def test_grib_of_ten_members(real_data):
     path = real_data / "samples" / "era5-levels-members.grib"
     with open_dataset(path, variables=["temperature"], levels=[500, 850]) as read:

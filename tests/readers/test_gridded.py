@@ -155,6 +155,7 @@ def test_longitudes_ascend_in_one_piece(file, read, order):
     assert order is None or tuple(indices) == order
 
 
+@pytest.mark.slow
 def test_folders_with_brackets_and_the_home_folder(tmp_path, monkeypatch):
     folder = tmp_path / "run[1]" / "days*"
     folder.mkdir(parents=True)
@@ -304,6 +305,7 @@ def spoilt(name, dataset):
     }[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -31,6 +31,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_dataset_reads_as_the_file_written_from_it(form, tmp_path):
     expected = gridded()

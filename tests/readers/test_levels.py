@@ -59,6 +59,7 @@ def on(dim, values, attributes) -> xr.Dataset:
     return dataset if values is None else dataset.assign_coords({dim: (dim, values, attributes)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", NO_PRESSURE)
 def test_vertical_coordinates_that_are_not_pressure_are_refused(form, tmp_path):
     given = on(*NO_PRESSURE[form])

@@ -102,6 +102,7 @@ def test_what_persists_gives_one_line(fault, message, kind, web):
     assert web.url in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_runs_into_a_timeout(web, monkeypatch):
     monkeypatch.setattr(remote, "TIMEOUT", 0.2)
     monkeypatch.setattr(remote, "ATTEMPTS", 2)
@@ -192,6 +193,7 @@ def test_a_missing_package_names_the_extra(url, monkeypatch):
         open_dataset(url)
 
 
+@pytest.mark.slow
 def test_the_library_is_imported_without_the_extras():
     script = "import sys; sys.modules.update(aiohttp=None, gcsfs=None, cfgrib=None, pyarrow=None)"
     command = [sys.executable, "-W", "error", "-c", f"{script}; import slams_jax.data"]

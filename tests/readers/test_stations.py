@@ -218,6 +218,7 @@ STATION_FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", STATION_FORMS)
 def test_station_datasets_read_alike_from_memory_and_files(form, tmp_path):
     expected = records()
@@ -299,6 +300,7 @@ def test_moving_platforms_fall_into_the_cells_where_they_are():
     assert np.isfinite(field[1]).sum() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

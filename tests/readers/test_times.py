@@ -75,6 +75,7 @@ FORECASTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORECASTS)
 def test_forecasts_are_dated_by_their_validity(form, tmp_path):
     given = FORECASTS[form]

@@ -123,6 +123,7 @@ def test_composition_from_short_windows_costs_spread(trajectories):
     assert ratios[2].variance_ratio < 1.04
 
 
+@pytest.mark.slow
 def test_the_posterior_of_a_field_solves_the_normal_equations(fields):
     """x = P H^T R^-1 (y - H x), through the library's own streams."""
     for case in fields.values():
@@ -136,6 +137,7 @@ def test_the_posterior_of_a_field_solves_the_normal_equations(fields):
         np.testing.assert_allclose(again, mean, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_spread_of_a_field_is_that_of_its_perturbed_analyses(fields):
     """Draws x + K (y + e - H x), with the gain in the form of precisions, in double precision."""
     case = fields["field coarse"]
@@ -172,6 +174,7 @@ def test_the_denoiser_of_a_mixture_by_quadrature(t):
         np.testing.assert_allclose(found[0], weights @ x / weights.sum(), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_windows_are_denoised_exactly(trajectories):
     """The middle frame from its own window, by the conditional mean given that window alone."""
     case = trajectories["trajectory k=1"]
@@ -239,6 +242,7 @@ def test_quadrature_and_closed_form_agree():
     np.testing.assert_allclose(by_sum.quantiles[:, inner], closed.quantiles[:, inner], atol=0.03)
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted(trajectories):
     case, config = trajectories["trajectory k=1"], SamplerConfig(steps=5)
     counts = {
@@ -267,6 +271,7 @@ def test_refined_draws_are_scored(mixtures):
     assert rows[1].score.w1 < 0.8 * rows[0].score.w1
 
 
+@pytest.mark.slow
 def test_draws_that_are_not_finite_are_reported(trajectories):
     broken = lambda problem: lambda x, t: problem.denoiser(x, t) / (t - t)
     method = Method(broken, SamplerConfig(steps=2))

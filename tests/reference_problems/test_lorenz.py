@@ -25,6 +25,8 @@ from slams_jax.reference_problems import (
     run_lorenz,
 )
 
+pytestmark = pytest.mark.slow
+
 MEAN, STD = np.array([0.0, 0.0, 23.6]), np.array([7.9, 9.0, 8.6])
 RULE = Guidance("gaussian", (("iterations", 3),), covariance=True)
 
@@ -61,7 +63,6 @@ def exact_pairs():
     return truths, np.asarray(last, np.float64)[index]
 
 
-@pytest.mark.slow
 def test_the_references_are_calibrated(exact_pairs):
     """Truths have even ranks among the particles: simulation and likelihood belong together."""
     assert ranks_of(*exact_pairs).p_values.min() > 0.005
@@ -102,7 +103,6 @@ def test_independent_references_agree(case):
     assert case.score(case.others + 1.0).w1 > 2 * found.w1
 
 
-@pytest.mark.slow
 def test_rows_and_ranks(case):
     method = Method(RULE, SamplerConfig("dpmpp_2m_ode", 3))
     row = run_lorenz(case, method, 32, jax.random.key(0)).as_dict()
@@ -113,7 +113,6 @@ def test_rows_and_ranks(case):
     np.testing.assert_array_equal(found.counts.sum(axis=1), [4, 4, 4])
 
 
-@pytest.mark.slow
 def test_a_draw_is_that_of_its_own_observations(case):
     """Several truths at a time or one by one: the same numbers."""
     one = draws_given(case, case.values)
@@ -127,7 +126,6 @@ def draws_given(case, values):
     return lorenz_draws._draw_all(case.problem, values, method, 8, jax.random.key(0), None)[0]
 
 
-@pytest.mark.slow
 def test_pictures_and_file_of_the_ranks(case, tmp_path):
     rows = calibrate_lorenz.ranks([case], [Method(RULE, SamplerConfig(steps=2))], tmp_path, pairs=8)
     assert json.loads((tmp_path / "ranks.json").read_text()) == rows

@@ -271,6 +271,7 @@ def test_a_checkpoint_of_another_version_is_named(run, monkeypatch, caplog):
     assert "last/20 is damaged (its format is 1, this version reads 2)" in caplog.text
 
 
+@pytest.mark.slow
 @late_reads
 def test_resume_falls_back_to_the_previous_checkpoint(straight, run, caplog):
     last = run / "checkpoint" / "last"

@@ -69,6 +69,7 @@ def test_learning_rate_warms_up_and_decays(decay, middle, end):
     np.testing.assert_allclose(rates, [0.02, 0.06, 0.1, middle, end], rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_weight_decay_acts_on_kernels_only():
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
     config = OptimiserConfig(steps=9, learning_rate=0.1, decay="constant", weight_decay=0.5)
@@ -119,6 +120,7 @@ def test_eight_devices_give_the_parameters_of_one():
     assert np.all(moved > 1e-3)
 
 
+@pytest.mark.slow
 def test_average_follows_with_its_warm_up():
     history, _ = steps_on(1, ema_decay=0.25)
     average = history[0].params["out"]["kernel"]
@@ -154,6 +156,7 @@ def test_step_compiles_once_and_donates_its_state():
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
 
 
+@pytest.mark.slow
 def test_fixed_arrays_are_arguments_of_the_program():
     """A closure copies them into it; the step is the same."""
     table = jnp.linspace(0.0, 1.0, 10_000)
@@ -199,6 +202,7 @@ def test_compiler_options_reach_the_compiler(tmp_path):
     train(tmp_path, compiler_options=options, optimiser=optimiser(steps=4), validate=None)
 
 
+@pytest.mark.slow
 def test_run_learns_and_writes_its_metrics(tmp_path, caplog):
     with caplog.at_level("INFO"):
         state = train(tmp_path, optimiser=optimiser(steps=50, learning_rate=0.05))
@@ -269,6 +273,7 @@ def test_finished_run_is_returned_at_once(tmp_path):
     assert_same(state, again)
 
 
+@pytest.mark.slow
 def test_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     train("~/run", optimiser=optimiser(steps=4))
@@ -279,6 +284,7 @@ def test_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
     assert restore_run("~/run").step == 4
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_uses_fewer_devices(tmp_path):
     state = train(
         tmp_path, loader=loader(6), optimiser=optimiser(steps=3), validate=None, devices=None
@@ -286,6 +292,7 @@ def test_a_batch_that_does_not_divide_uses_fewer_devices(tmp_path):
     assert len(state.params["out"]["kernel"].sharding.device_set) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

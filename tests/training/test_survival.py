@@ -86,6 +86,7 @@ def test_sigterm_saves_out_of_turn_and_the_run_goes_on(straight, tmp_path):
     assert_as_if_nothing_had_happened((tmp_path, train(tmp_path)), straight)
 
 
+@pytest.mark.slow
 def test_sigterm_before_the_first_step_ends_at_once(tmp_path):
     batches = loader()
 
@@ -219,6 +220,7 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(straight, tmp_path, monk
     assert_as_if_nothing_had_happened((tmp_path, train(tmp_path)), straight)
 
 
+@pytest.mark.slow
 def test_data_that_are_lost_in_the_middle_of_an_epoch(tmp_path):
     path = tmp_path / "x.npy"
     x, y = data(256)

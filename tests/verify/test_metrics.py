@@ -80,6 +80,7 @@ def test_crps_of_one_member_is_the_absolute_error():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [2, 5, 40])
 def test_fair_crps_of_a_gaussian_does_not_depend_on_the_number_of_members(members):
     mean, std, points = 1.5, 2.0, 20000
@@ -132,6 +133,7 @@ def test_spread_is_the_root_of_the_mean_unbiased_variance():
     )
 
 
+@pytest.mark.slow
 def test_rank_histogram_is_flat_for_a_calibrated_ensemble_and_not_for_others():
     members = 9
     ensemble, truth = skewed(members)
@@ -152,6 +154,7 @@ def test_flatness_follows_the_chi_square_distribution():
     np.testing.assert_allclose(statistic[0], scipy.stats.chisquare(counts[0]).statistic, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_rank_histogram_equals_that_of_another_package():
     import scores.probability
 
@@ -202,6 +205,7 @@ def test_wasserstein_equals_that_of_scipy_for_any_sizes():
     assert np.isnan(metrics.wasserstein(first, np.full((3, 2), np.nan))).all()
 
 
+@pytest.mark.slow
 def test_climatological_std():
     rng = np.random.default_rng(4)
     climate = 280 + 20 * rng.standard_normal((1, *GRID.shape, 3))
@@ -217,6 +221,7 @@ def test_climatological_std():
     np.testing.assert_allclose(metrics.climatological_std(pairs), 1.0, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_station_is_scored_where_it_reported_only():
     forecast = np.array([[1.0, 5.0, 1.0], [2.0, 5.0, 1.0], [3.0, 5.0, 1.0]])
     truth = np.array([[0.0, np.nan, np.nan], [2.0, 8.0, np.nan], [np.nan, np.nan, np.nan]])
@@ -227,6 +232,7 @@ def test_a_station_is_scored_where_it_reported_only():
     np.testing.assert_allclose(pooled, [4 / 3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_missing_forecast_is_no_good_forecast():
     ensemble, truth = problem(4, missing=0.0)
     ensemble[2, 1, 1, 1, 1] = np.nan

@@ -52,6 +52,7 @@ def panels(figure):
     return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [GLOBE, IBERIA], ids=["globe", "region"])
 def test_maps_show_each_field_on_the_right_scale(grid):
     given = fields(grid)
@@ -260,6 +261,7 @@ def test_a_figure_may_be_saved_in_the_home_folder(tmp_path, monkeypatch):
     assert (tmp_path / "curves.png").is_file()
 
 
+@pytest.mark.slow
 def test_figures_are_written_whole_and_small(tmp_path):
     for name, figure in figures().items():
         path = plots.save(figure, tmp_path / "pictures" / f"{name}.png")
@@ -285,6 +287,7 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_drawing_leaves_no_trace_in_pyplot():
     figures()
     pyplot = sys.modules.get("matplotlib.pyplot")

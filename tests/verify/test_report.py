@@ -110,6 +110,7 @@ def column(page, index):
     return [row.locator("th, td").nth(index).inner_text() for row in rows.all()]
 
 
+@pytest.mark.slow
 def test_in_a_browser_it_is_quiet_shows_all_and_sorts(text, browser, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(text, encoding="utf-8")

@@ -93,6 +93,7 @@ def test_the_parts_are_those_of_the_definition_and_sum_exactly():
     )
 
 
+@pytest.mark.slow
 def test_reliability_is_small_for_a_calibrated_ensemble_alone():
     rng = np.random.default_rng(2)
     centre = rng.standard_normal((20000, 1))
@@ -163,6 +164,7 @@ def test_energy_distance_of_numbers_equals_that_of_scipy():
     assert np.isnan(metrics.energy_distance(np.full((3, 1), np.nan), second))
 
 
+@pytest.mark.slow
 def test_energy_distance_sees_correlations():
     rng = np.random.default_rng(4)
     white, other = rng.standard_normal((2, 3000, 2))
@@ -279,6 +281,7 @@ def autoregressive(rng, number, memory, series):
     return noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [12, 16, 30, 60, 90])
 @pytest.mark.parametrize("memory", [0.0, 0.4, 0.8])
 def test_intervals_hold_the_true_difference_as_often_as_they_say(number, memory):

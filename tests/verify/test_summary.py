@@ -39,6 +39,7 @@ def test_field_scores_of_an_ensemble_and_of_one_field():
     np.testing.assert_allclose(scores["analysis"]["crps"], fair, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ensemble_scores():
     truth, ensemble, weights = problem()
     std = np.array([1.0, 2.0], np.float32)
@@ -117,6 +118,7 @@ def test_spectra_sum_to_the_scores():
     np.testing.assert_allclose(power, average(truth**2, weights), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_significance_of_a_better_and_of_the_same_system():
     truth, _, weights = problem()
     truth = np.concatenate([truth] * 4)  # 24 times
@@ -169,6 +171,7 @@ def test_json_has_no_nan():
     }
 
 
+@pytest.mark.slow
 def test_scores_are_plain_numbers():
     truth, ensemble, weights = problem()
     scores = summary.field_scores(truth, {"a": ensemble}, weights)["a"]
