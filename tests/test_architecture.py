@@ -118,7 +118,6 @@ def test_tests_mirror_the_library():
     assert folders == {*rooms, "commands"}
 
 
-@pytest.mark.slow
 def test_no_test_imports_a_test():
     for path in sorted((ROOT / "tests").rglob("*.py")):
         for target in imports_of(path):

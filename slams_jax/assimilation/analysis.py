@@ -132,9 +132,11 @@ def assimilate(
         Dataset with the model's variables on (member, time, level, latitude, longitude), physical
         units and CF attributes. Its attributes `evaluations` and `derivative_evaluations` count
         network evaluations and products with its Jacobian a member (these at most); `seconds` and
-        `peak_memory_bytes` say what it took; `acceptance`, with a refinement, is the share of the
-        moves that were accepted; `diagnostics` holds, in JSON, how each stream was
-        fitted (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.
+        `peak_memory_bytes` say what it took; `residual`, where the rule and the solver tell it, is
+        the largest residual of the equations of guidance relative to the innovations, of any step
+        and member; `acceptance`, with a refinement, is the share of the moves that were accepted;
+        `diagnostics` holds, in JSON, how each stream was fitted
+        (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.
 
     Raises:
         InputError: input that does not fit the model (see `to_stream`), or that enters twice.
@@ -176,6 +178,8 @@ def assimilate(
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
+    if cost.residual >= 0.0:
+        dataset.attrs["residual"] = cost.residual
     count, moves = evaluations(sampler) or cost.evaluations, 0
     if refinement is not None:
         moves = refinement.evaluations

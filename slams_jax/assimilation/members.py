@@ -142,11 +142,13 @@ class Cost(NamedTuple):
         evaluations: the most of any of them, moves left out.
         seconds: of all.
         accepted: number of the moves of all that were accepted.
+        residual: the largest of any (`DrawInfo`); -1 where none is told.
     """
 
     evaluations: int = 0
     seconds: float = 0.0
     accepted: int = 0
+    residual: float = -1.0
 
     def with_more(self, other: "Cost") -> "Cost":
         """Of these members and others."""
@@ -154,6 +156,7 @@ class Cost(NamedTuple):
             max(self.evaluations, other.evaluations),
             self.seconds + other.seconds,
             self.accepted + other.accepted,
+            max(self.residual, other.residual),
         )
 
 
@@ -189,7 +192,12 @@ def draw_members(
             states = np.asarray(states, np.float32)  # float64 where the user computes in it
             _require_finite(states, info, first, members)
             seconds = time.perf_counter() - begun
-            cost = Cost(int(info.evaluations.max()), seconds, int(moves.sum()))
+            cost = Cost(
+                int(info.evaluations.max()),
+                seconds,
+                int(moves.sum()),
+                float(info.residual.max()),
+            )
             if store is None:
                 drawn.append(states)
             else:

@@ -12,6 +12,7 @@ and in the operator that carries the increment from the observations to the stat
 it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -37,6 +38,22 @@ _Linearise = Callable[[Array], tuple[PyTree[Array], Callable, Callable]]
 Rule = Literal["sda", "dps", "pigdm", "tmpd", "mmps", "gaussian", "exact"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Guided:
+    """A denoiser of the posterior that also tells how well it has solved its equations.
+
+    Attributes:
+        solve: (x_t, t) -> E[x_0 | x_t, y], and how much of the equations of its increment is left,
+            as `guide` measures it for `tolerance`.
+    """
+
+    solve: Callable[[Array, Array], tuple[Array, Array]]
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        """The estimate alone."""
+        return self.solve(x_t, t)[0]
+
+
 def guide(
     denoiser: Denoiser,
     innovations: Innovations | None,
@@ -53,6 +70,8 @@ def guide(
 ) -> Denoiser:
     """The denoiser of the posterior given observations.
 
+    That of "mmps", "gaussian" and "exact" is a `Guided`.
+
     Args:
         denoiser: E[x_0 | x_t] under the prior.
         innovations: W (y - H(x_0)), see `slams_jax.observe.whitened_innovations`; None without
@@ -62,8 +81,10 @@ def guide(
         gamma: for "sda", the variance of x_0 given x_t relative to sigma^2 / alpha^2.
         iterations: largest number of conjugate-gradient iterations of "pigdm", "mmps" and
             "gaussian".
-        tolerance: of "mmps" and "gaussian": stop when the residual of the normal equations is below
-            this share of the innovations; 0 takes all iterations.
+        tolerance: of "mmps" and "gaussian": stop when the residual of their equations is below this
+            share of what it was at first; 0 takes all iterations. "mmps" solves them in the space
+            of the observations, and measures it there: |r - (I + A C A^T) u|; "gaussian" in that of
+            the state: |C^(1/2) (A^T r - (C^-1 + A^T A) d)|.
         outer: for "mmps" and "gaussian", how often they are solved: each time after the first
             takes the innovations themselves where the last one ended (the outer loops of
             incremental 4D-Var, Courtier et al. 1994, Q. J. R. Meteorol. Soc. 120).
@@ -99,14 +120,15 @@ def guide(
         return _pigdm(denoiser, linearise, schedule, iterations, jacobian, covariance)
     if rule == "tmpd":
         return _tmpd(denoiser, linearise, schedule, covariance)
-    increment = functools.partial(
-        _increment, linearise, innovations, count=iterations, tolerance=tolerance, outer=outer
-    )
+    loops = dict(count=iterations, tolerance=tolerance, outer=outer)
     if rule == "mmps":
-        return _matched(functools.partial(_denoised, denoiser, schedule, covariance), increment)
+        model = functools.partial(_denoised, denoiser, schedule, covariance)
+        return _matched(model, functools.partial(_dual, linearise, innovations, **loops))
     assert covariance is not None
-    solve = functools.partial(_direct, linearise) if rule == "exact" else increment
-    return _matched(functools.partial(_gaussian, denoiser, schedule, covariance), solve)
+    model = functools.partial(_gaussian, denoiser, schedule, covariance)
+    if rule == "exact":
+        return _matched(model, functools.partial(_direct, linearise))
+    return _matched(model, functools.partial(_primal, linearise, innovations, **loops))
 
 
 def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma):
@@ -183,8 +205,8 @@ def _tmpd(
 
 def _matched(
     model: Callable[[Array, Array], tuple[Array, Callable[[Array], Array]]],
-    increment: Callable[[Array, Callable[[Array], Array]], Array],
-):
+    increment: Callable[[Array, Callable[[Array], Array]], tuple[Array, Array]],
+) -> Guided:
     """C itself carries the increment to the state: moment matching.
 
     `model` gives E[x_0 | x_t] and products with C. C = V (`_denoised`) is the rule of Rozet et al.
@@ -192,11 +214,12 @@ def _matched(
     needs no derivative of the network.
     """
 
-    def guided(x_t: Array, t: Array) -> Array:
+    def guided(x_t: Array, t: Array) -> tuple[Array, Array]:
         x_0, product = model(x_t, t)
-        return x_0 + increment(x_0, product)
+        added, residual = increment(x_0, product)
+        return x_0 + added, residual
 
-    return guided
+    return Guided(guided)
 
 
 def _gaussian(
@@ -244,18 +267,20 @@ def _linearised(tangent: Tangent, x_0: Array):
     return residuals, forward, transpose
 
 
-def _direct(linearise: _Linearise, x_0: Array, product: Callable[[Array], Array]) -> Array:
-    """C A^T u, where (I + A C A^T) u = r, by a dense solve: for small problems."""
+def _direct(
+    linearise: _Linearise, x_0: Array, product: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """C A^T u, where (I + A C A^T) u = r, by a dense solve: for small problems. Nothing is left."""
     residuals, forward, transpose = linearise(x_0)
     flat, unravel = ravel_pytree(residuals)
     column = lambda e: e + ravel_pytree(forward(product(transpose(unravel(e)))))[0]
     # The matrix is symmetric: its columns are its rows.
     matrix = jax.lax.map(column, jnp.eye(flat.size, dtype=flat.dtype))
     weights = jax.scipy.linalg.solve(matrix, flat, assume_a="pos")
-    return product(transpose(unravel(weights)))
+    return product(transpose(unravel(weights))), jnp.zeros(())
 
 
-def _increment(
+def _dual(
     linearise: _Linearise,
     innovations: Innovations,
     x_0: Array,
@@ -264,8 +289,10 @@ def _increment(
     count: int,
     tolerance: float,
     outer: int,
-) -> Array:
+) -> tuple[Array, Array]:
     """d = C A^T u, where u = r(x_0 + d), by at most `count` conjugate-gradient iterations a loop.
+
+    Returns it, and the norm of the residual of the last loop's equations over |r(x_0)|.
 
     The first loop solves (I + A C A^T) u = r(x_0), which is all where r is linear; each further one
     solves for what is then left, r(x_0 + d) - u. They stop when the residual of their equations is
@@ -295,17 +322,77 @@ def _increment(
 
     def solve(total, u, r):
         start = (jnp.zeros((), jnp.int32), total, u, r, r, _dot(r, r))
-        return jax.lax.while_loop(unsolved, iterate, start)[1:3]
+        _, total, u, _, _, left = jax.lax.while_loop(unsolved, iterate, start)
+        return total, u, left
 
-    total, u = solve(jnp.zeros_like(x_0), jax.tree.map(jnp.zeros_like, residuals), residuals)
+    solution = solve(jnp.zeros_like(x_0), jax.tree.map(jnp.zeros_like, residuals), residuals)
 
     def again(_, carry):
-        total, u = carry
+        total, u, _ = carry
         return solve(
             total, u, jax.tree.map(jnp.subtract, innovations(x_0 + total, jnp.zeros(())), u)
         )
 
-    return jax.lax.fori_loop(1, outer, again, (total, u))[0] if outer > 1 else total
+    if outer > 1:
+        solution = jax.lax.fori_loop(1, outer, again, solution)
+    total, _, left = solution
+    return total, jnp.sqrt(left / (first + jnp.finfo(first.dtype).tiny))
+
+
+def _primal(
+    linearise: _Linearise,
+    innovations: Innovations,
+    x_0: Array,
+    product: Callable[[Array], Array],
+    *,
+    count: int,
+    tolerance: float,
+    outer: int,
+) -> tuple[Array, Array]:
+    """d that minimises d^T C^-1 d + |r(x_0 + d)|^2, by loops as those of `_dual`.
+
+    Conjugate gradients for (C^-1 + A^T A) d = A^T r, preconditioned by C: each iteration comes
+    closer to the minimum, while the first ones of `_dual` can end further away than they begin
+    (El Akkraoui et al. 2008, Q. J. R. Meteorol. Soc. 134, 1003). C has to be a covariance, which
+    the Jacobian of a network is not quite. w = C^-1 d follows by recurrence, without C^-1.
+
+    Returns the norm of the gradient left over that at x_0, too: |C^(1/2) gradient|.
+    """
+    residuals, forward, transpose = linearise(x_0)
+    tiny = jnp.finfo(x_0.dtype).tiny
+
+    def iterate(carry):
+        i, d, w, gradient, p, w_p, square = carry
+        curved = w_p + transpose(forward(p))  # (C^-1 + A^T A) p
+        length = square / (_dot(p, curved) + tiny)
+        gradient = gradient - length * curved
+        z = product(gradient)
+        next_square = _dot(gradient, z)
+        share = next_square / (square + tiny)
+        done = (i + 1, d + length * p, w + length * w_p, gradient)
+        return *done, z + share * p, gradient + share * w_p, next_square
+
+    def descend(d, w, gradient, z, square):
+        start = (jnp.zeros((), jnp.int32), d, w, gradient, z, gradient, square)
+        found = jax.lax.while_loop(unsolved, iterate, start)
+        return found[1], found[2], found[-1]
+
+    gradient = transpose(residuals)
+    z = product(gradient)
+    first = _dot(gradient, z)
+    unsolved = lambda carry: (carry[0] < count) & (carry[-1] > tolerance**2 * first)
+
+    def again(_, carry):
+        d, w, _ = carry
+        gradient = transpose(innovations(x_0 + d, jnp.zeros(()))) - w
+        z = product(gradient)
+        return descend(d, w, gradient, z, _dot(gradient, z))
+
+    solution = descend(jnp.zeros_like(x_0), jnp.zeros_like(x_0), gradient, z, first)
+    if outer > 1:
+        solution = jax.lax.fori_loop(1, outer, again, solution)
+    d, _, left = solution
+    return d, jnp.sqrt(jnp.maximum(left, 0.0) / (first + tiny))
 
 
 def _dot(a: PyTree[Array], b: PyTree[Array]) -> Array:

@@ -5,7 +5,7 @@ The sampler knows only a `Denoiser`, so that it samples priors and posteriors al
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import diffrax
 import jax
@@ -17,6 +17,8 @@ from slams_jax.aliases import Denoiser, PRNGKey
 from slams_jax.diffusion.grids import GridSteps, TimeGrid, time_grid
 from slams_jax.diffusion.schedule import CosineSchedule
 from slams_jax.diffusion.solvers import (
+    UNTOLD,
+    DenoiserSolver,
     ExponentialSolver,
     PredictorCorrector,
     denoiser_terms,
@@ -113,10 +115,13 @@ class DrawInfo(NamedTuple):
             steps ran out; -1 if the draw succeeded (NaN would set off `jax_debug_nans`).
         evaluations: of the denoiser in the steps of this draw (with adaptive steps, members that
             are vectorised together wait for the slowest).
+        residual: the largest of any step (`Guided`); -1 where the denoiser or the solver (one of
+            diffrax's own) tells none.
     """
 
     failed_at: Float[Array, ""]
     evaluations: Int[Array, ""]
+    residual: Float[Array, ""]
 
 
 def evaluations(config: SamplerConfig) -> int | None:
@@ -194,6 +199,7 @@ def integrate(
         # Numbers, or diffrax would compile a check of them.
         begin, step = np.asarray(times)[0].item(), np.diff(times)[0].item()
     finite = lambda s, x, args: jnp.all(jnp.isfinite(x))
+    tells = isinstance(solver, DenoiserSolver)
     saved = [diffrax.SubSaveAt(t1=True), diffrax.SubSaveAt(steps=True, fn=finite)]
     solution = diffrax.diffeqsolve(
         terms,
@@ -202,7 +208,7 @@ def integrate(
         t1=1.0,
         dt0=step,
         y0=start,
-        saveat=diffrax.SaveAt(subs=saved),
+        saveat=diffrax.SaveAt(subs=saved, solver_state=tells),
         stepsize_controller=control,
         # A forward pass without reverse-mode gradients needs no checkpoints and reads the noise
         # only once. Without noise, DirectAdjoint would prepare for gradients after all.
@@ -214,9 +220,11 @@ def integrate(
     assert solution.ts is not None
     (x,), finite_after = solution.ys[0], solution.ys[1]
     done = solution.result == diffrax.RESULTS.successful
+    state: Any = solution.solver_state
     return jnp.where(done, x, jnp.nan), DrawInfo(
         failed_at=_failure(solution.ts[1], finite_after, done),
         evaluations=jnp.asarray(_evaluations_of(config, solution.stats["num_steps"]), jnp.int32),
+        residual=state[0] if tells else jnp.full((), UNTOLD, x.dtype),
     )
 
 

@@ -9,7 +9,8 @@ and those of the ODE with the same marginal distributions, the probability flow 
     dx = -[d alpha / dt D + d sigma / dt eps] ds,  D = E[x_0 | x_t],  eps = (x - alpha D) / sigma.
 
 `ExponentialSolver` and `PredictorCorrector` solve the linear part exactly. Their terms are not
-drift and diffusion: the first gives E[x_0 | x_t], the second the increments of the noise.
+drift and diffusion: the first gives E[x_0 | x_t] and the residual of its equations (`Guided`), the
+second the increments of the noise.
 """
 
 from collections.abc import Callable
@@ -22,14 +23,19 @@ import lineax
 from jaxtyping import Array
 
 from slams_jax.aliases import Denoiser
+from slams_jax.diffusion.guidance import Guided
 from slams_jax.diffusion.schedule import CosineSchedule, to_score
 from slams_jax.errors import InputError
 
 FAR = 1e9  # log-SNR of absent estimates; actual values are of order ten
+UNTOLD = -1.0  # residual of a denoiser that tells none; NaN would set off `jax_debug_nans`
 
 
-class _DenoiserSolver(diffrax.AbstractItoSolver):
-    """Base of both solvers: the terms of `denoiser_terms`, steps without an error estimate."""
+class DenoiserSolver(diffrax.AbstractItoSolver):
+    """Base of both solvers: the terms of `denoiser_terms`, steps without an error estimate.
+
+    Their state is the largest residual of the denoiser so far (`UNTOLD`), and what else they keep.
+    """
 
     term_structure: ClassVar = diffrax.MultiTerm[tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]]
     interpolation_cls: ClassVar[Callable[..., diffrax.LocalLinearInterpolation]] = (
@@ -42,10 +48,10 @@ class _DenoiserSolver(diffrax.AbstractItoSolver):
 
     def func(self, terms, t0, y0, args):
         """The denoised estimate."""
-        return terms.terms[0].vf(t0, y0, args)
+        return terms.terms[0].vf(t0, y0, args)[0]
 
 
-class ExponentialSolver(_DenoiserSolver):
+class ExponentialSolver(DenoiserSolver):
     r"""DDIM and DPM-Solver++ (2M, 3M), from the probability-flow ODE to the reverse SDE.
 
     With h the step in the log-SNR, D the denoised estimate and a prime for the end of the step,
@@ -89,9 +95,9 @@ class ExponentialSolver(_DenoiserSolver):
         return self.estimates
 
     def init(self, terms, t0, t1, y0, args):
-        """Placeholders for earlier estimates, so far away that they have no weight."""
+        """No residual, and placeholders for earlier estimates, too far away to have a weight."""
         far = [jnp.full((), -FAR * (k + 1), jnp.result_type(y0)) for k in range(self.estimates - 1)]
-        return tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
+        return _untold(y0), tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from s = `t0` to `t1`; the state holds the last estimates and their log-SNRs."""
@@ -100,8 +106,9 @@ class ExponentialSolver(_DenoiserSolver):
         alpha, sigma = self.schedule.alpha(then), self.schedule.sigma(then)
         log_snr = self.schedule.log_snr(now)
         h = self.schedule.log_snr(then) - log_snr
-        denoised = drift.vf(t0, y0, args)
-        past = ((denoised, log_snr), *solver_state)
+        worst, before = solver_state
+        denoised, residual = drift.vf(t0, y0, args)
+        past = ((denoised, log_snr), *before)
         # log(c / sigma'), and alpha' - c alpha / sigma without cancellation.
         log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2.0 * h))
         y1 = jnp.exp(log_kept) * sigma / self.schedule.sigma(now) * y0
@@ -112,7 +119,8 @@ class ExponentialSolver(_DenoiserSolver):
         if self.eta > 0.0:
             white = noise.contr(t0, t1) / jnp.sqrt(t1 - t0)
             y1 = y1 + self.eta * sigma * jnp.sqrt(-jnp.expm1(-2.0 * h)) * white
-        return y1, None, dict(y0=y0, y1=y1), past[:-1], diffrax.RESULTS.successful
+        state = (jnp.maximum(worst, residual), past[:-1])
+        return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
 
 
 Estimates = tuple[tuple[Array, Array], ...]  # denoised estimates and their log-SNRs, latest first
@@ -143,7 +151,7 @@ def _integral_of_parabola(past: Estimates, h: Array) -> Array:
     return zeroth * d_0 + first * slope + (second + (l_0 - l_1) * first) * curvature
 
 
-class PredictorCorrector(_DenoiserSolver):
+class PredictorCorrector(DenoiserSolver):
     r"""The predictor and the Langevin corrector of Rozet & Louppe (2023, algorithm 4) and SLAMS.
 
     The predictor is the DDIM step without noise; each correction then evaluates eps again at the
@@ -173,8 +181,8 @@ class PredictorCorrector(_DenoiserSolver):
         return 1
 
     def init(self, terms, t0, t1, y0, args):
-        """No state is kept between steps."""
-        return None
+        """No residual."""
+        return _untold(y0), ()
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from s = `t0` to `t1`; the noise has the axis of the corrections in front."""
@@ -182,20 +190,51 @@ class PredictorCorrector(_DenoiserSolver):
 
         def eps(s, x):
             t = jnp.asarray(1.0 - s)
-            return (x - self.schedule.alpha(t) * drift.vf(s, x, args)) / self.schedule.sigma(t)
+            denoised, residual = drift.vf(s, x, args)
+            return (x - self.schedule.alpha(t) * denoised) / self.schedule.sigma(t), residual
 
         now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
         sigma = self.schedule.sigma(then)
         r = self.schedule.alpha(then) / self.schedule.alpha(now)
-        x = r * y0 + (sigma - r * self.schedule.sigma(now)) * eps(t0, y0)
+        direction, residual = eps(t0, y0)
+        x = r * y0 + (sigma - r * self.schedule.sigma(now)) * direction
 
-        def correct(x, white):
-            direction = eps(t1, x)
+        def correct(carry, white):
+            x, worst = carry
+            direction, residual = eps(t1, x)
             delta = self.tau / jnp.mean(direction**2)
-            return x - sigma * (delta * direction + jnp.sqrt(2.0 * delta) * white), None
+            x = x - sigma * (delta * direction + jnp.sqrt(2.0 * delta) * white)
+            return (x, jnp.maximum(worst, residual)), None
 
-        y1, _ = jax.lax.scan(correct, x, noise.contr(t0, t1) / jnp.sqrt(t1 - t0))
-        return y1, None, dict(y0=y0, y1=y1), None, diffrax.RESULTS.successful
+        start = (x, jnp.maximum(solver_state[0], residual))
+        (y1, worst), _ = jax.lax.scan(correct, start, noise.contr(t0, t1) / jnp.sqrt(t1 - t0))
+        return y1, None, dict(y0=y0, y1=y1), (worst, ()), diffrax.RESULTS.successful
+
+
+class _Estimate(diffrax.AbstractTerm):
+    """The denoised estimate and its residual: `diffrax.ODETerm` would refuse the residual.
+
+    Attributes:
+        vector_field: (s, x, args) -> estimate and residual.
+    """
+
+    vector_field: Callable[..., tuple[Array, Array]]
+
+    def vf(self, t, y, args):
+        """The estimate and the residual."""
+        return self.vector_field(t, y, args)
+
+    def contr(self, t0, t1, **kwargs):
+        """The length of the step."""
+        return t1 - t0
+
+    def prod(self, vf, control):
+        """Of the estimate alone."""
+        return control * vf[0]
+
+
+def _untold(x: Array) -> Array:
+    return jnp.full((), UNTOLD, jnp.result_type(x))
 
 
 def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
@@ -205,8 +244,16 @@ def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
         denoiser: of the distribution to draw from.
         noise: with the shape of x, or (corrections, *shape of x) for `PredictorCorrector`.
     """
+
+    def estimate(s, x: Array, args) -> tuple[Array, Array]:
+        t = jnp.asarray(1.0 - s)
+        if not isinstance(denoiser, Guided):
+            return denoiser(x, t), _untold(x)
+        denoised, residual = denoiser.solve(x, t)
+        return denoised, residual.astype(x.dtype)
+
     return diffrax.MultiTerm(
-        diffrax.ODETerm(lambda s, x, args: denoiser(x, jnp.asarray(1.0 - s))),
+        _Estimate(estimate),
         diffrax.ControlTerm(lambda s, x, args: jnp.ones_like(x), noise),
     )
 

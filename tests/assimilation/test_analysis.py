@@ -318,6 +318,27 @@ def test_every_kind_of_stream_at_once(latent_model):
 
 
 @pytest.mark.slow
+def test_what_the_equations_of_guidance_leave_is_told(exact_model):
+    """Errors that differ leave something after one iteration, and nothing once all are solved."""
+    truth = some_truth(exact_model)
+    error = np.array([0.5, 2.0, 8.0])
+    observed = Observations("field", as_dataset(truth), "grid", error=error)
+    told = lambda **options: assimilate(
+        exact_model,
+        None,
+        [observed],
+        members=2,
+        key=jax.random.key(3),
+        times=TIMES,
+        sampler=FEW,
+        **options,
+    ).attrs.get("residual")
+    one, more = (told(guidance=GuidanceConfig(iterations=i, tolerance=0.0)) for i in (1, 4))
+    assert one > 0.05 > 1e-3 > more >= 0.0
+    assert told(guidance=GuidanceConfig("tmpd")) is None
+
+
+@pytest.mark.slow
 def test_a_latent_observation_alone_moves_the_analysis(latent_model):
     truth = some_truth(latent_model)
     z = (truth - climate_of(latent_model)) / STD

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.sparse.linalg import cg
 
 from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide
 from slams_jax.diffusion.guidance import Rule
@@ -101,6 +102,48 @@ def test_iterations_stop_at_the_tolerance():
     loose = found(5, 0.5)
     assert min(np.abs(loose - stage).max() for stage in stages[:4]) < 1e-5
     np.testing.assert_allclose(found(5, 1e-6), stages[4], atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["gaussian", "mmps"])
+def test_the_residual_is_what_conjugate_gradients_leave(rule):
+    """Those of SciPy, in double precision, on the same equations."""
+    t = 0.4
+    a, s, x_t = noisy(t)
+    innovation = np.asarray(innovations(DENOISER(single(x_t), single(t)), 0.0), float)
+    whitened = OPERATOR / np.sqrt(VARIANCE)[:, None]
+    covariance = np.linalg.inv(np.linalg.inv(PRIOR) + a**2 / s**2 * np.eye(DIM))
+    if rule == "gaussian":
+        matrix = np.linalg.inv(covariance) + whitened.T @ whitened
+        right, norm = whitened.T @ innovation, covariance
+    else:
+        matrix = np.eye(len(Y)) + whitened @ covariance @ whitened.T
+        right, norm = innovation, np.eye(len(Y))
+    left = []
+    for iterations in (1, 2, 3):
+        options = dict(rule=rule, covariance=exact_covariance, iterations=iterations)
+        guided = guide(DENOISER, innovations, SCHEDULE, **options)
+        _, residual = jax.jit(guided.solve)(single(x_t), single(t))
+        solution, _ = cg(matrix, right, maxiter=iterations, rtol=0.0, M=norm)
+        rest = right - matrix @ solution
+        expected = np.sqrt(rest @ norm @ rest / (right @ norm @ right))
+        np.testing.assert_allclose(residual, expected, rtol=0.02)
+        left.append(expected)
+    assert left[0] > 2 * left[2] > 1e-3  # something to tell, and different things
+
+
+def test_each_iteration_comes_closer_to_the_minimum():
+    """With a thousand times more accurate observations, where those of the dual equations stray."""
+    sharp = lambda x, extra: 30.0 * innovations(x, extra)
+    _, _, x_t = noisy(0.9)
+    error = {}
+    for iterations in (1, 2, 3, 4, 20):
+        options = dict(rule="gaussian", covariance=exact_covariance, iterations=iterations)
+        guided = guide(DENOISER, sharp, SCHEDULE, **options)
+        error[iterations] = np.asarray(jax.jit(guided)(single(x_t), single(0.9)), float)
+    prior = np.asarray(DENOISER(single(x_t), single(0.9)), float)
+    distance = lambda x: np.linalg.norm(x - error[20])
+    found = [distance(prior), *(distance(error[i]) for i in (1, 2, 3, 4))]
+    assert np.all(np.diff(found) < 0), found
 
 
 def bent(x, extra):

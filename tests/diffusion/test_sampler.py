@@ -16,6 +16,7 @@ from slams_jax.diffusion import (
     sample_with_info,
     time_grid,
 )
+from slams_jax.diffusion.guidance import Guided
 from slams_jax.errors import InputError
 from support import gaussian
 
@@ -149,6 +150,24 @@ def test_evaluations_are_those_that_are_made(name):
     assert 0.0 <= min(calls) < 1e-2
     assert max(calls) == 1.0
     assert info.failed_at == -1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_3m_ode", "ddim", "pc", "heun", "Heun"])
+def test_the_largest_residual_of_any_step_is_told(name):
+    """Here it is largest halfway, and the draw is the same without it."""
+    config = COUNTED[name][0]
+    told = Guided(lambda x, t: (DENOISER(x, t), t * (1.0 - t)))
+    drawn = lambda of: sample_with_info(jax.random.key(0), of, (DIM,), SCHEDULE, config)
+    x, info = jax.jit(lambda: drawn(told))()
+    plain, untold = jax.jit(lambda: drawn(DENOISER))()
+    t = 1.0 - np.asarray(time_grid(SCHEDULE, config.grid, config.steps))
+    if name in ("heun", "Heun"):
+        assert info.residual == untold.residual == -1
+    else:
+        np.testing.assert_allclose(info.residual, (t * (1.0 - t)).max(), rtol=1e-4)
+        assert untold.residual == -1
+    np.testing.assert_allclose(x, plain, atol=1e-4)
 
 
 @pytest.mark.slow
