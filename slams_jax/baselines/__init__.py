@@ -1,6 +1,7 @@
 """Classical methods on the same observations, for comparison."""
 
 from slams_jax.baselines.climatology import climatological_ensemble
+from slams_jax.baselines.ensemble_kalman import etkf, gaspari_cohn, letkf, stochastic_enkf
 from slams_jax.baselines.kalman import Smoothed, kalman_smoother
 from slams_jax.baselines.linear import LinearAnalysis, LinearModel, fit_linear
 from slams_jax.baselines.optimal_interpolation import (
@@ -29,11 +30,15 @@ __all__ = [
     "Smoothed",
     "Window",
     "climatological_ensemble",
+    "etkf",
     "fit_linear",
+    "gaspari_cohn",
     "kalman_smoother",
+    "letkf",
     "optimal_interpolation",
     "optimal_interpolation_ensemble",
     "particle_filter",
+    "stochastic_enkf",
     "systematic_resampling",
     "tuned",
 ]

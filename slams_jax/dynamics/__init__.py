@@ -1,13 +1,14 @@
-"""Nature runs: Lorenz-63, the Held-Suarez atmosphere, and a moist one with seasons and land.
+"""Models: Lorenz-63 and -96, the Held-Suarez atmosphere, a moist one; nature runs of them.
 
 from slams_jax.dynamics import HeldSuarezRun, nature_run
 
 folder = nature_run(HeldSuarezRun(days=450))  # state.nc, background.nc, stations.nc, ...
 """
 
-from slams_jax.dynamics import held_suarez, lorenz63, moist
+from slams_jax.dynamics import held_suarez, lorenz63, lorenz96, moist
 from slams_jax.dynamics.held_suarez import Atmosphere, Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
+from slams_jax.dynamics.lorenz96 import Lorenz96
 from slams_jax.dynamics.moist import Convection, MoistAtmosphere, MoistConfig
 from slams_jax.dynamics.nature import nature_run
 from slams_jax.dynamics.nature_config import (
@@ -41,6 +42,7 @@ __all__ = [
     "Lorenz63",
     "Lorenz63Forecast",
     "Lorenz63Run",
+    "Lorenz96",
     "MoistAtmosphere",
     "MoistConfig",
     "MoistForecastConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "StationsConfig",
     "held_suarez",
     "lorenz63",
+    "lorenz96",
     "moist",
     "nature_run",
 ]

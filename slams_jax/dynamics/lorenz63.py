@@ -6,6 +6,7 @@ Lorenz (1963), J. Atmos. Sci. 20, 130-141. All quantities are dimensionless.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.cycling import cycle_step, ensemble_oi
+from slams_jax.dynamics.runge_kutta import run, runge_kutta
 from slams_jax.errors import InputError
 
 
@@ -51,12 +53,8 @@ def tendency(system: Lorenz63, x: Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
 
 
 def step(system: Lorenz63, x: Float[Array, "*n 3"], dt: float) -> Float[Array, "*n 3"]:
-    """The state a time `dt` after `x`, by one classical Runge-Kutta step of order 4."""
-    k1 = tendency(system, x)
-    k2 = tendency(system, x + dt / 2 * k1)
-    k3 = tendency(system, x + dt / 2 * k2)
-    k4 = tendency(system, x + dt * k3)
-    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    """The state a time `dt` after `x` (`runge_kutta`)."""
+    return runge_kutta(functools.partial(tendency, system), x, dt)
 
 
 def trajectory(
@@ -67,16 +65,7 @@ def trajectory(
     Raises:
         InputError: a time step that is not positive, or no steps.
     """
-    if not dt > 0 or length < 1 or substeps < 1:
-        raise InputError(
-            f"dt, length and substeps must be positive, got {dt}, {length} and {substeps}"
-        )
-
-    def advance(x, _):
-        x = jax.lax.fori_loop(0, substeps, lambda _, x: step(system, x, dt), x)
-        return x, x
-
-    return jax.lax.scan(advance, x, length=length)[1]
+    return run(functools.partial(tendency, system), x, dt=dt, length=length, substeps=substeps)
 
 
 def nature_run(

@@ -1,0 +1,188 @@
+r"""Ensemble Kalman filters: analyses for `slams_jax.cycling.cycle`.
+
+With the departures A of the members from their mean, and Y those of what they predict for the
+observations, over the errors of these, every analysis combines members:
+
+    x_i + sum_j w_ij A_j.
+
+- `etkf`: the symmetric square root in the space of the ensemble (Bishop, Etherton & Majumdar 2001,
+  Mon. Wea. Rev. 129; Hunt, Kostelich & Szunyogh 2007, Physica D 230, eqs. 20 to 23),
+- `letkf`: the same for each value of the state by itself, with the precision of the observations
+  damped by their distance from it (Hunt et al. 2007, section 2.3),
+- `stochastic_enkf`: perturbed observations (Burgers, van Leeuwen & Evensen 1998, Mon. Wea. Rev.
+  126), whose mean is that of the observations.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float
+
+from slams_jax.aliases import PRNGKey
+from slams_jax.errors import InputError
+
+Ensemble = Float[Array, "member ..."]
+# H: from a member to what is observed.
+Operator = Callable[[Array], Float[Array, " observation"]]
+# background, observations (NaN where missing), key -> analysis; see `slams_jax.cycling.Analyse`.
+Filter = Callable[[Ensemble, Float[Array, " observation"], PRNGKey], Ensemble]
+
+
+def etkf(
+    operator: Operator,
+    error: Float[Array, " observation"],
+    *,
+    inflation: float = 1.0,
+    rotate: bool = True,
+) -> Filter:
+    """The ensemble transform Kalman filter.
+
+    Args:
+        operator: H, of one member.
+        error: standard deviations of the observations, independent of one another.
+        inflation: factor of the departures of the analysis from its mean.
+        rotate: rotate the departures at random, which leaves mean and covariance alone and keeps
+            single members from drifting off (Sakov & Oke 2008, Mon. Wea. Rev. 136).
+
+    Raises:
+        InputError: an error or an inflation that is not positive.
+    """
+    _check(error, inflation)
+
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        flat = _flat(background)
+        predicted, innovation = _whitened(operator, background, observations, error)
+        weights = _transform(predicted, innovation, inflation, _rotation(key, len(flat), rotate))
+        return (jnp.mean(flat, axis=0) + weights @ _departures(flat)).reshape(background.shape)
+
+    return analyse
+
+
+def letkf(
+    operator: Operator,
+    error: Float[Array, " observation"],
+    nearness: Float[Array, "value observation"],
+    *,
+    inflation: float = 1.0,
+    rotate: bool = True,
+) -> Filter:
+    """The local ensemble transform Kalman filter, `etkf` for each value of the state.
+
+    Args:
+        operator: as for `etkf`, as are `error`, `inflation` and `rotate`.
+        error: see there.
+        nearness: factors of the precision of each observation where each value of the flattened
+            state is analysed, such as `gaspari_cohn` of their distances; in [0, 1].
+        inflation: see there.
+        rotate: see there; one rotation for all values.
+
+    Raises:
+        InputError: an error or an inflation that is not positive.
+    """
+    _check(error, inflation)
+    root = jnp.sqrt(nearness)
+
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        flat = _flat(background)
+        predicted, innovation = _whitened(operator, background, observations, error)
+        rotation = _rotation(key, len(flat), rotate)
+
+        def of_value(departures: Array, near: Array) -> Array:
+            return _transform(predicted * near, innovation * near, inflation, rotation) @ departures
+
+        added = jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(_departures(flat), root)
+        return (jnp.mean(flat, axis=0) + added).reshape(background.shape)
+
+    return analyse
+
+
+def stochastic_enkf(
+    operator: Operator, error: Float[Array, " observation"], *, inflation: float = 1.0
+) -> Filter:
+    """The ensemble Kalman filter with perturbed observations; arguments as for `etkf`.
+
+    Raises:
+        InputError: an error or an inflation that is not positive.
+    """
+    _check(error, inflation)
+
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        flat = _flat(background)
+        predicted, innovation = _whitened(operator, background, observations, error)
+        noise = _departures(jax.random.normal(key, predicted.shape, predicted.dtype))
+        misfit = innovation + jnp.where(predicted == 0.0, 0.0, noise) - predicted
+        gram = predicted @ predicted.T + (len(flat) - 1) * jnp.eye(len(flat), dtype=flat.dtype)
+        weights = jax.scipy.linalg.solve(gram, predicted @ misfit.T, assume_a="pos").T
+        analysis = flat + weights @ _departures(flat)
+        mean = jnp.mean(analysis, axis=0)
+        return (mean + inflation * (analysis - mean)).reshape(background.shape)
+
+    return analyse
+
+
+def gaspari_cohn(distance: Float[np.ndarray, "..."], radius: float) -> Float[np.ndarray, "..."]:
+    """A taper from 1 at no distance to 0 at `radius`, in the units of the distance.
+
+    Gaspari & Cohn (1999), Q. J. R. Meteorol. Soc. 125, eq. 4.10: nearly a Gaussian with a standard
+    deviation of 0.27 `radius`, and a correlation function in up to three dimensions.
+
+    Raises:
+        InputError: a radius that is not positive.
+    """
+    if not radius > 0:
+        raise InputError(f"the radius of a taper must be positive, got {radius}")
+    r = 2.0 * np.abs(np.asarray(distance, float)) / radius
+    inner = 1 - 5 / 3 * r**2 + 5 / 8 * r**3 + r**4 / 2 - r**5 / 4
+    far = np.maximum(r, 1.0)  # where it is used
+    outer = 4 - 5 * far + 5 / 3 * far**2 + 5 / 8 * far**3 - far**4 / 2 + far**5 / 12
+    outer = outer - 2 / (3 * far)
+    return np.where(r < 1, inner, np.where(r < 2, outer, 0.0)).clip(0.0, 1.0)
+
+
+def _check(error: Array, inflation: float) -> None:
+    if not np.all(np.asarray(error) > 0):
+        raise InputError("the errors of the observations must be positive standard deviations")
+    if not inflation > 0:
+        raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
+
+
+def _flat(ensemble: Ensemble) -> Float[Array, "member value"]:
+    return ensemble.reshape(len(ensemble), -1)
+
+
+def _departures(members: Float[Array, "member value"]) -> Float[Array, "member value"]:
+    return members - jnp.mean(members, axis=0, keepdims=True)
+
+
+def _whitened(
+    operator: Operator, background: Ensemble, observations: Array, error: Array
+) -> tuple[Float[Array, "member observation"], Float[Array, " observation"]]:
+    """Y, and y - mean H(x), both over the errors; zero where an observation is missing."""
+    predicted = jax.vmap(operator)(background)
+    seen = jnp.isfinite(observations)
+    innovation = jnp.where(seen, observations - jnp.mean(predicted, axis=0), 0.0) / error
+    return jnp.where(seen[None], _departures(predicted) / error[None], 0.0), innovation
+
+
+def _transform(
+    predicted: Array, innovation: Array, inflation: float, rotation: Array
+) -> Float[Array, "member member"]:
+    """Weights of the departures in each member of the analysis, about the mean."""
+    count = len(predicted)
+    gram = predicted @ predicted.T + (count - 1) * jnp.eye(count, dtype=predicted.dtype)
+    values, vectors = jnp.linalg.eigh(gram)
+    of_mean = vectors @ ((vectors.T @ (predicted @ innovation)) / values)
+    root = (vectors * jnp.sqrt((count - 1) / values)[None]) @ vectors.T
+    return of_mean[None] + inflation * rotation @ root
+
+
+def _rotation(key: PRNGKey, count: int, rotate: bool) -> Float[Array, "member member"]:
+    """A random rotation of departures that leaves their mean at zero."""
+    if not rotate:
+        return jnp.eye(count)
+    basis = jnp.asarray(scipy.linalg.helmert(count), jnp.float32)  # orthogonal to the mean
+    mean = jnp.full((count, count), 1.0 / count)
+    return mean + basis.T @ jax.random.orthogonal(key, count - 1) @ basis
