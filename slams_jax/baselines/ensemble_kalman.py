@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
@@ -55,8 +55,8 @@ def etkf(
     def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
         flat = _flat(background)
         predicted, innovation = _whitened(operator, background, observations, error)
-        weights = _transform(predicted, innovation, inflation, _rotation(key, len(flat), rotate))
-        return (jnp.mean(flat, axis=0) + weights @ _departures(flat)).reshape(background.shape)
+        weights = _transform(predicted, innovation, inflation, _rotation(key, flat, rotate))
+        return (_mean(flat) + weights @ _departures(flat)).reshape(background.shape)
 
     return analyse
 
@@ -88,13 +88,14 @@ def letkf(
     def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
         flat = _flat(background)
         predicted, innovation = _whitened(operator, background, observations, error)
-        rotation = _rotation(key, len(flat), rotate)
+        rotation = _rotation(key, flat, rotate)
 
         def of_value(departures: Array, near: Array) -> Array:
-            return _transform(predicted * near, innovation * near, inflation, rotation) @ departures
+            seen, told = predicted * near[None], innovation * near
+            return _transform(seen, told, inflation, rotation) @ departures
 
         added = jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(_departures(flat), root)
-        return (jnp.mean(flat, axis=0) + added).reshape(background.shape)
+        return (_mean(flat) + added).reshape(background.shape)
 
     return analyse
 
@@ -113,17 +114,19 @@ def stochastic_enkf(
         flat = _flat(background)
         predicted, innovation = _whitened(operator, background, observations, error)
         noise = _departures(jax.random.normal(key, predicted.shape, predicted.dtype))
-        misfit = innovation + jnp.where(predicted == 0.0, 0.0, noise) - predicted
+        misfit = innovation[None] + jnp.where(predicted == 0.0, 0.0, noise) - predicted
         gram = predicted @ predicted.T + (len(flat) - 1) * jnp.eye(len(flat), dtype=flat.dtype)
         weights = jax.scipy.linalg.solve(gram, predicted @ misfit.T, assume_a="pos").T
         analysis = flat + weights @ _departures(flat)
-        mean = jnp.mean(analysis, axis=0)
-        return (mean + inflation * (analysis - mean)).reshape(background.shape)
+        widened = _mean(analysis) + inflation * _departures(analysis)
+        return widened.reshape(background.shape)
 
     return analyse
 
 
-def gaspari_cohn(distance: Float[np.ndarray, "..."], radius: float) -> Float[np.ndarray, "..."]:
+def gaspari_cohn(
+    distance: Float[np.ndarray, "..."] | Int[np.ndarray, "..."], radius: float
+) -> Float[np.ndarray, "..."]:
     """A taper from 1 at no distance to 0 at `radius`, in the units of the distance.
 
     Gaspari & Cohn (1999), Q. J. R. Meteorol. Soc. 125, eq. 4.10: nearly a Gaussian with a standard
@@ -153,8 +156,12 @@ def _flat(ensemble: Ensemble) -> Float[Array, "member value"]:
     return ensemble.reshape(len(ensemble), -1)
 
 
+def _mean(members: Float[Array, "member value"]) -> Float[Array, "1 value"]:
+    return jnp.mean(members, axis=0, keepdims=True)
+
+
 def _departures(members: Float[Array, "member value"]) -> Float[Array, "member value"]:
-    return members - jnp.mean(members, axis=0, keepdims=True)
+    return members - _mean(members)
 
 
 def _whitened(
@@ -173,16 +180,22 @@ def _transform(
     """Weights of the departures in each member of the analysis, about the mean."""
     count = len(predicted)
     gram = predicted @ predicted.T + (count - 1) * jnp.eye(count, dtype=predicted.dtype)
+    # The rotation comes first: on CPUs with few cores, factorisations that XLA runs at once can
+    # wait forever for the threads that they hold.
+    gram = jnp.where(jnp.isfinite(rotation[0, 0]), gram, jnp.nan)
     values, vectors = jnp.linalg.eigh(gram)
     of_mean = vectors @ ((vectors.T @ (predicted @ innovation)) / values)
     root = (vectors * jnp.sqrt((count - 1) / values)[None]) @ vectors.T
     return of_mean[None] + inflation * rotation @ root
 
 
-def _rotation(key: PRNGKey, count: int, rotate: bool) -> Float[Array, "member member"]:
+def _rotation(
+    key: PRNGKey, members: Float[Array, "member value"], rotate: bool
+) -> Float[Array, "member member"]:
     """A random rotation of departures that leaves their mean at zero."""
+    count, dtype = len(members), members.dtype
     if not rotate:
-        return jnp.eye(count)
-    basis = jnp.asarray(scipy.linalg.helmert(count), jnp.float32)  # orthogonal to the mean
-    mean = jnp.full((count, count), 1.0 / count)
-    return mean + basis.T @ jax.random.orthogonal(key, count - 1) @ basis
+        return jnp.eye(count, dtype=dtype)
+    basis = jnp.asarray(scipy.linalg.helmert(count), dtype)  # orthogonal to the mean
+    mean = jnp.full((count, count), 1.0 / count, dtype)
+    return mean + basis.T @ jax.random.orthogonal(key, count - 1, dtype=dtype) @ basis

@@ -1,0 +1,239 @@
+"""Ensemble Kalman filters against the Kalman filter, and against published scores."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slams_jax.baselines import etkf, gaspari_cohn, letkf, stochastic_enkf
+from slams_jax.cycling import Analyse, cycle, cycle_step
+from slams_jax.dynamics import Lorenz63, Lorenz96, lorenz63, lorenz96
+from slams_jax.errors import InputError
+
+H = np.array([[1.0, 0.5, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, -1], [0, 0, 0, 0, 2]])
+ERROR = np.array([0.5, 1.0, 0.8, 1.5])
+Y = np.array([1.0, -0.5, np.nan, 2.0])
+KEY = jax.random.key(7)
+SINGLE = {"H": jnp.asarray(H, jnp.float32), "error": jnp.asarray(ERROR, jnp.float32)}
+
+
+def operator(x):
+    return SINGLE["H"] @ x
+
+
+def ensemble(members, seed=0):
+    rng = np.random.default_rng(seed)
+    root = np.tril(rng.standard_normal((5, 5))) + np.eye(5)
+    return rng.standard_normal((members, 5)) @ root.T + np.arange(5.0)
+
+
+def kalman(background):
+    """Mean and covariance given the values that are not missing, in double precision."""
+    seen = np.isfinite(Y)
+    h, r = H[seen], np.diag(ERROR[seen] ** 2)
+    mean, b = background.mean(axis=0), np.cov(background, rowvar=False)
+    gain = b @ h.T @ np.linalg.inv(h @ b @ h.T + r)
+    return mean + gain @ (Y[seen] - h @ mean), b - gain @ h @ b
+
+
+def single(array):
+    return jnp.asarray(array, jnp.float32)
+
+
+FILTERS = {
+    "etkf": lambda **how: etkf(operator, SINGLE["error"], **how),
+    "letkf": lambda **how: letkf(operator, SINGLE["error"], jnp.ones((5, 4)), **how),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("rotate", [False, True])
+def test_mean_and_covariance_are_those_of_kalman(name, rotate):
+    background = ensemble(30)
+    analysis = np.asarray(FILTERS[name](rotate=rotate)(single(background), single(Y), KEY), float)
+    mean, covariance = kalman(background)
+    np.testing.assert_allclose(analysis.mean(axis=0), mean, atol=2e-4)
+    np.testing.assert_allclose(np.cov(analysis, rowvar=False), covariance, atol=5e-4)
+
+
+def test_rotation_changes_members_and_inflation_widens_them():
+    background = single(ensemble(30))
+    plain = FILTERS["etkf"](rotate=False)(background, single(Y), KEY)
+    rotated = FILTERS["etkf"](rotate=True)(background, single(Y), KEY)
+    assert np.abs(rotated - plain).max() > 0.1
+    wide = FILTERS["etkf"](rotate=False, inflation=1.5)(background, single(Y), KEY)
+    mean = plain.mean(axis=0, keepdims=True)
+    np.testing.assert_allclose(wide, mean + 1.5 * (plain - mean), atol=1e-4)
+
+
+def test_perturbed_observations_are_right_on_average():
+    background = ensemble(4000)
+    found = stochastic_enkf(operator, SINGLE["error"])(single(background), single(Y), KEY)
+    analysis = np.asarray(found, float)
+    mean, covariance = kalman(background)
+    np.testing.assert_allclose(analysis.mean(axis=0), mean, atol=2e-3)  # exact: noise without mean
+    size = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    error = np.abs(np.cov(analysis, rowvar=False) - covariance) / size
+    assert error.max() < 5 * np.sqrt(2 / 4000)
+
+
+def test_values_see_the_observations_that_are_near():
+    """With factors of one or zero, each value has the filter of the observations it sees."""
+    background = single(ensemble(30))
+    near = np.zeros((5, 4))
+    near[:2, :2] = near[2:, 3] = 1.0
+    options = dict(rotate=False)
+    local = letkf(operator, SINGLE["error"], single(near), **options)
+    found = local(background, single(Y), KEY)
+    for values, seen in ((slice(0, 2), [0, 1]), (slice(2, 5), [3])):
+        some = np.full(4, np.nan)
+        some[seen] = Y[seen]
+        expected = FILTERS["etkf"](**options)(background, single(some), KEY)
+        np.testing.assert_allclose(found[:, values], expected[:, values], atol=1e-4)
+
+
+def test_far_observations_count_less():
+    background = single(ensemble(30))
+    spread = []
+    for near in (1.0, 0.5, 0.1, 0.0):
+        local = letkf(operator, SINGLE["error"], jnp.full((5, 4), near), rotate=False)
+        spread.append(float(np.var(local(background, single(Y), KEY), axis=0).sum()))
+    assert np.all(np.diff(spread) > 0)
+    np.testing.assert_allclose(spread[-1], np.var(background, axis=0).sum(), rtol=1e-4)
+    # A quarter of the precision is twice the error.
+    local = letkf(operator, SINGLE["error"], jnp.full((5, 4), 0.25), rotate=False)
+    doubled = etkf(operator, 2.0 * SINGLE["error"], rotate=False)
+    found, expected = (f(background, single(Y), KEY) for f in (local, doubled))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_taper_is_that_of_gaspari_and_cohn():
+    distance = np.linspace(0.0, 12.0, 121)
+    taper = gaspari_cohn(distance, 10.0)
+    assert taper[0] == 1.0
+    assert np.all(taper[100:] == 0.0)
+    np.testing.assert_allclose(taper[50], 5 / 24)  # both pieces meet
+    assert np.all(np.diff(taper[:101]) < 0)
+    ring = np.minimum(np.arange(40), 40 - np.arange(40))
+    assert np.fft.fft(gaspari_cohn(ring, 10.0)).real.min() > -1e-9  # a correlation function
+
+
+@pytest.mark.slow
+def test_they_take_a_place_in_a_cycle():
+    filtering = etkf(lambda x: x, jnp.ones(40))
+    assert isinstance(filtering, Analyse)
+    start = 8.0 + jax.random.normal(KEY, (10, 40))
+    forecast = lambda x, key: lorenz96.step(Lorenz96(), x, 0.05)
+    observed = [jnp.full(40, 8.0), jnp.full(40, jnp.nan)]
+    first, second = cycle(forecast, filtering, start, observed, KEY)
+    assert np.std(first.analysis, axis=0).max() < np.std(first.background, axis=0).max()
+    # Nothing observed: the same mean and spread, members rotated.
+    np.testing.assert_allclose(
+        np.mean(second.analysis, axis=0), np.mean(second.background, axis=0), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        np.std(second.analysis, axis=0), np.std(second.background, axis=0), rtol=1e-3
+    )
+
+
+def lorenz_63(x):
+    return lorenz63.trajectory(Lorenz63(), x, dt=0.01, length=1, substeps=25)[0]
+
+
+def lorenz_96(x):
+    return lorenz96.step(Lorenz96(), x, 0.05)
+
+
+RING = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+# Sakov & Oke (2008) and Sakov, Oliver & Bertino (2012), as DAPPER sets them up: everything is
+# observed, with errors of variance 1 and 2. The model, a start, its spread, the errors, members,
+# filter, and DAPPER's score, that of one run.
+PUBLISHED = {
+    "ring, stochastic, 40": (
+        lorenz_96,
+        (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0),
+        40,
+        stochastic_enkf(lambda x: x, jnp.ones(40), inflation=1.06),
+        0.22,
+    ),
+    "ring, square root, 24": (
+        lorenz_96,
+        (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0),
+        24,
+        etkf(lambda x: x, jnp.ones(40), inflation=1.013),
+        0.18,
+    ),
+    "ring, local, 7": (
+        lorenz_96,
+        (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0),
+        7,
+        letkf(
+            lambda x: x,
+            jnp.ones(40),
+            # DAPPER's radius of 4 is that of a Gaussian's inflection.
+            single(gaspari_cohn(np.minimum(RING, 40 - RING), 2 * 1.82 * 4)),
+            inflation=1.04,
+        ),
+        0.22,
+    ),
+    "butterfly, stochastic, 100": (
+        lorenz_63,
+        (np.array([1.509, -1.531, 25.46]), 2**0.5, 2**0.5),
+        100,
+        stochastic_enkf(lambda x: x, jnp.full(3, 2**0.5), inflation=1.01),
+        0.56,
+    ),
+    "butterfly, square root, 10": (
+        lorenz_63,
+        (np.array([1.509, -1.531, 25.46]), 2**0.5, 2**0.5),
+        10,
+        etkf(lambda x: x, jnp.full(3, 2**0.5), inflation=1.02),
+        0.60,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_scores_are_the_published_ones(name):
+    """RMSE of the analysis over 1,000 cycles: the median of 8 runs, a few of which diverge."""
+    model, (start, spread, error), members, filtering, score = PUBLISHED[name]
+    start = single(start)
+
+    def run(key):
+        key_truth, key_start, key_error, key_filter = jax.random.split(key, 4)
+        truth = start + spread * jax.random.normal(key_truth, start.shape)
+        ensemble = start[None] + spread * jax.random.normal(key_start, (members, *start.shape))
+
+        def advance(carry, keys):
+            truth, ensemble = carry
+            truth = model(truth)
+            observed = truth + error * jax.random.normal(keys[0], truth.shape)
+            forecast = lambda x, _: model(x)
+            analysis = cycle_step(forecast, filtering, ensemble, observed, keys[1]).analysis
+            misfit = jnp.mean(analysis, axis=0) - truth
+            return (truth, analysis), jnp.sqrt(jnp.mean(misfit**2))
+
+        keys = [jax.random.split(k, 1300) for k in (key_error, key_filter)]
+        return jnp.mean(jax.lax.scan(advance, (truth, ensemble), keys)[1][300:])
+
+    found = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 8)))
+    # That of one run has itself an error of some 5 %.
+    np.testing.assert_allclose(np.median(found), score, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (dict(error=jnp.zeros(4)), "must be positive standard deviations"),
+        (dict(error=jnp.ones(4), inflation=0.0), "inflation must be positive, got 0.0"),
+    ],
+)
+def test_bad_input(how, message):
+    for make in (etkf, stochastic_enkf):
+        with pytest.raises(InputError, match=message):
+            make(operator, **how)
+    with pytest.raises(InputError, match=message):
+        letkf(operator, nearness=jnp.ones((5, 4)), **how)
+    with pytest.raises(InputError, match="radius"):
+        gaspari_cohn(np.zeros(3), 0.0)
