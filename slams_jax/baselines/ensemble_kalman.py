@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
+from slams_jax.gaussian.linalg import after
 
 Ensemble = Float[Array, "member ..."]
 # H: from a member to what is observed.
@@ -180,10 +181,7 @@ def _transform(
     """Weights of the departures in each member of the analysis, about the mean."""
     count = len(predicted)
     gram = predicted @ predicted.T + (count - 1) * jnp.eye(count, dtype=predicted.dtype)
-    # The rotation comes first: on CPUs with few cores, factorisations that XLA runs at once can
-    # wait forever for the threads that they hold.
-    gram = jnp.where(jnp.isfinite(rotation[0, 0]), gram, jnp.nan)
-    values, vectors = jnp.linalg.eigh(gram)
+    values, vectors = jnp.linalg.eigh(after(rotation, gram))
     of_mean = vectors @ ((vectors.T @ (predicted @ innovation)) / values)
     root = (vectors * jnp.sqrt((count - 1) / values)[None]) @ vectors.T
     return of_mean[None] + inflation * rotation @ root

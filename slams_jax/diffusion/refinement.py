@@ -66,7 +66,8 @@ class RefinementConfig:
 
     def __str__(self) -> str:
         """Moves and their steps in words."""
-        return f"{self.moves} moves of {self.sampler.steps}"
+        moves = "1 move" if self.moves == 1 else f"{self.moves} moves"
+        return f"{moves} of {self.sampler.steps}"
 
     @property
     def evaluations(self) -> int:

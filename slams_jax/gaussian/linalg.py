@@ -22,7 +22,7 @@ def eigh(matrices: Sequence[Matrix]) -> list[tuple[Float[Array, "... n"], Matrix
     for matrix in matrices:
         if isinstance(matrix, jax.core.Tracer):
             if found:
-                matrix, _ = jax.lax.optimization_barrier((matrix, found[-1][0]))
+                matrix = after(found[-1][0], matrix)
             values, vectors = jnp.linalg.eigh(matrix)
         else:
             host = np.asarray(matrix)
@@ -32,6 +32,15 @@ def eigh(matrices: Sequence[Matrix]) -> list[tuple[Float[Array, "... n"], Matrix
             vectors = jnp.asarray(vectors, matrix.dtype)
         found.append((values, vectors))
     return found
+
+
+def after(first: Inexact[Array, "..."], then: Inexact[Array, "*n"]) -> Inexact[Array, "*n"]:
+    """`then`, NaN if the first value of `first` is not finite: XLA has to compute that before it.
+
+    It keeps factorisations in order. A `jax.lax.optimization_barrier` leaves XLA free to run what
+    it separates at once.
+    """
+    return jnp.where(jnp.isfinite(first.ravel()[0]), then, jnp.nan)
 
 
 def spectral(vectors: Matrix, values: Float[Array, "... n"]) -> Matrix:
