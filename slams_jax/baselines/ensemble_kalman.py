@@ -43,7 +43,7 @@ def etkf(
 
     Args:
         operator: H, of one member.
-        error: standard deviations of the observations, independent of one another.
+        error: standard deviations of the observations, independent of one another; not traced.
         inflation: factor of the departures of the analysis from its mean.
         rotate: rotate the departures at random, which leaves mean and covariance alone and keeps
             single members from drifting off (Sakov & Oke 2008, Mon. Wea. Rev. 136).
@@ -115,7 +115,7 @@ def stochastic_enkf(
         flat = _flat(background)
         predicted, innovation = _whitened(operator, background, observations, error)
         noise = _departures(jax.random.normal(key, predicted.shape, predicted.dtype))
-        misfit = innovation[None] + jnp.where(predicted == 0.0, 0.0, noise) - predicted
+        misfit = innovation[None] + noise - predicted
         gram = predicted @ predicted.T + (len(flat) - 1) * jnp.eye(len(flat), dtype=flat.dtype)
         weights = jax.scipy.linalg.solve(gram, predicted @ misfit.T, assume_a="pos").T
         analysis = flat + weights @ _departures(flat)
