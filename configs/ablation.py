@@ -3,9 +3,9 @@
     python -m experiments.ablation --config=configs/ablation.py --output=runs/ablation
 
 trains the four models of `ablation.models` and tries them in two protocols, the one that was
-released with the paper and a corrected one (see docs/ablation.md). About an hour on two cores. T21
-allows coarsening and strides up to 8 on its 32 x 64 points, which are 3.75 times as far apart as
-those of the paper.
+released with the paper and a corrected one (see docs/ablation.md). Some three hours on two cores.
+T21 allows coarsening and strides up to 8 on its 32 x 64 points, which are 3.75 times as far apart
+as those of the paper.
 """
 
 from ml_collections import ConfigDict
