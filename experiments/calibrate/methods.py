@@ -64,16 +64,6 @@ LORENZ = (
     (NEAR_1, "dpmpp_2m"),
     (NEAR_1, "pc"),
 )
-RANKED = (  # the rank histograms of Lorenz-63
-    Method(PROXIMAL, SamplerConfig(BEST, 32)),
-    Method(GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
-    Method(NEAR_1, SamplerConfig("dpmpp_2m", 16)),
-    Method(
-        NEAR_1,
-        SamplerConfig("dpmpp_2m", 16),
-        RefinementConfig(30, sampler=SamplerConfig("dpmpp_2m", 16)),
-    ),
-)
 MOVE_STEPS = (16, 32)  # of the reverse SDE of a move; with fewer, a move is not reversible
 
 
@@ -108,13 +98,23 @@ def presets(names: Iterable[str]) -> tuple[Method, ...]:
 
 def refined(rule: Guidance) -> tuple[Method, ...]:
     """Draws of `BUDGET` evaluations, refined by as many moves as each larger cost allows."""
-    start = SamplerConfig("dpmpp_2m", BUDGET // (1 + DERIVATIVES[rule]))
-    return tuple(
-        Method(rule, start, RefinementConfig(moves, sampler=SamplerConfig("dpmpp_2m", steps)))
-        for cost in LARGER
-        for steps in MOVE_STEPS
-        if (moves := (cost - BUDGET) // steps)
+    return tuple(_refined(rule, cost, steps) for cost in LARGER for steps in MOVE_STEPS)
+
+
+def ranked() -> tuple[Method, ...]:
+    """Those of the rank histograms of Lorenz-63."""
+    return (
+        Method(PROXIMAL, SamplerConfig(BEST, 32)),
+        Method(GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
+        Method(NEAR_1, SamplerConfig("dpmpp_2m", 16)),
+        _refined(NEAR_1, max(LARGER), 16),
     )
+
+
+def _refined(rule: Guidance, cost: int, steps: int) -> Method:
+    start = SamplerConfig("dpmpp_2m", BUDGET // (1 + DERIVATIVES[rule]))
+    moves = (cost - BUDGET) // steps
+    return Method(rule, start, RefinementConfig(moves, sampler=SamplerConfig("dpmpp_2m", steps)))
 
 
 def _method(rule: Guidance | Oracle, solver: Any, steps: int, grid: Any = "log_snr") -> Method:

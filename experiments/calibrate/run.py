@@ -10,7 +10,7 @@ import jax
 from absl import logging
 
 from experiments.calibrate import lorenz, report
-from experiments.calibrate.methods import RANKED, methods
+from experiments.calibrate.methods import methods, ranked
 from slams_jax.errors import InputError
 from slams_jax.reference_problems import (
     Case,
@@ -76,7 +76,7 @@ def calibrate(
         jax.clear_caches()  # every method compiles a program of its own
     write_rows([*rows, *kept.values()], folder)
     if of_lorenz := [case for _, case, _ in plan if isinstance(case, LorenzCase)]:
-        lorenz.ranks(of_lorenz, RANKED, folder)
+        lorenz.ranks(of_lorenz, ranked(), folder)
     return rows
 
 

@@ -133,7 +133,7 @@ def assimilate(
         units and CF attributes. Its attributes `evaluations` and `derivative_evaluations` count
         network evaluations and products with its Jacobian a member (these at most); `seconds` and
         `peak_memory_bytes` say what it took; `residual`, where the rule and the solver tell it, is
-        the largest residual of the equations of guidance relative to the innovations, of any step
+        the largest residual of the equations of guidance over what it was at first, of any step
         and member; `acceptance`, with a refinement, is the share of the moves that were accepted;
         `diagnostics` holds, in JSON, how each stream was fitted
         (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.diffusion import DrawInfo
+from slams_jax.diffusion.solvers import UNTOLD
 from slams_jax.errors import RunError
 from slams_jax.mesh import to_host
 from slams_jax.storage import replacing
@@ -142,13 +143,13 @@ class Cost(NamedTuple):
         evaluations: the most of any of them, moves left out.
         seconds: of all.
         accepted: number of the moves of all that were accepted.
-        residual: the largest of any (`DrawInfo`); -1 where none is told.
+        residual: the largest of any (`DrawInfo`); `UNTOLD` where none is told.
     """
 
     evaluations: int = 0
     seconds: float = 0.0
     accepted: int = 0
-    residual: float = -1.0
+    residual: float = UNTOLD
 
     def with_more(self, other: "Cost") -> "Cost":
         """Of these members and others."""

@@ -51,15 +51,12 @@ def etkf(
     Raises:
         InputError: an error or an inflation that is not positive.
     """
-    _check(error, inflation)
 
-    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
-        flat = _flat(background)
-        predicted, innovation = _whitened(operator, background, observations, error)
-        weights = _transform(predicted, innovation, inflation, _rotation(key, flat, rotate))
-        return (_mean(flat) + weights @ _departures(flat)).reshape(background.shape)
+    def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
+        rotation = _rotation(key, departures, rotate)
+        return _transform(predicted, innovation, inflation, rotation) @ departures
 
-    return analyse
+    return _filter(operator, error, inflation, combine)
 
 
 def letkf(
@@ -83,22 +80,18 @@ def letkf(
     Raises:
         InputError: an error or an inflation that is not positive.
     """
-    _check(error, inflation)
     root = jnp.sqrt(nearness)
 
-    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
-        flat = _flat(background)
-        predicted, innovation = _whitened(operator, background, observations, error)
-        rotation = _rotation(key, flat, rotate)
+    def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
+        rotation = _rotation(key, departures, rotate)
 
         def of_value(departures: Array, near: Array) -> Array:
             seen, told = predicted * near[None], innovation * near
             return _transform(seen, told, inflation, rotation) @ departures
 
-        added = jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(_departures(flat), root)
-        return (_mean(flat) + added).reshape(background.shape)
+        return jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(departures, root)
 
-    return analyse
+    return _filter(operator, error, inflation, combine)
 
 
 def stochastic_enkf(
@@ -109,20 +102,15 @@ def stochastic_enkf(
     Raises:
         InputError: an error or an inflation that is not positive.
     """
-    _check(error, inflation)
 
-    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
-        flat = _flat(background)
-        predicted, innovation = _whitened(operator, background, observations, error)
+    def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
         noise = _departures(jax.random.normal(key, predicted.shape, predicted.dtype))
         misfit = innovation[None] + noise - predicted
-        gram = predicted @ predicted.T + (len(flat) - 1) * jnp.eye(len(flat), dtype=flat.dtype)
-        weights = jax.scipy.linalg.solve(gram, predicted @ misfit.T, assume_a="pos").T
-        analysis = flat + weights @ _departures(flat)
-        widened = _mean(analysis) + inflation * _departures(analysis)
-        return widened.reshape(background.shape)
+        weights = jax.scipy.linalg.solve(_gram(predicted), predicted @ misfit.T, assume_a="pos").T
+        analysis = departures + weights @ departures
+        return _mean(analysis) + inflation * _departures(analysis)
 
-    return analyse
+    return _filter(operator, error, inflation, combine)
 
 
 def gaspari_cohn(
@@ -146,15 +134,28 @@ def gaspari_cohn(
     return np.where(r < 1, inner, np.where(r < 2, outer, 0.0)).clip(0.0, 1.0)
 
 
-def _check(error: Array, inflation: float) -> None:
+def _filter(
+    operator: Operator,
+    error: Float[Array, " observation"],
+    inflation: float,
+    combine: Callable[[Array, Array, Array, PRNGKey], Array],
+) -> Filter:
+    """The filter whose analysis departs from the mean of the background as `combine` says.
+
+    That is a function of A, Y, the innovation of the mean over the errors, and a key.
+    """
     if not np.all(np.asarray(error) > 0):
         raise InputError("the errors of the observations must be positive standard deviations")
     if not inflation > 0:
         raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
 
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        flat = background.reshape(len(background), -1)
+        predicted, innovation = _whitened(operator, background, observations, error)
+        added = combine(_departures(flat), predicted, innovation, key)
+        return (_mean(flat) + added).reshape(background.shape)
 
-def _flat(ensemble: Ensemble) -> Float[Array, "member value"]:
-    return ensemble.reshape(len(ensemble), -1)
+    return analyse
 
 
 def _mean(members: Float[Array, "member value"]) -> Float[Array, "1 value"]:
@@ -179,12 +180,17 @@ def _transform(
     predicted: Array, innovation: Array, inflation: float, rotation: Array
 ) -> Float[Array, "member member"]:
     """Weights of the departures in each member of the analysis, about the mean."""
-    count = len(predicted)
-    gram = predicted @ predicted.T + (count - 1) * jnp.eye(count, dtype=predicted.dtype)
+    count, gram = len(predicted), _gram(predicted)
     values, vectors = jnp.linalg.eigh(after(rotation, gram))
     of_mean = vectors @ ((vectors.T @ (predicted @ innovation)) / values)
     root = (vectors * jnp.sqrt((count - 1) / values)[None]) @ vectors.T
     return of_mean[None] + inflation * rotation @ root
+
+
+def _gram(predicted: Float[Array, "member observation"]) -> Float[Array, "member member"]:
+    """Y Y^T + (n - 1) I, for n members."""
+    count = len(predicted)
+    return predicted @ predicted.T + (count - 1) * jnp.eye(count, dtype=predicted.dtype)
 
 
 def _rotation(

@@ -15,7 +15,7 @@ it.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -285,24 +285,14 @@ def _dual(
     innovations: Innovations,
     x_0: Array,
     product: Callable[[Array], Array],
-    *,
-    count: int,
-    tolerance: float,
-    outer: int,
+    **loops: Any,
 ) -> tuple[Array, Array]:
-    """d = C A^T u, where u = r(x_0 + d), by at most `count` conjugate-gradient iterations a loop.
-
-    Returns it, and the norm of the residual of the last loop's equations over |r(x_0)|.
-
-    The first loop solves (I + A C A^T) u = r(x_0), which is all where r is linear; each further one
-    solves for what is then left, r(x_0 + d) - u. They stop when the residual of their equations is
-    below `tolerance` |r(x_0)|.
+    """d = C A^T u, where (I + A C A^T) u = r, by conjugate gradients.
 
     Each iteration applies C A^T once and sums the results, so that no final product is needed;
-    library solvers would cost two more products.
+    library solvers would cost two more products. `_loops` says what is returned; the norm is |r|.
     """
     residuals, forward, transpose = linearise(x_0)
-    first = _dot(residuals, residuals)
 
     def iterate(carry):
         i, total, u, r, p, r_dot_r = carry
@@ -318,25 +308,9 @@ def _dual(
         p = jax.tree.map(lambda a, b: a + ratio * b, r, p)
         return i + 1, total + length * step, u, r, p, next_r_dot_r
 
-    unsolved = lambda carry: (carry[0] < count) & (carry[-1] > tolerance**2 * first)
-
-    def solve(total, u, r):
-        start = (jnp.zeros((), jnp.int32), total, u, r, r, _dot(r, r))
-        _, total, u, _, _, left = jax.lax.while_loop(unsolved, iterate, start)
-        return total, u, left
-
-    solution = solve(jnp.zeros_like(x_0), jax.tree.map(jnp.zeros_like, residuals), residuals)
-
-    def again(_, carry):
-        total, u, _ = carry
-        return solve(
-            total, u, jax.tree.map(jnp.subtract, innovations(x_0 + total, jnp.zeros(())), u)
-        )
-
-    if outer > 1:
-        solution = jax.lax.fori_loop(1, outer, again, solution)
-    total, _, left = solution
-    return total, jnp.sqrt(left / (first + jnp.finfo(first.dtype).tiny))
+    begin = lambda r: (r, r, _dot(r, r))
+    misfit = lambda d: innovations(x_0 + d, jnp.zeros(()))
+    return _loops(begin, iterate, misfit, residuals, x_0, **loops)
 
 
 def _primal(
@@ -344,19 +318,15 @@ def _primal(
     innovations: Innovations,
     x_0: Array,
     product: Callable[[Array], Array],
-    *,
-    count: int,
-    tolerance: float,
-    outer: int,
+    **loops: Any,
 ) -> tuple[Array, Array]:
-    """d that minimises d^T C^-1 d + |r(x_0 + d)|^2, by loops as those of `_dual`.
+    """d that minimises d^T C^-1 d + |r(x_0 + d)|^2.
 
     Conjugate gradients for (C^-1 + A^T A) d = A^T r, preconditioned by C: each iteration comes
     closer to the minimum, while the first ones of `_dual` can end further away than they begin
     (El Akkraoui et al. 2008, Q. J. R. Meteorol. Soc. 134, 1003). C has to be a covariance, which
     the Jacobian of a network is not quite. w = C^-1 d follows by recurrence, without C^-1.
-
-    Returns the norm of the gradient left over that at x_0, too: |C^(1/2) gradient|.
+    `_loops` says what is returned; the norm is |C^(1/2) gradient|.
     """
     residuals, forward, transpose = linearise(x_0)
     tiny = jnp.finfo(x_0.dtype).tiny
@@ -372,27 +342,59 @@ def _primal(
         done = (i + 1, d + length * p, w + length * w_p, gradient)
         return *done, z + share * p, gradient + share * w_p, next_square
 
-    def descend(d, w, gradient, z, square):
-        start = (jnp.zeros((), jnp.int32), d, w, gradient, z, gradient, square)
-        found = jax.lax.while_loop(unsolved, iterate, start)
-        return found[1], found[2], found[-1]
+    def begin(gradient):
+        z = product(gradient)
+        return gradient, z, gradient, _dot(gradient, z)
 
-    gradient = transpose(residuals)
-    z = product(gradient)
-    first = _dot(gradient, z)
+    misfit = lambda d: transpose(innovations(x_0 + d, jnp.zeros(())))
+    return _loops(begin, iterate, misfit, transpose(residuals), x_0, **loops)
+
+
+def _loops(
+    begin: Callable[[PyTree[Array]], tuple],
+    iterate: Callable[[tuple], tuple],
+    misfit: Callable[[Array], PyTree[Array]],
+    residual: PyTree[Array],
+    x_0: Array,
+    *,
+    count: int,
+    tolerance: float,
+    outer: int,
+) -> tuple[Array, Array]:
+    """`outer` loops of at most `count` iterations, from d = 0, and their norm left over the first.
+
+    The first loop solves L d = w for the `residual` at `x_0`, which is all where it is linear; each
+    further one solves for what is then left, misfit(d) - w. They stop when the norm of the residual
+    is below `tolerance` times the first.
+
+    Args:
+        begin: from a residual to the vectors of the first iteration, the square of its norm last.
+        iterate: (i, d, w, *vectors) -> those of the next iteration.
+        misfit: the residual at x_0 + d, were w zero.
+        residual: at x_0.
+        x_0: where the increment d starts.
+        count: largest number of iterations of a loop.
+        tolerance: relative to the first residual.
+        outer: number of loops.
+    """
+    begun = begin(residual)
+    first = begun[-1]
     unsolved = lambda carry: (carry[0] < count) & (carry[-1] > tolerance**2 * first)
+
+    def solve(d, w, begun):
+        start = (jnp.zeros((), jnp.int32), d, w, *begun)
+        _, d, w, *_, left = jax.lax.while_loop(unsolved, iterate, start)
+        return d, w, left
 
     def again(_, carry):
         d, w, _ = carry
-        gradient = transpose(innovations(x_0 + d, jnp.zeros(()))) - w
-        z = product(gradient)
-        return descend(d, w, gradient, z, _dot(gradient, z))
+        return solve(d, w, begin(jax.tree.map(jnp.subtract, misfit(d), w)))
 
-    solution = descend(jnp.zeros_like(x_0), jnp.zeros_like(x_0), gradient, z, first)
+    solution = solve(jnp.zeros_like(x_0), jax.tree.map(jnp.zeros_like, residual), begun)
     if outer > 1:
         solution = jax.lax.fori_loop(1, outer, again, solution)
     d, _, left = solution
-    return d, jnp.sqrt(jnp.maximum(left, 0.0) / (first + tiny))
+    return d, jnp.sqrt(jnp.maximum(left, 0.0) / (first + jnp.finfo(first.dtype).tiny))
 
 
 def _dot(a: PyTree[Array], b: PyTree[Array]) -> Array:

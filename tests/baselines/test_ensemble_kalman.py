@@ -144,48 +144,45 @@ def lorenz_96(x):
     return lorenz96.step(Lorenz96(), x, 0.05)
 
 
-RING = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+DISTANCE = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
 # Sakov & Oke (2008) and Sakov, Oliver & Bertino (2012), as DAPPER sets them up: everything is
-# observed, with errors of variance 1 and 2. The model, a start, its spread, the errors, members,
-# filter, and DAPPER's score, that of one run.
+# observed, with errors of variance 1 and 2. The model, a start, its spread and the errors.
+RING = (lorenz_96, (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0))
+BUTTERFLY = (lorenz_63, (np.array([1.509, -1.531, 25.46]), 2**0.5, 2**0.5))
+# Members, filter, and DAPPER's score, that of one run.
 PUBLISHED = {
     "ring, stochastic, 40": (
-        lorenz_96,
-        (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0),
+        *RING,
         40,
         stochastic_enkf(lambda x: x, jnp.ones(40), inflation=1.06),
         0.22,
     ),
     "ring, square root, 24": (
-        lorenz_96,
-        (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0),
+        *RING,
         24,
         etkf(lambda x: x, jnp.ones(40), inflation=1.013),
         0.18,
     ),
     "ring, local, 7": (
-        lorenz_96,
-        (np.r_[8.01, np.full(39, 8.0)], 0.03, 1.0),
+        *RING,
         7,
         letkf(
             lambda x: x,
             jnp.ones(40),
             # DAPPER's radius of 4 is that of a Gaussian's inflection.
-            single(gaspari_cohn(np.minimum(RING, 40 - RING), 2 * 1.82 * 4)),
+            single(gaspari_cohn(np.minimum(DISTANCE, 40 - DISTANCE), 2 * 1.82 * 4)),
             inflation=1.04,
         ),
         0.22,
     ),
     "butterfly, stochastic, 100": (
-        lorenz_63,
-        (np.array([1.509, -1.531, 25.46]), 2**0.5, 2**0.5),
+        *BUTTERFLY,
         100,
         stochastic_enkf(lambda x: x, jnp.full(3, 2**0.5), inflation=1.01),
         0.56,
     ),
     "butterfly, square root, 10": (
-        lorenz_63,
-        (np.array([1.509, -1.531, 25.46]), 2**0.5, 2**0.5),
+        *BUTTERFLY,
         10,
         etkf(lambda x: x, jnp.full(3, 2**0.5), inflation=1.02),
         0.60,
