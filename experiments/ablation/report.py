@@ -114,9 +114,9 @@ def draw(rows: Sequence[Row], protocol: str, path: Path) -> Path:
         if not chosen:
             continue
         hardest = max(r[varied] for r in chosen)
-        for model, (color, marker) in zip(models, palette(len(models)), strict=True):
+        for model, look in zip(models, palette(len(models)), strict=True):
             own = sorted((r for r in chosen if r["model"] == model), key=lambda r: r[varied])
-            look = {"color": color, "marker": marker, "ms": 4.5, "lw": 1.5, "label": model}
+            look |= {"ms": 4.5, "lw": 1.5, "label": model}
             x = [r[varied] for r in own]
             axes[0, column].plot(x, [score(r) for r in own], **look)
             for row in own:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SIZE = 2048  # of the matrices: the product is compute-bound and takes a tenth of a second
-STREAM = 1 << 26  # float32 values, 256 MiB: beyond any cache
+# Size of matrices whose product is compute-bound and takes milliseconds or more, and float32 values
+# that are beyond any cache: on a CPU, and on an accelerator.
+SIZES, STREAMS = (2048, 8192), (1 << 26, 1 << 29)
 
 
 class Machine(NamedTuple):
@@ -33,11 +34,12 @@ class Machine(NamedTuple):
 def measure_machine(repetitions: int) -> tuple[Machine, list[dict[str, Any]]]:
     """The limits of the first device, by its fastest repetitions, and their rows."""
     device = jax.devices()[0]
-    a = jnp.ones((SIZE, SIZE))
+    n, values_count = (both[device.platform != "cpu"] for both in (SIZES, STREAMS))
+    a = jax.random.normal(jax.random.key(0), (n, n))
     product = jax.jit(lambda a: a @ a)
     seconds = min(times([lambda: jax.block_until_ready(product(a))], repetitions)[0])
     # In place: fresh memory would measure how fast the system clears pages.
-    values = [jnp.ones((STREAM,))]
+    values = [jnp.ones((values_count,))]
     scale = jax.jit(lambda x: 0.5 * x + 1.0, donate_argnums=0)
 
     def stream_once():
@@ -46,7 +48,7 @@ def measure_machine(repetitions: int) -> tuple[Machine, list[dict[str, Any]]]:
     stream = min(times([stream_once], repetitions)[0])
     size = values[0].nbytes
     name = device.device_kind if device.platform != "cpu" else _processor()
-    machine = Machine(name, 2.0 * SIZE**3 / seconds, 2.0 * size / stream)
+    machine = Machine(name, 2.0 * n**3 / seconds, 2.0 * size / stream)
     about = {
         "device": name,
         "dtype": "float32",
@@ -55,7 +57,7 @@ def measure_machine(repetitions: int) -> tuple[Machine, list[dict[str, Any]]]:
     }
     rows = [
         {
-            "case": f"limit: product of {SIZE} x {SIZE} matrices",
+            "case": f"limit: product of {n} x {n} matrices",
             "seconds": seconds,
             "gflops": machine.flops / 1e9,
             **about,
@@ -106,8 +108,12 @@ def medians(functions: Sequence[Callable[[], Any]], repetitions: int) -> list[fl
 def peak_of(function: Callable[[], Any]) -> int | None:
     """Bytes by which the resident memory of this process rose at most while `function` ran.
 
-    None where the system cannot tell (it is Linux that can).
+    None where the system cannot tell (it is Linux that can), or where the work is elsewhere, on an
+    accelerator.
     """
+    if jax.default_backend() != "cpu":
+        function()
+        return None
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         reset.write_text("5")

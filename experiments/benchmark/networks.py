@@ -28,7 +28,9 @@ from slams_jax.training.step import make_step
 SCHEDULE = CosineSchedule()
 ERROR, GAMMA, BLOCK = 0.5, 1e-2, 4  # of the observations: standard deviation, rule, block means
 TIME = 0.5
-TOLERANCE = 1e-4  # of outputs and gradients against PyTorch, relative to the largest
+# Of outputs and gradients against PyTorch, relative to the largest. On a GPU both round the factors
+# of products to 11 bits.
+TOLERANCES = {"cpu": 1e-4, "gpu": 2e-2}
 OPTIMISER = OptimiserConfig(
     steps=10**6, learning_rate=2e-4, decay="linear", weight_decay=1e-3, clip_norm=None
 )
@@ -85,10 +87,11 @@ def run_networks(machine: Machine, repetitions: int, shapes: tuple[tuple[int, in
 
 
 def _row(case: str, found: Measured, machine: Machine, repetitions: int) -> dict[str, Any]:
-    if found.difference is not None and not found.difference < TOLERANCE:
+    tolerance = TOLERANCES["cpu" if jax.default_backend() == "cpu" else "gpu"]
+    if found.difference is not None and not found.difference < tolerance:
         raise RunError(
             f"{case}: the library and PyTorch differ by {found.difference:.1e} of the largest "
-            f"value, more than {TOLERANCE:g}: their times cannot be compared"
+            f"value, more than {tolerance:g}: their times cannot be compared"
         )
     functions = [found.ours] if found.theirs is None else [found.ours, found.theirs]
     seconds, *other = medians(functions, repetitions)
@@ -162,7 +165,8 @@ def _guided(config: ScoreConfig, params: Params, shape: tuple[int, int]) -> Meas
             error=ERROR,
             gamma=GAMMA,
         )
-        theirs = functools.partial(other, twin.tensor(x), twin.tensor(np.asarray(TIME, np.float32)))
+        at = twin.tensor(np.asarray(TIME, np.float32))
+        theirs = functools.partial(twin.done, other, twin.tensor(x), at)
         difference = _difference(ours(), twin.array(theirs()))
     # Forward, and the gradient with respect to the input.
     operations = 2 * _forward_operations(config, params, shape, FRAMES - config.window + 1)
@@ -203,7 +207,7 @@ def _training(config: ScoreConfig, params: Params, shape: tuple[int, int]) -> Me
             learning_rate=OPTIMISER.learning_rate,
             weight_decay=OPTIMISER.weight_decay,
         )
-        theirs = functools.partial(other, twin.windows(windows))
+        theirs = functools.partial(twin.done, other, twin.windows(windows))
     # Forward, and the gradients with respect to input and parameters.
     operations = 3 * _forward_operations(config, params, shape, batch)
     return Measured(ours, theirs, difference, operations, compiled, seconds)

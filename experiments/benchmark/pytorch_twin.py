@@ -1,11 +1,13 @@
 """The score network and its guided evaluation in PyTorch, to measure the library against.
 
-The same mathematics, as one would write it there: channels first and contiguous, which is the
-fastest layout of PyTorch's convolutions on CPU, `F.pad`, `F.conv2d`, `F.interpolate`, autograd.
+The same mathematics, as one would write it there: `F.pad`, `F.conv2d`, `F.interpolate`, autograd,
+on the kind of device that JAX uses and in the layout that is fastest there, channels first on a CPU
+and last on a GPU. There both libraries round the factors of products to TensorFloat-32.
 Functions over the parameters of the Flax network, whose tree and names are kept (`copy_params`).
 PyTorch is an extra (`pip install slams-jax[torch]`); without it this module can only be imported.
 """
 
+import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from slams_jax.errors import RunError
 from slams_jax.models.score import ScoreConfig
 
 
@@ -35,13 +38,45 @@ def available() -> bool:
     return torch is not None
 
 
+def on_gpu() -> bool:
+    """Whether it runs on a GPU: where JAX does and this PyTorch can.
+
+    Raises:
+        RunError: JAX is on a GPU that this PyTorch cannot use.
+    """
+    if jax.default_backend() != "gpu":
+        return False
+    if not torch.cuda.is_available():
+        raise RunError(
+            "JAX is on a GPU and PyTorch is not: install PyTorch with CUDA, or uninstall it to "
+            "measure the library alone"
+        )
+    torch.set_float32_matmul_precision("high")
+    return True
+
+
+def done(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    """What the function gives, when the device has done it."""
+    result = function(*args)
+    if on_gpu():
+        torch.cuda.synchronize()
+    return result
+
+
+def _placed(x: Tensor) -> Tensor:
+    """On the device, in its layout."""
+    if not on_gpu():
+        return x
+    return x.to("cuda", memory_format=torch.channels_last if x.ndim == 4 else torch.preserve_format)
+
+
 def copy_params(params: Params) -> Params:
     """The parameters of the Flax network as leaves that autograd knows."""
 
     def convert(x: Any) -> Tensor:
         x = np.asarray(x)
         order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[x.ndim]
-        return torch.tensor(np.ascontiguousarray(x.transpose(order)), requires_grad=True)
+        return _placed(torch.tensor(np.ascontiguousarray(x.transpose(order)))).requires_grad_()
 
     return jax.tree.map(convert, params)
 
@@ -51,14 +86,27 @@ def to_arrays(tensors: Params) -> Params:
 
     def convert(x: Tensor) -> np.ndarray:
         order = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[x.ndim]
-        return x.detach().numpy().transpose(order)
+        return x.detach().cpu().numpy().transpose(order)
 
     return jax.tree.map(convert, tensors)
 
 
 def predict(config: ScoreConfig, params: Params, x_t: Tensor, t: Tensor) -> Tensor:
-    """The prediction for windows (window, frame * channel, lat, lon) at times (window,)."""
-    frequencies = math.pi * torch.arange(1, 17, dtype=torch.float32)
+    """The prediction for windows (window, frame * channel, lat, lon) at times (window,).
+
+    On a GPU by `torch.compile`, which fuses what lies between the convolutions; without it starting
+    one small program after the other takes most of the time.
+    """
+    return (_compiled() if on_gpu() else _predict)(config, params, x_t, t)
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(_predict, dynamic=False)
+
+
+def _predict(config: ScoreConfig, params: Params, x_t: Tensor, t: Tensor) -> Tensor:
+    frequencies = math.pi * torch.arange(1, 17, dtype=torch.float32, device=t.device)
     angle = t[:, None] * frequencies
     y = _dense(params["TimeEmbedding_0"]["Dense_0"], torch.cat([angle.cos(), angle.sin()], dim=1))
     modulation = _dense(params["TimeEmbedding_0"]["Dense_1"], F.silu(y))
@@ -120,7 +168,7 @@ def _with_coordinates(config: ScoreConfig, x: Tensor) -> Tensor:
     if config.coordinates != "latitude":
         raise NotImplementedError("the twin has no coordinates of longitude")
     lat = x.shape[2]
-    row = torch.pi * ((torch.arange(lat) + 0.5) / lat - 0.5)
+    row = torch.pi * ((torch.arange(lat, device=x.device) + 0.5) / lat - 0.5)
     position = torch.stack([row.sin(), row.cos()])[None, :, :, None]
     return torch.cat([x, position.expand(x.shape[0], 2, lat, x.shape[3])], dim=1)
 
@@ -191,7 +239,8 @@ def make_step(
 
     def step(windows: Tensor) -> Tensor:
         n = windows.shape[0]
-        t = (torch.arange(n) + torch.rand(n)) / n
+        device = windows.device
+        t = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
         value = loss(config, params, windows, torch.randn_like(windows), t, eta=eta)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
@@ -204,11 +253,18 @@ def make_step(
 
 
 def loss(
-    config: ScoreConfig, params: Params, windows: Tensor, eps: Tensor, t: Tensor, *, eta: float
+    config: ScoreConfig,
+    params: Params,
+    windows: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    *,
+    eta: float,
+    network: Callable[..., Tensor] = predict,
 ) -> Tensor:
     """The loss of a training step, for given noise and times."""
     alpha, sigma = (s[:, None, None, None] for s in scales(t, eta))
-    predicted = predict(config, params, alpha * windows + sigma * eps, t)
+    predicted = network(config, params, alpha * windows + sigma * eps, t)
     return F.mse_loss(predicted, target(config, windows, eps, alpha, sigma))
 
 
@@ -216,22 +272,25 @@ def gradients(
     config: ScoreConfig, params: Params, windows: Tensor, eps: Tensor, time: float, eta: float
 ) -> Params:
     """The gradients of `loss`, in the layout of the Flax network."""
-    t = torch.full((windows.shape[0],), time)
-    loss(config, params, windows, eps, t, eta=eta).backward()
+    t = torch.full((windows.shape[0],), time, device=windows.device)
+    # One sample, once: not worth compiling for.
+    loss(config, params, windows, eps, t, eta=eta, network=_predict).backward()
     return to_arrays(jax.tree.map(lambda p: p.grad, params))
 
 
 def tensor(x: np.ndarray) -> Tensor:
     """(time, lat, lon, channel), or a number, channels first and contiguous."""
     x = np.asarray(x)
-    return torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x)
+    return _placed(
+        torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x)
+    )
 
 
 def array(x: Tensor) -> np.ndarray:
     """The inverse of `tensor` for trajectories."""
-    return x.detach().numpy().transpose(0, 2, 3, 1)
+    return x.detach().cpu().numpy().transpose(0, 2, 3, 1)
 
 
 def windows(x: np.ndarray) -> Tensor:
     """(batch, frame, lat, lon, channel) as (batch, frame * channel, lat, lon)."""
-    return torch.tensor(np.ascontiguousarray(x.transpose(0, 1, 4, 2, 3))).flatten(1, 2)
+    return _placed(torch.tensor(np.ascontiguousarray(x.transpose(0, 1, 4, 2, 3))).flatten(1, 2))

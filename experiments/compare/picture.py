@@ -55,7 +55,7 @@ def _curve(
     scores: dict[str, Any],
     difference: dict[str, Any],
     place: np.ndarray,
-    look: tuple[str, str],
+    look: dict[str, Any],
 ) -> None:
     """One network against one opponent, at the heights `place`."""
     of, other = difference["crps"], scores["systems"][difference["from"]]
@@ -64,15 +64,13 @@ def _curve(
     reach = None
     if "low" in of:
         reach = np.abs(np.stack([of["low"], of["high"]]) * scale - value)
-    colour, marker = look
     axis.errorbar(
         value,
         place,
         xerr=reach,
-        color=colour,
-        marker=marker,
         ms=4.0,
         lw=1.2,
         capsize=2.0,
         label=difference["system"],
+        **look,
     )

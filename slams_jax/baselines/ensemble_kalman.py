@@ -23,7 +23,8 @@ from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
-from slams_jax.gaussian.linalg import after
+from slams_jax.gaussian.linalg import after, spectral
+from slams_jax.products import product
 
 Ensemble = Float[Array, "member ..."]
 # H: from a member to what is observed.
@@ -54,7 +55,8 @@ def etkf(
 
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
         rotation = _rotation(key, departures, rotate)
-        return _transform(predicted, innovation, inflation, rotation) @ departures
+        weights = _transform(predicted, innovation, inflation, rotation)
+        return product("mn,nv->mv", weights, departures)
 
     return _filter(operator, error, inflation, combine)
 
@@ -87,7 +89,7 @@ def letkf(
 
         def of_value(departures: Array, near: Array) -> Array:
             seen, told = predicted * near[None], innovation * near
-            return _transform(seen, told, inflation, rotation) @ departures
+            return product("mn,n->m", _transform(seen, told, inflation, rotation), departures)
 
         return jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(departures, root)
 
@@ -106,8 +108,9 @@ def stochastic_enkf(
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
         noise = _departures(jax.random.normal(key, predicted.shape, predicted.dtype))
         misfit = innovation[None] + noise - predicted
-        weights = jax.scipy.linalg.solve(_gram(predicted), predicted @ misfit.T, assume_a="pos").T
-        analysis = departures + weights @ departures
+        told = product("mo,no->mn", predicted, misfit)
+        weights = jax.scipy.linalg.solve(_gram(predicted), told, assume_a="pos")
+        analysis = departures + product("nm,nv->mv", weights, departures)
         return _mean(analysis) + inflation * _departures(analysis)
 
     return _filter(operator, error, inflation, combine)
@@ -182,15 +185,16 @@ def _transform(
     """Weights of the departures in each member of the analysis, about the mean."""
     count, gram = len(predicted), _gram(predicted)
     values, vectors = jnp.linalg.eigh(after(rotation, gram))
-    of_mean = vectors @ ((vectors.T @ (predicted @ innovation)) / values)
-    root = (vectors * jnp.sqrt((count - 1) / values)[None]) @ vectors.T
-    return of_mean[None] + inflation * rotation @ root
+    told = product("ni,no,o->i", vectors, predicted, innovation)
+    of_mean = product("ni,i->n", vectors, told / values)
+    root = spectral(vectors, jnp.sqrt((count - 1) / values))
+    return of_mean[None] + inflation * product("mn,ni->mi", rotation, root)
 
 
 def _gram(predicted: Float[Array, "member observation"]) -> Float[Array, "member member"]:
     """Y Y^T + (n - 1) I, for n members."""
-    count = len(predicted)
-    return predicted @ predicted.T + (count - 1) * jnp.eye(count, dtype=predicted.dtype)
+    gram = product("mo,no->mn", predicted, predicted)
+    return gram + (len(gram) - 1) * jnp.eye(len(gram), dtype=gram.dtype)
 
 
 def _rotation(
@@ -202,4 +206,5 @@ def _rotation(
         return jnp.eye(count, dtype=dtype)
     basis = jnp.asarray(scipy.linalg.helmert(count), dtype)  # orthogonal to the mean
     mean = jnp.full((count, count), 1.0 / count, dtype)
-    return mean + basis.T @ jax.random.orthogonal(key, count - 1, dtype=dtype) @ basis
+    turned = jax.random.orthogonal(key, count - 1, dtype=dtype)
+    return mean + product("im,ij,jn->mn", basis, turned, basis)

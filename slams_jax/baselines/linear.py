@@ -39,6 +39,7 @@ from slams_jax.errors import InputError
 from slams_jax.gaussian.modes import Modes, to_blocks
 from slams_jax.observe import Stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
+from slams_jax.products import product
 
 KEPT = (0.9, 0.7, 0.4, 0.0)  # of covariances between different EOFs
 CROSSED = (1.0, 0.0)  # of those between the state and the background's error
@@ -107,9 +108,10 @@ class LinearModel:
             step = self.steps[t > 0, t + 1 < count]
             regressors = [states[t + lag] for lag in step.lags.state]
             regressors += [b[..., t + lag] for lag in step.lags.inputs for b in inputs]
-            state = _apply(step.root, noise[..., t])
+            state = product("bij,bj->bi", step.root, noise[..., t])
             if regressors:
-                state = state + _apply(step.gain, jnp.concatenate(regressors, axis=1))
+                seen = jnp.concatenate(regressors, axis=1)
+                state = state + product("bij,bj->bi", step.gain, seen)
             states.append(state)
             if rest_noise:
                 regressors = [rests[t + lag] for lag in step.lags.state]
@@ -254,10 +256,6 @@ def _draws(key, model, fields, climate, std, streams, *, members: int):
         return _analysis(model, fields, climate, std[None, None, None], noisy, white)
 
     return jax.lax.map(member, jnp.arange(members), batch_size=min(BATCH, members))
-
-
-def _apply(matrix: Array, vector: Array) -> Array:
-    return jnp.einsum("bij,bj->bi", matrix, vector, precision=jax.lax.Precision.HIGHEST)
 
 
 def _scaled(factors: Array, values: Array) -> Array:

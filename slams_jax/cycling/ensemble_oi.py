@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from slams_jax.errors import InputError
 from slams_jax.grid import EARTH_RADIUS
+from slams_jax.products import product
 
 
 @jax.tree_util.register_dataclass
@@ -46,9 +47,9 @@ class EnsembleOI:
 
     def increment(self, departure: Float[Array, "station value"]) -> PyTree[Float[Array, "..."]]:
         """x_a - x_b, given y - H(x_b)."""
-        solved = self.inverse @ (departure / self.error[None]).reshape(-1)
-        of_station = jnp.einsum("msv,sv->ms", self.observed, solved.reshape(departure.shape))
-        weights = jnp.tensordot(of_station, self.nearness, 1)
+        solved = product("ij,j->i", self.inverse, (departure / self.error[None]).reshape(-1))
+        of_station = product("msv,sv->ms", self.observed, solved.reshape(departure.shape))
+        weights = product("ms,s...->m...", of_station, self.nearness)
 
         def combine(a):
             inner = (1,) * (a.ndim - weights.ndim)
@@ -93,7 +94,8 @@ def ensemble_oi(
     observed = departures(jax.lax.map(operator, states)) / error[None, None]
     values = len(error)
     flat = observed.reshape(count, -1)
-    covariance = jnp.kron(between, jnp.ones((values, values), flat.dtype)) * (flat.T @ flat)
+    localised = jnp.kron(between, jnp.ones((values, values), flat.dtype))
+    covariance = localised * product("mi,mj->ij", flat, flat)
     inverse = jnp.linalg.inv(covariance + jnp.eye(len(covariance), dtype=flat.dtype))
     return EnsembleOI(jax.tree.map(departures, states), observed, inverse, error, nearness)
 

@@ -12,11 +12,11 @@ x - c over the same data, one number per channel. Fit both to the training perio
 from typing import NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from slams_jax.errors import InputError
+from slams_jax.products import product
 from slams_jax.readers.periods import check_times
 
 YEAR = 365.2425  # days, mean Gregorian year
@@ -196,8 +196,7 @@ def climatology(stats: Statistics, times: np.ndarray) -> np.ndarray | jax.Array:
     basis = yearly_basis(np.asarray(times), (coefficients.shape[0] - 1) // 2)
     if isinstance(coefficients, np.ndarray):
         return np.einsum("...k,kyxc->...yxc", basis, coefficients)
-    # Full precision: in bfloat16, 280 K would be off by a kelvin.
-    return jnp.einsum("...k,kyxc->...yxc", basis, coefficients, precision="highest")
+    return product("...k,kyxc->...yxc", basis, coefficients)
 
 
 def standardise(x: ArrayT, stats: Statistics, times: np.ndarray) -> ArrayT:

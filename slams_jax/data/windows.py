@@ -1,6 +1,7 @@
 """Windows of consecutive times, loaded by grain: deterministic, sharded and resumable."""
 
 import mmap
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -150,8 +151,10 @@ def window_loader(
     if shuffle:
         rows = rows.seed(seed).shuffle().repeat()
     dataset = rows.batch(batch_size, drop_remainder=shuffle).map(read)
-    # Few threads and a short queue: a window is only a copy out of a memory map.
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    # Reading and arithmetic on arrays let other threads run; a device that waits for two of them
+    # is idle most of the time.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    options = grain.ReadOptions(num_threads=min(8, cores or 2), prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Trajectory
-from slams_jax.gaussian.linalg import product
+from slams_jax.products import product
 
 SMALLEST = 1e-6  # variance of a mode, relative to the mean of all
 MEMBERS = 30  # columns that the diagonal counts for beside those of the sample

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Inexact, Int
 
+from slams_jax.products import product
+
 Matrix = Inexact[Array, "... n n"]  # batches may differ
 
 
@@ -46,7 +48,7 @@ def after(first: Inexact[Array, "..."], then: Inexact[Array, "*n"]) -> Inexact[A
 def spectral(vectors: Matrix, values: Float[Array, "... n"]) -> Matrix:
     """U diag(values) U^*."""
     weighted = vectors * jnp.broadcast_to(values[..., None, :], vectors.shape).astype(vectors.dtype)
-    return weighted @ vectors.conj().swapaxes(-1, -2)
+    return product("...ij,...kj->...ik", weighted, vectors.conj())
 
 
 def inverse(matrices: Array) -> Array:
@@ -66,8 +68,3 @@ def inverse(matrices: Array) -> Array:
         return jnp.where(at[:, None], row[..., None, :], swept)
 
     return jax.lax.fori_loop(0, matrices.shape[-1], sweep, matrices)
-
-
-def product(subscripts: str, *operands: Array) -> Array:
-    """`einsum` in full precision on every device."""
-    return jnp.einsum(subscripts, *operands, precision=jax.lax.Precision.HIGHEST)

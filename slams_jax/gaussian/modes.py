@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from slams_jax.gaussian.linalg import product
+from slams_jax.products import product
 
 # Of each part: (block, mode, time). The first part holds the coefficients of the EOFs; the second
 # one, absent where the EOFs are complete, what is orthogonal to them, as it stands in each block.

@@ -20,6 +20,7 @@ from slams_jax.aliases import Trajectory
 from slams_jax.gaussian.linalg import eigh, inverse, spectral
 from slams_jax.gaussian.modes import Coefficients, Modes, over_time, scaled
 from slams_jax.gaussian.spectrum import Spectrum
+from slams_jax.products import product
 
 SMALLEST = 1e-5  # eigenvalue of a correlation matrix in time
 
@@ -88,7 +89,10 @@ class GaussianPosterior:
         pairs = zip(self.vectors, self.values, strict=True)
         covariances = [spectral(vector, 1.0 / value) for vector, value in pairs]
         noise = jnp.diag(ratio)[None, None]
-        return tuple(c @ inverse(c + noise.astype(c.dtype)) for c in covariances)
+        return tuple(
+            product("...ij,...jk->...ik", c, inverse(c + noise.astype(c.dtype)))
+            for c in covariances
+        )
 
     def variance(self, ratio: Float[Array, ""] | Float[Array, " time"]) -> Float[Array, " time"]:
         r"""Mean of the diagonal of (\Lambda + 1 / ratio)^-1 over the values of each frame.

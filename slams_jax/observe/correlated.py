@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.errors import InputError
 from slams_jax.observe.covariance import require_positive
+from slams_jax.products import product
 
 
 @jax.tree_util.register_dataclass
@@ -59,9 +60,9 @@ class LowRank:
         """S; G rotated so that its columns are orthogonal, and their squared lengths."""
         std = jnp.sqrt(self.variance + _flat(jnp.broadcast_to(extra, like.shape)))
         scaled = self.factor / std[..., None]
-        spread, vectors = jnp.linalg.eigh(jnp.einsum("tor,tos->trs", scaled, scaled))
+        spread, vectors = jnp.linalg.eigh(product("tor,tos->trs", scaled, scaled))
         tiny = jnp.finfo(spread.dtype).eps  # a column of length zero does not contribute anyway
-        return std, jnp.einsum("tor,trs->tos", scaled, vectors), jnp.maximum(spread, tiny)
+        return std, product("tor,trs->tos", scaled, vectors), jnp.maximum(spread, tiny)
 
 
 @jax.tree_util.register_dataclass
@@ -107,7 +108,7 @@ class Dense:
     def sample_root(self, white: Array) -> Array:
         """L white."""
         root = jnp.broadcast_to(self.cholesky, (len(white), *self.cholesky.shape[1:]))
-        return jnp.einsum("top,tp->to", root, _flat(white)).reshape(white.shape)
+        return product("top,tp->to", root, _flat(white)).reshape(white.shape)
 
     def inflated(self, factor: Array) -> "Dense":
         """`factor` R."""
@@ -122,7 +123,7 @@ class Dense:
         return Dense.of(matrix)
 
     def _matrix(self) -> Array:
-        return self.cholesky @ jnp.swapaxes(self.cholesky, -1, -2)
+        return product("...ij,...kj->...ik", self.cholesky, self.cholesky)
 
 
 def _flat(values: Array) -> Array:
@@ -132,4 +133,4 @@ def _flat(values: Array) -> Array:
 def _along(modes: Array, weight: Array, flat: Array) -> Array:
     """M diag(weight) M^T `flat`, at each time, with the columns of M in `modes`."""
     modes = jnp.broadcast_to(modes, (len(flat), *modes.shape[1:]))
-    return jnp.einsum("tor,tr->to", modes, weight * jnp.einsum("tor,to->tr", modes, flat))
+    return product("tor,tr->to", modes, weight * product("tor,to->tr", modes, flat))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from slams_jax.errors import InputError
 from slams_jax.frames import whole_frames
+from slams_jax.products import product
 
 
 @runtime_checkable
@@ -120,7 +121,7 @@ class Separable:
         self, white: Float[Array, "time lat lon channel"]
     ) -> Float[Array, "time lat lon channel"]:
         """R^(1/2) applied to white noise, up to a rotation of the noise."""
-        rotated = jnp.einsum("txyc,cd->txyd", white, self.channel_vectors)
+        rotated = product("txyc,cd->txyd", white, self.channel_vectors)
         root = self._apply(rotated, lambda v: jnp.sqrt(v + self.nugget), back=True)
         return root * self.std[None]
 
@@ -138,15 +139,15 @@ class Separable:
         time, lat, lon, channel = field.shape
         flat = field.reshape(time, lat * lon, channel)
         if not back:
-            flat = jnp.einsum("tpc,cd->tpd", flat, self.channel_vectors)
-        patterns = jnp.einsum("pr,tpd->trd", self.patterns, flat)
+            flat = product("tpc,cd->tpd", flat, self.channel_vectors)
+        patterns = product("pr,tpd->trd", self.patterns, flat)
         leading = function(self.pattern_variance[:, None] * self.channel_variance[None, :])
         floor = function(self.floor * self.channel_variance)
-        scaled = flat * floor[None, None] + jnp.einsum(
+        scaled = flat * floor[None, None] + product(
             "pr,trd->tpd", self.patterns, patterns * (leading - floor[None])[None]
         )
         if back:
-            scaled = jnp.einsum("tpd,cd->tpc", scaled, self.channel_vectors)
+            scaled = product("tpd,cd->tpc", scaled, self.channel_vectors)
         return scaled.reshape(field.shape)
 
 

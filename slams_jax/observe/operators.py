@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from slams_jax.aliases import ObservationOperator, Trajectory
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
+from slams_jax.products import product
 from slams_jax.schema import Channel
 
 
@@ -112,11 +113,11 @@ class Points:
         flat = state.reshape(state.shape[0], -1, state.shape[-1])
         if self.cell.ndim == 2:
             corners = flat[:, self.cell[:, :, None], self.channel[:, None, :]]
-            return jnp.einsum("tpcl,pc,pl->tp", corners, self.cell_weight, self.channel_weight)
+            return product("tpcl,pc,pl->tp", corners, self.cell_weight, self.channel_weight)
         corners = jax.vmap(lambda frame, cell, channel: frame[cell[:, :, None], channel[:, None]])(
             flat, self.cell, self.channel
         )
-        return jnp.einsum("tpcl,tpc,tpl->tp", corners, self.cell_weight, self.channel_weight)
+        return product("tpcl,tpc,tpl->tp", corners, self.cell_weight, self.channel_weight)
 
     @classmethod
     def at(

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from slams_jax.aliases import Trajectory
 from slams_jax.errors import InputError
+from slams_jax.products import product
 from slams_jax.schema import Channel
 
 SOUNDER_PEAKS = (20.0, 60.0, 120.0, 250.0, 450.0, 750.0)  # hPa, as of AMSU-A channels 5 to 11
@@ -51,7 +52,7 @@ class Sounder:
 
     def __call__(self, state: Trajectory) -> Float[Array, "time lat lon sounding"]:
         """Return the brightness temperatures (K) of `state` (K)."""
-        return jnp.einsum("tijk,sk->tijs", state[..., np.asarray(self.index)], self.weights)
+        return product("tijk,sk->tijs", state[..., np.asarray(self.index)], self.weights)
 
     @classmethod
     def of(
@@ -94,7 +95,7 @@ class OutgoingLongwave:
         """Return the flux (W/m²) of `state` (K)."""
         # σ T⁴ as 1e8 σ (T/100)⁴, whose factors are of order 1 to 100 in float32.
         emission = (STEFAN_BOLTZMANN * 1e8) * (state[..., np.asarray(self.index)] / 100.0) ** 4
-        return emission @ self.weights
+        return product("tijk,k->tij", emission, self.weights)
 
     @classmethod
     def of(

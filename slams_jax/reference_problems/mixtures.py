@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from slams_jax.aliases import Denoiser, Trajectory
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.observe import Diagonal, Select, Stream, make_stream
+from slams_jax.products import product
 from slams_jax.reference_problems.cases import Case, Problem
 from slams_jax.reference_problems.exact import Exact
 from slams_jax.reference_problems.priors import (
@@ -44,8 +45,8 @@ class Quadratic:
 
     def __call__(self, state: Trajectory) -> Float[Array, "time lat lon 1"]:
         """The observed quantity."""
-        quadratic = jnp.einsum("txyc,cd,txyd->txy", state, self.matrix, state)
-        return (quadratic + jnp.einsum("txyc,c->txy", state, self.linear))[..., None]
+        quadratic = product("txyc,cd,txyd->txy", state, self.matrix, state)
+        return (quadratic + product("txyc,c->txy", state, self.linear))[..., None]
 
 
 def mixture_cases(*, schedule: CosineSchedule = CosineSchedule(), seed: int = 0) -> list[Case]:

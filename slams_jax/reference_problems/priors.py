@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
+from slams_jax.products import product
 
 
 def _single(array) -> Array:
@@ -54,8 +55,8 @@ class GaussianDenoiser:
     def _apply(self, x: Array, function) -> Array:
         flat = x.reshape(-1)
         floor = function(self.floor)
-        along = (function(self.values) - floor) * (self.vectors.T @ flat)
-        y = floor * flat + self.vectors @ along
+        along = (function(self.values) - floor) * product("xm,x->m", self.vectors, flat)
+        y = floor * flat + product("xm,m->x", self.vectors, along)
         return y.reshape(x.shape)
 
 
@@ -113,14 +114,12 @@ class MixturePrior:
         """The denoised arrays of the components, weighted by their probabilities given x_t."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         departure = x_t.reshape(1, -1) - alpha * self.means
-        rotated = jnp.einsum("kab,ka->kb", self.vectors, departure)
+        rotated = product("kab,ka->kb", self.vectors, departure)
         variance = alpha**2 * self.values + sigma**2
         log_density = -0.5 * jnp.sum(rotated**2 / variance + jnp.log(variance), axis=-1)
         responsibility = jax.nn.softmax(self.log_weights + log_density)
-        increments = jnp.einsum(
-            "kab,kb->ka", self.vectors, alpha * self.values / variance * rotated
-        )
-        return (responsibility @ (self.means + increments)).reshape(x_t.shape)
+        increments = product("kab,kb->ka", self.vectors, alpha * self.values / variance * rotated)
+        return product("k,ka->a", responsibility, self.means + increments).reshape(x_t.shape)
 
 
 @jax.tree_util.register_dataclass
@@ -145,9 +144,11 @@ class KernelDensity:
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         flat, variance = x_t.reshape(-1), alpha**2 * self.width**2 + sigma**2
         # |x_t - alpha c|^2 without |x_t|^2, which is common to all nodes.
-        distance = alpha**2 * jnp.sum(self.nodes**2, axis=1) - 2 * alpha * (self.nodes @ flat)
+        distance = alpha**2 * jnp.sum(self.nodes**2, axis=1) - 2 * alpha * product(
+            "nx,x->n", self.nodes, flat
+        )
         weights = jax.nn.softmax(self.log_weights - 0.5 * distance / variance)
-        mean = weights @ self.nodes
+        mean = product("n,nx->x", weights, self.nodes)
         x_0 = mean + alpha * self.width**2 / variance * (flat - alpha * mean)
         return x_0.reshape(x_t.shape)
 

@@ -93,11 +93,19 @@ def look(system: str, position: int) -> dict[str, Any]:
     return {"color": color, "marker": marker, "label": system}
 
 
-def palette(number: int) -> list[tuple[str, str]]:
-    """(colour, marker) pairs for curves that are not the systems of an evaluation."""
+def palette(number: int) -> list[dict[str, Any]]:
+    """Colour, marker and line of curves that are not the systems of an evaluation.
+
+    Once the colours are used up they come again, with other markers and broken lines.
+    """
     pairs = [(style["color"], style["marker"]) for style in reversed(STYLES.values())]
     pairs += SPARE
-    return [pairs[index % len(pairs)] for index in range(number)]
+    looks = []
+    for index in range(number):
+        turn, place = divmod(index, len(pairs))
+        marker = pairs[(place + turn) % len(pairs)][1]
+        looks.append({"color": pairs[place][0], "marker": marker, "ls": "--" if turn else "-"})
+    return looks
 
 
 def pressure_axis(axis: Any, levels: np.ndarray) -> None:

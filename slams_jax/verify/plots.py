@@ -254,16 +254,12 @@ def training_curves(
         raise InputError(f"no numbers to draw for {wanted or 'any loss'} in {len(records)} records")
     figure = new_figure(6.0, 3.6)
     axis = figure.subplots()
-    for (key, points), (color, marker) in zip(curves.items(), palette(len(curves)), strict=True):
+    for (key, points), style in zip(curves.items(), palette(len(curves)), strict=True):
         sparse = len(points) <= 40
-        axis.plot(
-            *points.T,
-            color=color,
-            lw=1.3,
-            marker=marker if sparse else "none",
-            ms=4,
-            label=key.replace("_", " "),
-        )
+        style |= {"lw": 1.3, "ms": 4, "label": key.replace("_", " ")}
+        if not sparse:
+            style["marker"] = "none"
+        axis.plot(*points.T, **style)
     if min(points[:, 1].min() for points in curves.values()) > 0:
         axis.set_yscale("log")
     label_axis(axis, title, "Step", "Loss")

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from slams_jax.errors import InputError
+from slams_jax.products import product
 from slams_jax.verify.deterministic import rmse
 from slams_jax.verify.points import (
     AnyArray,
@@ -49,7 +50,7 @@ def crps(members: Members, truth: Points, weights: Weights = None) -> Score:
         # The coefficients sum to zero, so that errors, which are small, can replace members.
         rank = np.arange(1, size + 1, dtype=np.float32)
         coefficient = (2.0 * rank - size - 1.0) / (size * (size - 1.0))
-        score = score - jnp.tensordot(coefficient, jnp.sort(error, axis=0), axes=1)
+        score = score - product("m,m...->...", coefficient, jnp.sort(error, axis=0))
     return weighted_mean(score, y, weights)
 
 
