@@ -86,7 +86,7 @@ def test_a_prior_has_the_covariance_of_its_data_amplitude_included():
     for lag in range(3):
         pairs = flat[:, lag:], flat[:, : flat.shape[1] - lag]
         sample = np.einsum("ktp,ktq->pq", *pairs) / (SHAPE[1] * pairs[0].shape[1])
-        np.testing.assert_allclose(covariance[lag, :, 0], sample, atol=0.12)
+        np.testing.assert_allclose(covariance[lag, :, 0], sample, atol=0.2)
     found = chi_squared(prior, 2.0 * waves(2000, seed=1))
     for value in (found.all, *found.channel, *found.longitude, *found.block, found.innovation):
         assert 0.85 < value < 1.15
@@ -123,13 +123,34 @@ def test_a_small_sample_is_shrunk():
     assert found < 0.75 * unshrunk
 
 
+def test_a_small_sample_tells_variance_and_memory_of_all_scales():
+    """In EOFs of their own, the frames leave the last third a correlation of 0.5 for 0.8."""
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((24, 24)) / np.sqrt(24)
+
+    def red(count: int) -> np.ndarray:
+        states = [rng.standard_normal(24)]
+        for white in rng.standard_normal((count - 1, 24)):
+            states.append(0.8 * states[-1] + 0.6 * white)
+        return (np.stack(states) @ mix.T).reshape(count, *SHAPE).astype(np.float32)
+
+    prior = fit_prior(red(160))
+    found = chi_squared(prior, red(3000))
+    assert 0.93 < found.all < 1.07
+    assert 0.93 < found.innovation < 1.07
+    lags = np.asarray(prior.spectra[0].lags)[0, :, 0]
+    for third in np.split(lags, 3):
+        assert abs(third.mean() - 0.8) < 0.08
+    assert np.all(np.diff(prior.spectra[0].variance[0]) <= 0)
+
+
 def test_gaps_are_not_taken_for_steps():
     frames = waves(600)
     kept = np.flatnonzero(np.arange(600) % 5 != 0)
     whole, holed = (
         fit_prior(frames[k], k, periodic=True).spectra[0].lags for k in (np.arange(600), kept)
     )
-    np.testing.assert_allclose(holed, whole, atol=0.12)
+    np.testing.assert_allclose(holed, whole, atol=0.15)
     spliced = fit_prior(frames[kept], periodic=True).spectra[0].lags
     assert np.abs(spliced[:2, 0] - whole[:2, 0]).max() > 0.04
 
