@@ -1,7 +1,13 @@
 """Classical methods on the same observations, for comparison."""
 
 from slams_jax.baselines.climatology import climatological_ensemble
-from slams_jax.baselines.ensemble_kalman import etkf, gaspari_cohn, letkf, stochastic_enkf
+from slams_jax.baselines.ensemble_kalman import (
+    etkf,
+    gaspari_cohn,
+    iterative_enkf,
+    letkf,
+    stochastic_enkf,
+)
 from slams_jax.baselines.kalman import Smoothed, kalman_smoother
 from slams_jax.baselines.linear import LinearAnalysis, LinearModel, fit_linear
 from slams_jax.baselines.optimal_interpolation import (
@@ -17,6 +23,7 @@ from slams_jax.baselines.simple import (
     Persistence,
     tuned,
 )
+from slams_jax.baselines.variational import variational
 
 __all__ = [
     "Background",
@@ -33,6 +40,7 @@ __all__ = [
     "etkf",
     "fit_linear",
     "gaspari_cohn",
+    "iterative_enkf",
     "kalman_smoother",
     "letkf",
     "optimal_interpolation",
@@ -41,4 +49,5 @@ __all__ = [
     "stochastic_enkf",
     "systematic_resampling",
     "tuned",
+    "variational",
 ]

@@ -10,7 +10,9 @@ observations, over the errors of these, every analysis combines members:
 - `letkf`: the same for each value of the state by itself, with the precision of the observations
   damped by their distance from it (Hunt et al. 2007, section 2.3),
 - `stochastic_enkf`: perturbed observations (Burgers, van Leeuwen & Evensen 1998, Mon. Wea. Rev.
-  126), whose mean is that of the observations.
+  126), whose mean is that of the observations,
+- `iterative_enkf`: the square root iterated to the minimum of the cost in the space of the ensemble
+  (Bocquet & Sakov 2014, Q. J. R. Meteorol. Soc. 140, the iEnKS).
 """
 
 from collections.abc import Callable
@@ -116,6 +118,75 @@ def stochastic_enkf(
     return _filter(operator, error, inflation, combine)
 
 
+def iterative_enkf(
+    operator: Operator,
+    error: Float[Array, " observation"],
+    *,
+    inflation: float = 1.0,
+    rotate: bool = True,
+    iterations: int = 10,
+    tolerance: float = 1e-3,
+) -> Filter:
+    """The iterative ensemble Kalman filter, or smoother.
+
+    Gauss-Newton for nonlinear operators: members go through the operator about each new estimate,
+    already contracted to the spread of the analysis. With a linear one it is `etkf`. Where the
+    operator is a forecast followed by what observes it, the analysis is of the time at which that
+    forecast starts: the iterative ensemble Kalman smoother. In a cycle, the background is then the
+    state before, and forecasts of the analyses are those of a filter.
+
+    Args:
+        operator: H, of one member.
+        error: standard deviations of the observations, independent of one another; not traced.
+        inflation: factor of the departures of the analysis from its mean.
+        rotate: as for `etkf`.
+        iterations: number of Gauss-Newton steps at most, each an evaluation of all members.
+        tolerance: they end when the mean has moved by less than this many departures.
+
+    Raises:
+        InputError: as `etkf`, no iteration, or a negative tolerance.
+    """
+    _check(error, inflation)
+    if iterations < 1 or tolerance < 0:
+        raise InputError(
+            "the iterative filter needs at least one iteration and a tolerance that is not "
+            f"negative, got {iterations=}, {tolerance=}"
+        )
+
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        flat = background.reshape(len(background), -1)
+        mean, departures = _mean(flat), _departures(flat)
+        rotation = _rotation(key, flat, rotate)
+        count = len(flat)
+
+        def members(of_mean: Array, root: Array) -> Ensemble:
+            added = product("mn,nv->mv", of_mean[None] + root, departures)
+            return (mean + added).reshape(background.shape)
+
+        def step(carry):
+            of_mean, root, inverse, _, taken = carry
+            seen, innovation = _whitened(operator, members(of_mean, root), observations, error)
+            # As the background's departures would be seen: about the estimate, not about the mean.
+            predicted = product("mn,no->mo", inverse, seen)
+            values, vectors = jnp.linalg.eigh(after(rotation, _gram(predicted)))
+            downhill = product("mo,o->m", predicted, innovation) - (count - 1) * of_mean
+            move = product("mi,i->m", vectors, product("mi,m->i", vectors, downhill) / values)
+            scale = jnp.sqrt((count - 1) / values)
+            moved = (of_mean + move, spectral(vectors, scale), spectral(vectors, 1.0 / scale))
+            return (*moved, jnp.sqrt(jnp.mean(move**2)), taken + 1)
+
+        def further(carry):
+            *_, moved, taken = carry
+            return (moved > tolerance) & (taken < iterations)
+
+        eye = jnp.eye(count, dtype=flat.dtype)
+        start = (jnp.zeros_like(eye[0]), eye, eye, jnp.full((), jnp.inf, flat.dtype), 0)
+        of_mean, root, *_ = jax.lax.while_loop(further, step, start)
+        return members(of_mean, inflation * product("mn,ni->mi", rotation, root))
+
+    return analyse
+
+
 def gaspari_cohn(
     distance: Float[np.ndarray, "..."] | Int[np.ndarray, "..."], radius: float
 ) -> Float[np.ndarray, "..."]:
@@ -147,10 +218,7 @@ def _filter(
 
     That is a function of A, Y, the innovation of the mean over the errors, and a key.
     """
-    if not np.all(np.asarray(error) > 0):
-        raise InputError("the errors of the observations must be positive standard deviations")
-    if not inflation > 0:
-        raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
+    _check(error, inflation)
 
     def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
         flat = background.reshape(len(background), -1)
@@ -159,6 +227,13 @@ def _filter(
         return (_mean(flat) + added).reshape(background.shape)
 
     return analyse
+
+
+def _check(error: Float[Array, " observation"], inflation: float) -> None:
+    if not np.all(np.asarray(error) > 0):
+        raise InputError("the errors of the observations must be positive standard deviations")
+    if not inflation > 0:
+        raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
 
 
 def _mean(members: Float[Array, "member value"]) -> Float[Array, "1 value"]:

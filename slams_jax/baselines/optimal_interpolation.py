@@ -138,8 +138,10 @@ def _check(
 
 
 def gauss_newton(
-    residuals: Callable[[Trajectory], PyTree[Array]], v: Trajectory, iterations: int
-) -> Trajectory:
+    residuals: Callable[[Float[Array, "..."]], PyTree[Array]],
+    v: Float[Array, "..."],
+    iterations: int,
+) -> Float[Array, "..."]:
     """One Gauss-Newton step from `v` towards the minimum of |residuals(v)|^2.
 
     The step solves J^T J step = -J^T residuals. It is shortened if in full it would not reduce the

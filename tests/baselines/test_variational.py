@@ -1,0 +1,110 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slams_jax.baselines import variational
+from slams_jax.cycling import Analyse, cycle_step
+from slams_jax.dynamics import Lorenz63, lorenz63
+from slams_jax.errors import InputError
+from slams_jax.products import product
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(0)
+SIZE = 4
+MODEL = 0.5 * RNG.standard_normal((SIZE, SIZE))
+H = RNG.standard_normal((3, SIZE))
+ERROR = np.array([0.5, 1.0, 0.8])
+ROOT = np.tril(RNG.standard_normal((SIZE, SIZE))) + np.eye(SIZE)
+
+
+def single(x):
+    return jnp.asarray(x, jnp.float32)
+
+
+def linear(matrix):
+    return lambda x: product("ij,j->i", single(matrix), x)
+
+
+def test_three_dimensional_is_the_dense_formula():
+    background, y = np.arange(SIZE) - 1.0, np.array([1.0, -0.5, np.nan])
+    analyse = variational(linear(H), single(ERROR), linear(ROOT))
+    assert isinstance(analyse, Analyse)
+    h, r = H[:2], np.diag(ERROR[:2] ** 2)  # the third is missing
+    covariance = ROOT @ ROOT.T
+    gain = covariance @ h.T @ np.linalg.inv(h @ covariance @ h.T + r)
+    expected = background + gain @ (y[:2] - h @ background)
+    found = jax.jit(analyse)(single(background), single(y), KEY)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_four_dimensional_is_the_smoother_of_the_start_of_the_window():
+    background, y = np.arange(SIZE) - 1.0, RNG.standard_normal(6)
+    window = np.concatenate([H @ MODEL, H @ MODEL @ MODEL])
+    variance = np.tile(ERROR, 2) ** 2
+    precision = np.linalg.inv(ROOT @ ROOT.T) + window.T @ (window / variance[:, None])
+    expected = background + np.linalg.solve(
+        precision, window.T @ ((y - window @ background) / variance)
+    )
+    model, observe = linear(MODEL), linear(H)
+
+    def predict(x):
+        first = model(x)
+        return jnp.concatenate([observe(first), observe(model(first))])
+
+    analyse = variational(predict, single(np.tile(ERROR, 2)), linear(ROOT))
+    np.testing.assert_allclose(analyse(single(background), single(y), KEY), expected, atol=1e-4)
+
+
+def test_the_cost_is_smallest_where_the_operator_is_not_linear():
+    background, y = single(np.full(SIZE, 0.3)), single([4.0, 1.0, 2.0])
+    bent = lambda x: linear(H)(x + 0.1 * x**2)
+    found = variational(bent, single(ERROR), linear(ROOT), outer=12)(background, y, KEY)
+
+    def cost(x):
+        v = jnp.linalg.solve(single(ROOT), x - background)
+        return 0.5 * jnp.sum(v**2) + 0.5 * jnp.sum(((y - bent(x)) / ERROR) ** 2)
+
+    assert cost(found) < 0.8 * cost(background)
+    np.testing.assert_allclose(jax.grad(cost)(found), 0.0, atol=5e-3)
+
+
+@pytest.mark.slow
+def test_the_score_of_three_dimensional_is_the_published_one():
+    """DAPPER's set-up of Lorenz-63, B a tenth of the climate's: 1.04."""
+    start, error = single([1.509, -1.531, 25.46]), 2**0.5
+    model = lambda x: lorenz63.trajectory(Lorenz63(), x, dt=0.01, length=1, substeps=25)[0]
+    climate = jax.jit(
+        lambda x: lorenz63.trajectory(Lorenz63(), x, dt=0.01, length=10_000, substeps=25)
+    )
+    root = linear(np.linalg.cholesky(0.1 * np.cov(np.asarray(climate(start)).T)))
+    analyse = variational(lambda x: x, jnp.full(3, error), root, outer=1)
+
+    def run(key):
+        key_start, key_error = jax.random.split(key)
+
+        def advance(carry, key):
+            truth, state = carry
+            truth = model(truth)
+            observed = truth + error * jax.random.normal(key, truth.shape)
+            state = cycle_step(lambda x, _: model(x), analyse, state, observed, key).analysis
+            return (truth, state), jnp.sqrt(jnp.mean((state - truth) ** 2))
+
+        first = start + error * jax.random.normal(key_start, start.shape)
+        keys = jax.random.split(key_error, 1300)
+        return jnp.mean(jax.lax.scan(advance, (first, start), keys)[1][300:])
+
+    found = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(KEY, 8)))
+    np.testing.assert_allclose(np.median(found), 1.04, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (dict(error=jnp.zeros(3)), "must be positive standard deviations"),
+        (dict(error=jnp.ones(3), outer=0), "at least one iteration, got iterations=50, outer=0"),
+    ],
+)
+def test_bad_input(how, message):
+    with pytest.raises(InputError, match=message):
+        variational(linear(H), root=linear(ROOT), **how)
