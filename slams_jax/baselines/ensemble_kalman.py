@@ -33,13 +33,17 @@ Ensemble = Float[Array, "member ..."]
 Operator = Callable[[Array], Float[Array, " observation"]]
 # background, observations (NaN where missing), key -> analysis; see `slams_jax.cycling.Analyse`.
 Filter = Callable[[Ensemble, Float[Array, " observation"], PRNGKey], Ensemble]
+# A factor of the departures of the analysis, or one of those of the background that is estimated
+# from each set of observations.
+Inflation = float | str
+RANGE, SEARCHES = (-1.5, 3.0), 40  # of the logarithm of the adaptive factor, and its search
 
 
 def etkf(
     operator: Operator,
     error: Float[Array, " observation"],
     *,
-    inflation: float = 1.0,
+    inflation: Inflation = 1.0,
     rotate: bool = True,
 ) -> Filter:
     """The ensemble transform Kalman filter.
@@ -47,20 +51,25 @@ def etkf(
     Args:
         operator: H, of one member.
         error: standard deviations of the observations, independent of one another; not traced.
-        inflation: factor of the departures of the analysis from its mean.
+        inflation: factor of the departures of the analysis from its mean; or "adaptive", for the
+            finite-size filter, which needs no tuning: the departures of the background count as
+            a sample of an unknown covariance, and are enlarged by what makes the observations
+            likeliest (Bocquet, Raanes & Hannart 2015, Nonlin. Processes Geophys. 22; Raanes,
+            Bocquet & Carrassi 2019, Q. J. R. Meteorol. Soc. 145).
         rotate: rotate the departures at random, which leaves mean and covariance alone and keeps
             single members from drifting off (Sakov & Oke 2008, Mon. Wea. Rev. 136).
 
     Raises:
         InputError: an error or an inflation that is not positive.
     """
+    _check(error, inflation, adaptive=True)
 
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
         rotation = _rotation(key, departures, rotate)
         weights = _transform(predicted, innovation, inflation, rotation)
         return product("mn,nv->mv", weights, departures)
 
-    return _filter(operator, error, inflation, combine)
+    return _filter(operator, error, combine)
 
 
 def letkf(
@@ -68,7 +77,7 @@ def letkf(
     error: Float[Array, " observation"],
     nearness: Float[Array, "value observation"],
     *,
-    inflation: float = 1.0,
+    inflation: Inflation = 1.0,
     rotate: bool = True,
 ) -> Filter:
     """The local ensemble transform Kalman filter, `etkf` for each value of the state.
@@ -84,6 +93,7 @@ def letkf(
     Raises:
         InputError: an error or an inflation that is not positive.
     """
+    _check(error, inflation, adaptive=True)
     root = jnp.sqrt(nearness)
 
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
@@ -95,7 +105,7 @@ def letkf(
 
         return jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(departures, root)
 
-    return _filter(operator, error, inflation, combine)
+    return _filter(operator, error, combine)
 
 
 def stochastic_enkf(
@@ -106,6 +116,7 @@ def stochastic_enkf(
     Raises:
         InputError: an error or an inflation that is not positive.
     """
+    _check(error, inflation)
 
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
         noise = _departures(jax.random.normal(key, predicted.shape, predicted.dtype))
@@ -115,7 +126,7 @@ def stochastic_enkf(
         analysis = departures + product("nm,nv->mv", weights, departures)
         return _mean(analysis) + inflation * _departures(analysis)
 
-    return _filter(operator, error, inflation, combine)
+    return _filter(operator, error, combine)
 
 
 def iterative_enkf(
@@ -211,14 +222,12 @@ def gaspari_cohn(
 def _filter(
     operator: Operator,
     error: Float[Array, " observation"],
-    inflation: float,
     combine: Callable[[Array, Array, Array, PRNGKey], Array],
 ) -> Filter:
     """The filter whose analysis departs from the mean of the background as `combine` says.
 
     That is a function of A, Y, the innovation of the mean over the errors, and a key.
     """
-    _check(error, inflation)
 
     def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
         flat = background.reshape(len(background), -1)
@@ -229,11 +238,16 @@ def _filter(
     return analyse
 
 
-def _check(error: Float[Array, " observation"], inflation: float) -> None:
+def _check(
+    error: Float[Array, " observation"], inflation: Inflation, *, adaptive: bool = False
+) -> None:
     if not np.all(np.asarray(error) > 0):
         raise InputError("the errors of the observations must be positive standard deviations")
-    if not inflation > 0:
-        raise InputError(f"inflation must be positive, got {inflation}: 1 changes nothing")
+    if adaptive and inflation == "adaptive":
+        return
+    if isinstance(inflation, str) or not inflation > 0:
+        other = ' or "adaptive"' if adaptive else ""
+        raise InputError(f"inflation must be positive{other}, got {inflation!r}: 1 changes nothing")
 
 
 def _mean(members: Float[Array, "member value"]) -> Float[Array, "1 value"]:
@@ -255,15 +269,58 @@ def _whitened(
 
 
 def _transform(
-    predicted: Array, innovation: Array, inflation: float, rotation: Array
+    predicted: Array, innovation: Array, inflation: Inflation, rotation: Array
 ) -> Float[Array, "member member"]:
     """Weights of the departures in each member of the analysis, about the mean."""
     count, gram = len(predicted), _gram(predicted)
     values, vectors = jnp.linalg.eigh(after(rotation, gram))
     told = product("ni,no,o->i", vectors, predicted, innovation)
-    of_mean = product("ni,i->n", vectors, told / values)
-    root = spectral(vectors, jnp.sqrt((count - 1) / values))
-    return of_mean[None] + inflation * product("mn,ni->mi", rotation, root)
+    # Factors of the departures before and after the analysis.
+    before, factor = jnp.ones_like(values[0]), inflation
+    if inflation == "adaptive":
+        before, factor = _finite_size(values - (count - 1), told), 1.0
+        values = before**2 * (values - (count - 1)) + (count - 1)
+    of_mean = product("ni,i->n", vectors, before**2 * told / values)
+    root = spectral(vectors, before * jnp.sqrt((count - 1) / values))
+    return of_mean[None] + factor * product("mn,ni->mi", rotation, root)
+
+
+def _finite_size(variances: Float[Array, " mode"], told: Float[Array, " mode"]) -> Array:
+    """The factor l of the background's departures of the smallest dual cost.
+
+        sum_i u_i^2 / (l^2 s_i^2 + n - 1) + e / l^2 + c log l^2
+
+    for n members, singular values s_i of what they predict, and u_i of the innovation along these
+    (Raanes et al. 2019, eq. 34, with the correction of the mode of Bocquet et al. 2015, eq. 36: 1
+    without observations).
+
+    Args:
+        variances: s_i^2.
+        told: s_i u_i.
+    """
+    count = len(variances)
+    variances = jnp.maximum(variances, 0.0)
+    seen = variances > 1e-5 * jnp.max(variances)
+    square = jnp.where(seen, told**2 / jnp.where(seen, variances, 1.0), 0.0)
+    of_zero, of_log = (count + 1) / count, count / (count - 1)
+    left = jnp.mean((count - 1) / (variances + count - 1))
+    correction = (of_zero / of_log) ** (0.5 * left)
+
+    def cost(log: Array) -> Array:
+        ratio = jnp.exp(2.0 * log)
+        misfit = jnp.sum(square / (ratio * variances + count - 1))
+        return misfit + of_zero / correction / ratio + of_log * correction * 2.0 * log
+
+    def narrow(_, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        golden = 0.5 * (5**0.5 - 1.0)
+        first, second = high - golden * (high - low), low + golden * (high - low)
+        left = cost(first) < cost(second)
+        return jnp.where(left, low, first), jnp.where(left, second, high)
+
+    ends = tuple(jnp.asarray(end, variances.dtype) for end in RANGE)
+    low, high = jax.lax.fori_loop(0, SEARCHES, narrow, ends)
+    return jnp.exp(0.5 * (low + high))
 
 
 def _gram(predicted: Float[Array, "member observation"]) -> Float[Array, "member member"]:

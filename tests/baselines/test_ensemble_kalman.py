@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 from slams_jax.baselines import etkf, gaspari_cohn, iterative_enkf, letkf, stochastic_enkf
+from slams_jax.baselines.ensemble_kalman import _finite_size
 from slams_jax.cycling import Analyse, cycle, cycle_step
 from slams_jax.dynamics import Lorenz63, Lorenz96, lorenz63, lorenz96
 from slams_jax.errors import InputError
@@ -134,6 +136,30 @@ def test_the_iterative_filter_ends_at_the_smallest_cost():
     assert jnp.linalg.norm(jax.grad(cost)(weights)) < 0.05 * jnp.linalg.norm(start)
 
 
+def test_adaptive_inflation_is_that_of_the_smallest_dual_cost():
+    variances, told = np.array([4.0, 1.0, 0.25, 0.0]), np.array([6.0, 3.0, 0.5, 0.0])
+    factor = float(_finite_size(single(variances), single(told)))
+    left = np.mean(3.0 / (variances + 3.0))
+    correction = (5 / 4 / (4 / 3)) ** (0.5 * left)
+
+    def cost(scale):
+        misfit = np.sum((told[:3] ** 2 / variances[:3]) / (scale**2 * variances[:3] + 3.0))
+        return misfit + 1.25 / correction / scale**2 + 4 / 3 * correction * np.log(scale**2)
+
+    found = scipy.optimize.minimize_scalar(cost, bounds=(0.3, 10.0), method="bounded")
+    assert found.x > 1.5  # more than the spread explains
+    np.testing.assert_allclose(factor, found.x, rtol=1e-3)
+    none = _finite_size(jnp.zeros(4), jnp.zeros(4))
+    np.testing.assert_allclose(none, 1.0, rtol=1e-3)
+
+
+def test_adaptive_inflation_answers_to_observations_that_are_far_off():
+    background = single(ensemble(6))
+    adaptive = etkf(operator, SINGLE["error"], inflation="adaptive")
+    spread = lambda y: np.std(adaptive(background, single(y), KEY), axis=0).mean()
+    assert spread(Y + 20.0) > 1.5 * spread(np.asarray(operator(jnp.mean(background, axis=0))))
+
+
 @pytest.mark.slow
 def test_the_score_of_the_iterative_smoother_is_the_published_one():
     """DAPPER's set-up of Lorenz-63, lag 1, 10 members: 0.31, of forecasts of the analyses."""
@@ -240,6 +266,19 @@ PUBLISHED = {
         etkf(lambda x: x, jnp.full(3, 2**0.5), inflation=1.02),
         0.60,
     ),
+    # The finite-size filter: no inflation is tuned.
+    "butterfly, adaptive, 10": (
+        *BUTTERFLY,
+        10,
+        etkf(lambda x: x, jnp.full(3, 2**0.5), inflation="adaptive"),
+        0.54,
+    ),
+    "butterfly, adaptive, 3": (
+        *BUTTERFLY,
+        3,
+        etkf(lambda x: x, jnp.full(3, 2**0.5), inflation="adaptive", rotate=False),
+        0.60,
+    ),
 }
 
 
@@ -276,7 +315,7 @@ def test_scores_are_the_published_ones(name):
     ("how", "message"),
     [
         (dict(error=jnp.zeros(4)), "must be positive standard deviations"),
-        (dict(error=jnp.ones(4), inflation=0.0), "inflation must be positive, got 0.0"),
+        (dict(error=jnp.ones(4), inflation=0.0), "inflation must be positive.*, got 0.0"),
     ],
 )
 def test_bad_input(how, message):
@@ -285,6 +324,8 @@ def test_bad_input(how, message):
             make(operator, **how)
     with pytest.raises(InputError, match=message):
         letkf(operator, nearness=jnp.ones((5, 4)), **how)
+    with pytest.raises(InputError, match=r"must be positive or .adaptive., got 'none'"):
+        etkf(operator, jnp.ones(4), inflation="none")
     with pytest.raises(InputError, match="at least one iteration"):
         iterative_enkf(operator, jnp.ones(4), iterations=0)
     with pytest.raises(InputError, match="radius"):
