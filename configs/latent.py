@@ -1,15 +1,15 @@
 """Latent assimilation on the moist nature run: the reference experiment of this library.
 
-    pip install --no-deps -r requirements/moist.txt
+    pip install 'slams-jax[osse]' && pip install --no-deps -r requirements/moist.txt
     python -m experiments.train --config=configs/latent.py
     python -m experiments.assimilate --config=configs/latent.py --output=runs/latent/analysis.nc
     python -m experiments.evaluate --config=configs/latent.py --analysis=runs/latent/analysis.nc
 
 The data of `modalities.py` (three years of training, one of validation, one of test), networks
 twice as wide and deeper, and the stations and soundings of `moist.py` in the analysis. Half an hour
-to generate; about three hours to train on two cores, two minutes on an H100. Three years feed such
-a network for no longer: beyond, it overfits. With `--config.data.root=FOLDER` it takes files of
-your own instead (state.nc, background.nc, ...).
+to generate; about three hours to train on two cores, two minutes on an H100. Three years of data do
+not bear longer training: the network then overfits. With `--config.data.root=FOLDER` it takes files
+of your own instead (state.nc, background.nc, ...).
 """
 
 from typing import Any

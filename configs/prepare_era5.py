@@ -9,8 +9,8 @@ FOLDER holds `era5/` (ChaosBench: one Zarr store a day, 1.5 degrees), `cpc/preci
 global gauge analysis, half a degree) and `olr/olr.2xdaily.1979-2022.nc` (NOAA interpolated OLR, 2.5
 degrees), both of NOAA PSL; each may be a URL instead. All comes onto 120 x 240 points and the days
 of the state at 00 UTC. `prepare` writes 21 GB and a summary (docs/data.md); training starts from
-there, and prepares by itself what is not prepared. For a GPU: the networks are those of
-`latent.py`.
+there, and prepares by itself what is not prepared. For a GPU: the networks have the widths and
+depths of those of `latent.py`.
 """
 
 from ml_collections import ConfigDict

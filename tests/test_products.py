@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slams_jax.baselines.ensemble_kalman import etkf, letkf, stochastic_enkf
+from slams_jax.baselines import kalman_smoother, variational
+from slams_jax.baselines.ensemble_kalman import etkf, iterative_enkf, letkf, stochastic_enkf
 from slams_jax.cycling import ensemble_oi
 from slams_jax.gaussian import fit_prior
 from slams_jax.grid import Grid
@@ -41,9 +42,21 @@ def precisions(function, *args):
     return found
 
 
-def filtered(make, *args):
+def filtered(make, *args, **options):
     """An ensemble filter as a function of background, observations and key."""
-    return make(lambda x: x[:4], jnp.ones(4), *args)
+    return make(lambda x: x[:4], jnp.ones(4), *args, **options)
+
+
+def smoothed(y, h, matrix, mean):
+    return kalman_smoother(
+        y,
+        h,
+        matrix,
+        transition=matrix,
+        process_covariance=matrix,
+        mean=mean,
+        covariance=matrix,
+    )
 
 
 STATE = normal(3, *GRID.shape, 4)
@@ -63,6 +76,7 @@ OI = ensemble_oi(
     between=jnp.ones((3, 3)),
 )
 ENSEMBLE = (normal(5, 6), normal(4), KEY)
+SINGLE = (normal(6), normal(4), KEY)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +96,10 @@ ENSEMBLE = (normal(5, 6), normal(4), KEY)
         (PRIOR.sample_root, (STATE,)),
         (OI.increment, (normal(3, 2),)),
         (filtered(etkf), ENSEMBLE),
+        (filtered(etkf, inflation="adaptive"), ENSEMBLE),
+        (filtered(iterative_enkf), ENSEMBLE),
+        (filtered(variational, lambda v: product("ij,j->i", jnp.eye(6), v)), SINGLE),
+        (smoothed, (normal(3, 2), normal(3, 2, 2), jnp.eye(2), normal(2))),
         (filtered(letkf, jnp.ones((6, 4))), ENSEMBLE),
         (filtered(stochastic_enkf), ENSEMBLE),
         (crps, (STATE, STATE[0])),

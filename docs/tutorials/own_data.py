@@ -253,9 +253,10 @@ plt.show()
 # ## The same from the command line
 #
 # For data that take hours to train on, use the commands: they cache the fields, write checkpoints,
-# resume, evaluate, and save a model that `load_model` reads. Copy `configs/latent.py` to `mine.py`,
-# set `data.root` (the folder), `data.state`, `data.background`, `data.variables`, `data.levels` and
-# `data.periods` in it, and run
+# resume, evaluate, and save a model that `load_model` reads. Copy `configs/prepare_era5.py` to
+# `mine.py`, set `data.root` (the folder), `data.state`, `data.background`, `data.variables`,
+# `data.levels`, `data.grid`, `data.period`, `data.hours`, `data.modalities`, `data.periods`,
+# `assimilation.latent_inputs` and `assimilation.streams` in it, and run
 #
 # ```sh
 # python -m experiments.train      --config=mine.py

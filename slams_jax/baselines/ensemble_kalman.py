@@ -152,7 +152,8 @@ def iterative_enkf(
         inflation: factor of the departures of the analysis from its mean.
         rotate: as for `etkf`.
         iterations: number of Gauss-Newton steps at most, each an evaluation of all members.
-        tolerance: they end when the mean has moved by less than this many departures.
+        tolerance: they end when the weights of the departures in the mean change by less than this,
+            in the root mean square.
 
     Raises:
         InputError: as `etkf`, no iteration, or a negative tolerance.
@@ -278,8 +279,10 @@ def _transform(
     # Factors of the departures before and after the analysis.
     before, factor = jnp.ones_like(values[0]), inflation
     if inflation == "adaptive":
-        before, factor = _finite_size(values - (count - 1), told), 1.0
-        values = before**2 * (values - (count - 1)) + (count - 1)
+        # Rounding may leave them below zero, which a large factor would tell.
+        variances = jnp.maximum(values - (count - 1), 0.0)
+        before, factor = _finite_size(variances, told), 1.0
+        values = before**2 * variances + (count - 1)
     of_mean = product("ni,i->n", vectors, before**2 * told / values)
     root = spectral(vectors, before * jnp.sqrt((count - 1) / values))
     return of_mean[None] + factor * product("mn,ni->mi", rotation, root)
@@ -299,7 +302,6 @@ def _finite_size(variances: Float[Array, " mode"], told: Float[Array, " mode"]) 
         told: s_i u_i.
     """
     count = len(variances)
-    variances = jnp.maximum(variances, 0.0)
     seen = variances > 1e-5 * jnp.max(variances)
     square = jnp.where(seen, told**2 / jnp.where(seen, variances, 1.0), 0.0)
     of_zero, of_log = (count + 1) / count, count / (count - 1)

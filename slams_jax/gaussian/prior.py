@@ -89,8 +89,9 @@ def fit_prior(
     """Estimate a `GaussianPrior` from standardised anomalies.
 
     The covariance of each block is shrunk to its diagonal, by the share that gives the last quarter
-    of the frames the highest likelihood when fitted on the others; its leading EOFs are kept, and
-    the variance of the rest is spread evenly. Their variances and correlations in time are those
+    of the frames the highest likelihood when fitted on the others (but for blocks of more than
+    `DENSE` dimensions, whose EOFs the diagonal hardly turns); its leading EOFs are kept, and the
+    variance of the rest is spread evenly. Their variances and correlations in time are those
     that each quarter of the frames has in the EOFs of the others, rank by rank (the nonlinear
     shrinkage of Lam 2016, Ann. Stat. 44, with quarters for random halves, as neighbouring frames
     are alike): in its own EOFs a sample varies too much where it is large, too little and too
@@ -101,7 +102,8 @@ def fit_prior(
         times: of the frames, datetime64 or steps, ascending, multiples of the shortest interval
             apart; None where they are consecutive. Correlations in time do not reach over gaps.
         periodic: whether the grid goes round a latitude circle.
-        rank: largest number of EOFs of a block.
+        rank: largest number of EOFs of a block; at most as many as three quarters of the frames
+            have.
         order: of the autoregressive processes in time; 0 for frames independent of one another.
 
     Raises:
@@ -119,7 +121,7 @@ def fit_prior(
     rank = min(rank, blocks.shape[2])
     if blocks.shape[2] > DENSE:
         rank = min(rank, len(frames) - -(-len(frames) // FOLDS))  # what the others bear
-    ridges = [_chosen_ridge(block) for block in blocks]
+    ridges = [_chosen_ridge(b) if b.shape[1] <= DENSE else 0.0 for b in blocks]
     vectors = np.stack([_eofs(b, rank, r) for b, r in zip(blocks, ridges, strict=True)])
     floor = variance * SMALLEST
     leading, rest = _held_out(blocks, rank, ridges)
@@ -266,12 +268,13 @@ def _held_out(
     """Coefficients (block, time, mode) of each quarter in the EOFs of the others, and the rest."""
     quarter = _quarters(blocks.shape[1])
     leading = np.empty((*blocks.shape[:2], rank), blocks.dtype)
-    rest = np.empty_like(blocks)
+    rest = np.zeros_like(blocks)  # touched only where there is one
     for i, (block, ridge) in enumerate(zip(blocks, ridges, strict=True)):
         for own in (quarter == k for k in range(FOLDS)):
             vectors = _eofs(block[~own], rank, ridge)
             leading[i, own] = block[own] @ vectors.conj()
-            rest[i, own] = block[own] - leading[i, own] @ vectors.T
+            if rank < blocks.shape[2]:
+                rest[i, own] = block[own] - leading[i, own] @ vectors.T
     return leading, rest
 
 

@@ -160,6 +160,13 @@ def test_adaptive_inflation_answers_to_observations_that_are_far_off():
     assert spread(Y + 20.0) > 1.5 * spread(np.asarray(operator(jnp.mean(background, axis=0))))
 
 
+def test_many_precise_observations_that_are_far_off_leave_the_analysis_finite():
+    repeated = lambda x: jnp.tile(operator(x), 20_000)
+    adaptive = etkf(repeated, jnp.tile(0.01 * SINGLE["error"], 20_000), inflation="adaptive")
+    found = adaptive(single(ensemble(6)), jnp.tile(single(Y + 500.0), 20_000), KEY)
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.slow
 def test_the_score_of_the_iterative_smoother_is_the_published_one():
     """DAPPER's set-up of Lorenz-63, lag 1, 10 members: 0.31, of forecasts of the analyses."""
