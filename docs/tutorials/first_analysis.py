@@ -108,7 +108,7 @@ for k, level in enumerate(truth.level.values):
 
 # %% tags=["check"]
 error, spread = scores["analysis"]
-assert (error < 0.85 * scores["prior"][0]).all()
+assert (error < 0.9 * scores["prior"][0]).all()
 np.testing.assert_allclose(np.sqrt(np.mean(spread**2) / np.mean(error**2)), 1.0, atol=0.15)
 
 # %%
