@@ -25,7 +25,7 @@ print("levels", *(f"{c.level:g}" for c in model.channels), "hPa")
 
 # %%
 days = np.datetime64("2001-03-01", "ns") + np.arange(3) * np.timedelta64(1, "D")
-sampler = SamplerConfig(steps=16)
+sampler = SamplerConfig(steps=24)
 prior = assimilate(
     model, None, [], members=9, times=days, key=jax.random.key(0), sampler=sampler
 ).temperature
