@@ -277,12 +277,14 @@ def _transform(
     values, vectors = jnp.linalg.eigh(after(rotation, gram))
     told = product("ni,no,o->i", vectors, predicted, innovation)
     # Factors of the departures before and after the analysis.
-    before, factor = jnp.ones_like(values[0]), inflation
-    if inflation == "adaptive":
+    before, factor = jnp.ones_like(values[0]), 1.0
+    if isinstance(inflation, str):  # adaptive
         # Rounding may leave them below zero, which a large factor would tell.
         variances = jnp.maximum(values - (count - 1), 0.0)
-        before, factor = _finite_size(variances, told), 1.0
+        before = _finite_size(variances, told)
         values = before**2 * variances + (count - 1)
+    else:
+        factor = inflation
     of_mean = product("ni,i->n", vectors, before**2 * told / values)
     root = spectral(vectors, before * jnp.sqrt((count - 1) / values))
     return of_mean[None] + factor * product("mn,ni->mi", rotation, root)
