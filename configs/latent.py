@@ -22,12 +22,7 @@ from configs import base, moist
 def get_config() -> ConfigDict:
     config: Any = moist.get_config()  # ConfigDict's types know nothing of its fields
     config.workdir = "runs/latent"
-    config.nature.days = 1824
-    config.data.periods = {
-        "train": ("2000-01-01", "2002-12-31"),
-        "validation": ("2003-01-06", "2003-12-31"),
-        "test": ("2004-01-06", "2004-12-28"),
-    }
+    moist.five_years(config)
     config.autoencoder = base.autoencoder(16, compression=2, width=96, blocks=3)
     config.autoencoder_training = base.training(
         steps=2000, warmup_steps=200, weight_decay=1e-4, log_every=100, checkpoint_every=500

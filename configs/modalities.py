@@ -20,12 +20,7 @@ from configs import moist
 def get_config() -> ConfigDict:
     config: Any = moist.get_config()  # ConfigDict's types know nothing of its fields
     config.workdir = "runs/modalities"
-    config.nature.days = 1824
-    config.data.periods = {
-        "train": ("2000-01-01", "2002-12-31"),
-        "validation": ("2003-01-06", "2003-12-31"),
-        "test": ("2004-01-06", "2004-12-28"),
-    }
+    moist.five_years(config)
     config.autoencoder_training.steps = 800
     config.score_training.steps = 2000
     with config.unlocked():

@@ -11,9 +11,21 @@ latent; with --config.assimilation.latent_inputs="('gauges',)" or "('olr',)" an 
 alone. Surface stations and radiosondes, some withheld, observe temperature in the analysis.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import base
+
+
+def five_years(config: Any) -> None:
+    """Three years of training, one of validation and one of test: every season is in each."""
+    config.nature.days = 1824
+    config.data.periods = {
+        "train": ("2000-01-01", "2002-12-31"),
+        "validation": ("2003-01-06", "2003-12-31"),
+        "test": ("2004-01-06", "2004-12-28"),
+    }
 
 
 def get_config() -> ConfigDict:

@@ -10,6 +10,7 @@ along an axis, nothing is split: the same code runs everywhere. What reads the a
 through these functions, says so in its docstring; it is read when a function is traced.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ from slams_jax.errors import InputError
 
 DATA, MEMBER, SPACE = "data", "member", "space"
 _AT_ONCE = 2**26  # bytes fetched from other processes at once
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices_along(axis: str) -> int:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from slams_jax.mesh import cores
+
 # Size of matrices whose product is compute-bound and takes milliseconds or more, and float32 values
 # that are beyond any cache: on a CPU, and on an accelerator.
 SIZES, STREAMS = (2048, 8192), (1 << 26, 1 << 29)
@@ -80,8 +82,7 @@ def _processor() -> str:
     except OSError:
         found = None
     name = found[1].strip() if found else platform.processor() or platform.machine()
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {count} cores"
+    return f"{name}, {cores()} cores"
 
 
 def times(functions: Sequence[Callable[[], Any]], repetitions: int) -> list[list[float]]:

@@ -38,8 +38,9 @@ def available() -> bool:
     return torch is not None
 
 
+@functools.cache
 def on_gpu() -> bool:
-    """Whether it runs on a GPU: where JAX does and this PyTorch can.
+    """Whether it runs on a GPU: where JAX does and this PyTorch can; asked once, also to set it up.
 
     Raises:
         RunError: JAX is on a GPU that this PyTorch cannot use.

@@ -242,13 +242,22 @@ def _filter(
 def _check(
     error: Float[Array, " observation"], inflation: Inflation, *, adaptive: bool = False
 ) -> None:
-    if not np.all(np.asarray(error) > 0):
-        raise InputError("the errors of the observations must be positive standard deviations")
+    check_errors(error)
     if adaptive and inflation == "adaptive":
         return
     if isinstance(inflation, str) or not inflation > 0:
-        other = ' or "adaptive"' if adaptive else ""
-        raise InputError(f"inflation must be positive{other}, got {inflation!r}: 1 changes nothing")
+        other = ', "adaptive" estimates it' if adaptive else ""
+        raise InputError(f"inflation must be positive, got {inflation!r}: 1 changes nothing{other}")
+
+
+def check_errors(error: Float[Array, " observation"]) -> None:
+    """Check the standard deviations of observations.
+
+    Raises:
+        InputError: one that is not positive.
+    """
+    if not np.all(np.asarray(error) > 0):
+        raise InputError("the errors of the observations must be positive standard deviations")
 
 
 def _mean(members: Float[Array, "member value"]) -> Float[Array, "1 value"]:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
+from slams_jax.baselines.ensemble_kalman import check_errors
 from slams_jax.baselines.optimal_interpolation import gauss_newton
 from slams_jax.errors import InputError
 
@@ -43,8 +43,7 @@ def variational(
     Raises:
         InputError: an error that is not positive, or no iteration.
     """
-    if not np.all(np.asarray(error) > 0):
-        raise InputError("the errors of the observations must be positive standard deviations")
+    check_errors(error)
     if iterations < 1 or outer < 1:
         raise InputError(f"it takes at least one iteration, got {iterations=}, {outer=}")
 

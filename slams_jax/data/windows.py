@@ -1,7 +1,6 @@
 """Windows of consecutive times, loaded by grain: deterministic, sharded and resumable."""
 
 import mmap
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from slams_jax.data.resample import usual_step
 from slams_jax.errors import InputError, RunError
+from slams_jax.mesh import cores
 from slams_jax.readers.periods import check_times
 
 if TYPE_CHECKING:
@@ -153,8 +153,7 @@ def window_loader(
     dataset = rows.batch(batch_size, drop_remainder=shuffle).map(read)
     # Reading and arithmetic on arrays let other threads run; a device that waits for two of them
     # is idle most of the time.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    options = grain.ReadOptions(num_threads=min(8, cores or 2), prefetch_buffer_size=8)
+    options = grain.ReadOptions(num_threads=min(8, cores()), prefetch_buffer_size=8)
     return iter(dataset.to_iter_dataset(options))
 
 

@@ -14,7 +14,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from jaxtyping import Array, Float
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError, RunError
 from slams_jax.grid import Grid
+from slams_jax.mesh import cores
 
 # Sixteen layers, thin at the top, so that 10 and 50 hPa lie between layers and not above them.
 _UPPER_BOUNDARIES = (0.0, 0.012, 0.03, 0.06, 0.095, 0.14, 0.2, 0.27)
@@ -256,7 +256,7 @@ def forecasts(
         RunError: a forecast became unstable.
     """
     results: list[State] = []
-    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
         for state in pool.map(lambda s: jax.block_until_ready(atmosphere.day(s)), states):
             check_finite(atmosphere, state, f"in forecast {len(results)}")
             results.append(state)
@@ -346,10 +346,6 @@ def check_finite(atmosphere: Atmosphere, state: State, when: str) -> None:
             f"the atmosphere became unstable {when}, with {atmosphere.config.steps_per_day} steps "
             "per day: raise steps_per_day or lower diffusion_days"
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _dinosaur() -> Any:

@@ -119,15 +119,16 @@ def fit_prior(
     if not variance > 0:
         raise InputError("a prior covariance needs frames that vary: all are zero")
     rank = min(rank, blocks.shape[2])
+    quarter = np.arange(len(frames)) * FOLDS // len(frames)
     if blocks.shape[2] > DENSE:
-        rank = min(rank, len(frames) - -(-len(frames) // FOLDS))  # what the others bear
+        rank = min(rank, len(frames) - np.bincount(quarter).max().item())  # what the others bear
     ridges = [_chosen_ridge(b) if b.shape[1] <= DENSE else 0.0 for b in blocks]
     vectors = np.stack([_eofs(b, rank, r) for b, r in zip(blocks, ridges, strict=True)])
     floor = variance * SMALLEST
-    leading, rest = _held_out(blocks, rank, ridges)
+    leading, rest = _held_out(blocks, quarter, rank, ridges)
     # The EOFs of two quarters have nothing to do with each other: none follows another.
     steps = whole_steps(times, len(frames))
-    steps = steps + 2 * (steps[-1] + order) * _quarters(len(frames))
+    steps = steps + 2 * (steps[-1] + order) * quarter
     spectra = [
         Spectrum(
             single(np.maximum(_descending(np.mean(np.abs(leading) ** 2, axis=1)), floor)),
@@ -257,16 +258,10 @@ def _shrunk(moment: np.ndarray, ridge: float) -> np.ndarray:
     return (1.0 - ridge) * moment + ridge * np.diag(moment.diagonal())
 
 
-def _quarters(count: int) -> np.ndarray:
-    """The quarter that each of so many frames is in."""
-    return np.arange(count) * FOLDS // count
-
-
 def _held_out(
-    blocks: np.ndarray, rank: int, ridges: Sequence[float]
+    blocks: np.ndarray, quarter: np.ndarray, rank: int, ridges: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (block, time, mode) of each quarter in the EOFs of the others, and the rest."""
-    quarter = _quarters(blocks.shape[1])
     leading = np.empty((*blocks.shape[:2], rank), blocks.dtype)
     rest = np.zeros_like(blocks)  # touched only where there is one
     for i, (block, ridge) in enumerate(zip(blocks, ridges, strict=True)):

@@ -322,7 +322,7 @@ def test_scores_are_the_published_ones(name):
     ("how", "message"),
     [
         (dict(error=jnp.zeros(4)), "must be positive standard deviations"),
-        (dict(error=jnp.ones(4), inflation=0.0), "inflation must be positive.*, got 0.0"),
+        (dict(error=jnp.ones(4), inflation=0.0), "inflation must be positive, got 0.0"),
     ],
 )
 def test_bad_input(how, message):
@@ -331,7 +331,7 @@ def test_bad_input(how, message):
             make(operator, **how)
     with pytest.raises(InputError, match=message):
         letkf(operator, nearness=jnp.ones((5, 4)), **how)
-    with pytest.raises(InputError, match=r"must be positive or .adaptive., got 'none'"):
+    with pytest.raises(InputError, match="must be positive, got 'none'"):
         etkf(operator, jnp.ones(4), inflation="none")
     with pytest.raises(InputError, match="at least one iteration"):
         iterative_enkf(operator, jnp.ones(4), iterations=0)
