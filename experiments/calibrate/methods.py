@@ -64,6 +64,7 @@ LORENZ = (
     (NEAR_1, "dpmpp_2m"),
     (NEAR_1, "pc"),
 )
+PATH_STEPS = (64, 128)  # of weighted paths at each of `LARGER`
 MOVE_STEPS = (16, 32)  # of the reverse SDE of a move; with fewer, a move is not reversible
 
 
@@ -94,6 +95,21 @@ def crossed(
 def presets(names: Iterable[str]) -> tuple[Method, ...]:
     """The presets of `slams_jax.assimilate`."""
     return tuple(Method(Guidance.of(g), s) for s, g in map(preset, names))
+
+
+def weighted(rule: Guidance) -> tuple[Method, ...]:
+    """Weighted paths at each larger cost, alone and as the start of moves of 32 steps."""
+    alone = [(cost // steps, steps, 0) for cost, steps in zip(LARGER, PATH_STEPS, strict=True)]
+    moved = [(2, 32, 2), (2, 64, 12)]
+    return tuple(
+        Method(
+            rule,
+            SamplerConfig("dpmpp_2m", steps),
+            RefinementConfig(moves, sampler=SamplerConfig("dpmpp_2m", 32)) if moves else None,
+            paths=paths,
+        )
+        for paths, steps, moves in alone + moved
+    )
 
 
 def refined(rule: Guidance) -> tuple[Method, ...]:
@@ -152,8 +168,10 @@ PLAN = (
     # Rules with equally many evaluations, and what `assimilate` offers.
     Block("abc", "last", crossed((*COMMON, *OTHERS))),
     Block("abc", "last", presets(PRESETS)),
-    # Metropolis moves where guidance is far from exact.
+    # Weighted paths and Metropolis moves where guidance is far from exact.
+    Block("b", "every", weighted(GAUSSIAN_10)),
     Block("b", "every", refined(GAUSSIAN_10) + refined(MMPS_1)),
+    Block("d", "all but the last", weighted(GAUSSIAN)),
     Block("d", "all but the last", refined(GAUSSIAN) + refined(NEAR_1)),
     # Solvers, grids and steps, with the most exact rule.
     Block("a", "last", crossed([GAUSSIAN], SOLVERS[:3], steps=STEPS)),

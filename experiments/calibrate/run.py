@@ -114,7 +114,8 @@ def _name(case: Case | LorenzCase, method: Method, members: int) -> tuple[Any, .
 def _weight(method: Method) -> float:
     """Relative time of a row: to compile and to compute."""
     moves = method.refinement
-    return 32 + method.sampler.steps + (moves.moves * moves.sampler.steps if moves else 0)
+    steps = method.paths * method.sampler.steps
+    return 32 + steps + (moves.moves * moves.sampler.steps if moves else 0)
 
 
 class _Progress:

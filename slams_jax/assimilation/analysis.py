@@ -32,7 +32,13 @@ from slams_jax.assimilation.posterior import (
 from slams_jax.assimilation.streams import background_stream, latent_stream, unresolved
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
-from slams_jax.diffusion import RefinementConfig, SamplerConfig, equal_parts, evaluations
+from slams_jax.diffusion import (
+    RefinementConfig,
+    SamplerConfig,
+    certify,
+    equal_parts,
+    evaluations,
+)
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, first_line
 from slams_jax.gaussian import Columns, fit_columns
@@ -134,7 +140,11 @@ def assimilate(
         network evaluations and products with its Jacobian a member (these at most); `seconds` and
         `peak_memory_bytes` say what it took; `residual`, where the rule and the solver tell it, is
         the largest residual of the equations of guidance over what it was at first, of any step
-        and member; `acceptance`, with a refinement, is the share of the moves that were accepted;
+        and member; `divergence`, likewise, estimates by how many nats the draws diverge from the
+        posterior (`slams_jax.diffusion.certify`, from the coordinate `log_weight`), beside
+        `divergence_error`, `divergence_per_observation` and `effective_members`; `acceptance`,
+        with a refinement, after which there are no weights, is the share of the moves that were
+        accepted;
         `diagnostics` holds, in JSON, how each stream was fitted
         (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.
 
@@ -180,6 +190,8 @@ def assimilate(
     )
     if cost.residual >= 0.0:
         dataset.attrs["residual"] = cost.residual
+    if len(cost.log_weights) == members > 1 and problem.streams:
+        dataset = _certified(dataset, cost.log_weights, problem.streams)
     count, moves = evaluations(sampler) or cost.evaluations, 0
     if refinement is not None:
         moves = refinement.evaluations
@@ -196,6 +208,24 @@ def assimilate(
         rule=guidance.rule,
         score=score,
         solver=sampler.solver,
+    )
+
+
+def _certified(
+    dataset: xr.Dataset, log_weights: Sequence[float], streams: Sequence[Stream]
+) -> xr.Dataset:
+    """The dataset with the weights of its members, and what they say of them all."""
+    values = sum(int(np.sum(stream.mask)) for stream in streams)
+    certificate = certify(np.asarray(log_weights), values)
+    about = {"long_name": "log of the weight of the path of a member, up to a constant"}
+    dataset = dataset.assign_coords(
+        log_weight=("member", np.asarray(log_weights) - np.mean(log_weights), about)
+    )
+    return dataset.assign_attrs(
+        divergence=certificate.divergence,
+        divergence_error=certificate.divergence_error,
+        divergence_per_observation=certificate.divergence_per_observation,
+        effective_members=certificate.effective * certificate.members,
     )
 
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from slams_jax.aliases import PRNGKey
+from slams_jax.assimilation.posterior import Drawn
 from slams_jax.diffusion import DrawInfo
 from slams_jax.diffusion.solvers import UNTOLD
 from slams_jax.errors import RunError
@@ -144,12 +145,14 @@ class Cost(NamedTuple):
         seconds: of all.
         accepted: number of the moves of all that were accepted.
         residual: the largest of any (`DrawInfo`); `UNTOLD` where none is told.
+        log_weights: of each, up to a constant; none where a member has none.
     """
 
     evaluations: int = 0
     seconds: float = 0.0
     accepted: int = 0
     residual: float = UNTOLD
+    log_weights: Sequence[float] = ()
 
     def with_more(self, other: "Cost") -> "Cost":
         """Of these members and others."""
@@ -158,11 +161,12 @@ class Cost(NamedTuple):
             self.seconds + other.seconds,
             self.accepted + other.accepted,
             max(self.residual, other.residual),
+            [*self.log_weights, *other.log_weights],
         )
 
 
 def draw_members(
-    draw: Callable[[int], tuple[Array, DrawInfo, Array]],
+    draw: Callable[[int], Drawn],
     members: int,
     size: int,
     store: MemberStore | None,
@@ -170,8 +174,7 @@ def draw_members(
     """All members, `size` at a time; those in the store are not drawn again.
 
     Args:
-        draw: index of the first member -> `size` members from there on, what happened, and how
-            many moves each accepted.
+        draw: index of the first member -> `size` members from there on.
         members: number of members.
         size: members in a part; those beyond the last one are discarded.
         store: where parts are kept as they are drawn; None keeps them in memory alone.
@@ -189,15 +192,16 @@ def draw_members(
         if kept is None:
             begun = time.perf_counter()
             used = slice(last - first)
-            states, info, moves = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
-            states = np.asarray(states, np.float32)  # float64 where the user computes in it
-            _require_finite(states, info, first, members)
-            seconds = time.perf_counter() - begun
+            part = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
+            states = np.asarray(part.states, np.float32)  # float64 where the user computes in it
+            _require_finite(states, part.info, first, members)
+            weighted = bool(np.isfinite(part.log_weight).all())
             cost = Cost(
-                int(info.evaluations.max()),
-                seconds,
-                int(moves.sum()),
-                float(info.residual.max()),
+                int(part.info.evaluations.max()),
+                time.perf_counter() - begun,
+                int(part.accepted.sum()),
+                float(part.info.residual.max()),
+                [float(w) for w in part.log_weight] if weighted else [],
             )
             if store is None:
                 drawn.append(states)

@@ -30,8 +30,9 @@ from slams_jax.diffusion import (
     sample_ensemble,
     sample_with_info,
 )
-from slams_jax.diffusion.guidance import Innovations
+from slams_jax.diffusion.guidance import Estimate, Guided, Innovations
 from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.diffusion.solvers import UNWEIGHTED
 from slams_jax.gaussian import (
     Coefficients,
     Columns,
@@ -59,7 +60,23 @@ ScoreKind = Literal["network", "gaussian"]
 COMPILED = 8  # programs kept: one for each model, recipe and mesh lately used in this process
 
 Members = Float[Array, "member time lat lon channel"]
-Drawn = tuple[Members, DrawInfo, Int[Array, " member"]]
+
+
+class Drawn(NamedTuple):
+    """Members, and what is told of each.
+
+    Attributes:
+        states: in physical units.
+        info: of the draw.
+        accepted: number of the moves that were.
+        log_weight: of the path (`slams_jax.diffusion.weights`), up to a constant; infinite where
+            there is none, as after moves.
+    """
+
+    states: Members
+    info: DrawInfo
+    accepted: Int[Array, " member"]
+    log_weight: Float[Array, " member"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +108,11 @@ class Recipe:
 
 @functools.lru_cache(maxsize=COMPILED)
 def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
-    """The compiled function (first, key, arrays, conditioned, climate) -> states, info, accepted.
+    """The compiled function (first, key, arrays, conditioned, climate) -> `Drawn`.
 
     It draws `recipe.members` members, counted from `first`; `arrays` are those of the model but
-    for the prior, which is part of what is `conditioned`; `accepted` counts the moves of a member.
-    Call it within `jax.set_mesh(recipe.mesh)`. The `COMPILED` recipes used last are kept.
+    for the prior, which is part of what is `conditioned`. Call it within
+    `jax.set_mesh(recipe.mesh)`. The `COMPILED` recipes used last are kept.
     """
 
     def analyse(
@@ -108,31 +125,26 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
         posterior = _posterior(recipe, arrays, conditioned, climate)
         schedule = recipe.networks.schedule
 
-        def draw(key: PRNGKey) -> tuple[Trajectory, DrawInfo, Array]:
+        def draw(key: PRNGKey) -> Drawn:
             x, info = sample_with_info(
                 key, posterior.guided, posterior.shape, schedule, recipe.sampler
             )
-            accepted = jnp.zeros(0, bool)
-            if recipe.refinement is not None:
-                x, _, accepted = refine(
-                    jax.random.fold_in(key, 1),
-                    x,
-                    posterior.prior,
-                    posterior.log_likelihood,
-                    schedule,
-                    recipe.refinement,
-                )
-            return posterior.to_state(x), info, jnp.sum(accepted)
+            likelihood = posterior.log_likelihood
+            if recipe.refinement is None:
+                weight = info.log_ratio + likelihood(x)
+                return Drawn(posterior.to_state(x), info, jnp.zeros((), jnp.int32), weight)
+            key, moves = jax.random.fold_in(key, 1), recipe.refinement
+            x, _, accepted = refine(key, x, posterior.prior, likelihood, schedule, moves)
+            weight = jnp.full_like(info.log_ratio, UNWEIGHTED)
+            return Drawn(posterior.to_state(x), info, jnp.sum(accepted), weight)
 
         return sample_ensemble(key, draw, recipe.members, first=first)
 
     mesh = recipe.mesh
     bands = SPACE if recipe.networks.shape[0] % mesh.shape[SPACE] == 0 else None
-    out = (
-        NamedSharding(mesh, PartitionSpec(MEMBER, None, bands)),
-        NamedSharding(mesh, PartitionSpec(MEMBER)),
-        NamedSharding(mesh, PartitionSpec(MEMBER)),
-    )
+    of_member = NamedSharding(mesh, PartitionSpec(MEMBER))
+    of_state = NamedSharding(mesh, PartitionSpec(MEMBER, None, bands))
+    out = Drawn(of_state, of_member, of_member, of_member)  # pyright: ignore[reportArgumentType]
     return jax.jit(analyse, out_shardings=out, compiler_options=compiler_options() or None)
 
 
@@ -143,9 +155,9 @@ class Conditioned(NamedTuple):
         gaussian: the prior's statistics, with what of the streams they absorb.
         window: the prior of windows that the network departs from; None if it does not.
         streams: the others.
-        absorbed: those that `gaussian` absorbs, where moves need them; none elsewhere.
+        absorbed: those that `gaussian` absorbs.
         missed: statistics of what the decoder misses, standardised; None if it misses nothing.
-        free: the prior's statistics alone, where moves start from them; None elsewhere.
+        free: the prior's statistics alone, where they are the prior; None elsewhere.
     """
 
     gaussian: GaussianPosterior
@@ -177,9 +189,9 @@ def condition_on(
         given([_absorbed(s) for s in modal]),
         window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
         tuple(itertools.filterfalse(is_modal, streams)),
-        modal if recipe.refinement is not None else (),
+        modal,
         missed,
-        given([]) if recipe.score == "gaussian" and recipe.refinement is not None else None,
+        given([]) if recipe.score == "gaussian" else None,
     )
 
 
@@ -206,14 +218,12 @@ def _posterior(
 ) -> _Posterior:
     networks = recipe.networks
     gaussian, window, streams, absorbed, missed, free = conditioned
-    if recipe.score == "gaussian":
-        near = gaussian_denoiser(gaussian, networks.schedule)
-        prior = near if free is None else gaussian_denoiser(free, networks.schedule)
+    if free is not None:
+        prior = gaussian_denoiser(free, networks.schedule)
     else:
         prior = trajectory_prior(
             networks, arrays, recipe.window_chunk, remat=recipe.remat, gaussian=window
         )
-        near = absorbing_denoiser(prior, gaussian, networks.schedule)
 
     latent_shape = (climate.shape[0], *networks.frame_shape)
     layout = Layout(latent_shape, None if missed is None else climate.shape)
@@ -238,17 +248,22 @@ def _posterior(
 
         return about
 
-    def with_error(denoiser: Denoiser) -> Denoiser:
-        """The denoiser of a latent, and beside it that of what its decoder misses."""
+    def with_error(latent: Array, x_t: Array, t: Array) -> Array:
+        """A denoised latent, and beside it what the decoder misses."""
+        _, error = layout.parts(x_t)
+        if missed is not None:
+            error = missed.denoise(error, networks.schedule.alpha(t), networks.schedule.sigma(t))
+        return layout.joined(latent, error)
 
-        def denoise(x_t: Array, t: Array) -> Array:
-            latent, error = layout.parts(x_t)
-            if missed is not None:
-                alpha, sigma = networks.schedule.alpha(t), networks.schedule.sigma(t)
-                error = missed.denoise(error, alpha, sigma)
-            return layout.joined(denoiser(latent, t), error)
+    def free_denoiser(x_t: Array, t: Array) -> Array:
+        return with_error(prior(layout.parts(x_t)[0], t), x_t, t)
 
-        return denoise
+    def near(x_t: Array, t: Array) -> Estimate:
+        """Given what is absorbed alone."""
+        before = prior(layout.parts(x_t)[0], t)
+        ratio = (networks.schedule.sigma(t) / networks.schedule.alpha(t)) ** 2
+        told = with_error(gaussian.absorb(before, ratio), x_t, t)
+        return Estimate(told, with_error(before, x_t, t), jnp.zeros((), x_t.dtype))
 
     def likelihood(x: Array) -> Array:
         latent, _ = layout.parts(x)
@@ -261,14 +276,14 @@ def _posterior(
         return layout.joined(gaussian.solve(latent, ratio), error)
 
     guided = guide(
-        with_error(near),
+        Guided(near),
         innovations if streams else None,
         networks.schedule,
         covariance=covariance,
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )
-    return _Posterior(guided, with_error(prior), likelihood, to_state, layout.shape)
+    return _Posterior(guided, free_denoiser, likelihood, to_state, layout.shape)
 
 
 class Layout(NamedTuple):
@@ -308,17 +323,6 @@ def _absorbed(stream: Stream) -> tuple[Matrices, Coefficients]:
     assert isinstance(operator, ModalOperator)
     assert isinstance(covariance, ModalCovariance)
     return absorbed(operator, covariance, stream.values)
-
-
-def absorbing_denoiser(
-    denoiser: Denoiser, gaussian: GaussianPosterior, schedule: CosineSchedule
-) -> Denoiser:
-    """E[x_0 | x_t, what `gaussian` has absorbed], with its model of cov(x_0 | x_t)."""
-
-    def denoise(x_t: Array, t: Array) -> Array:
-        return gaussian.absorb(denoiser(x_t, t), (schedule.sigma(t) / schedule.alpha(t)) ** 2)
-
-    return denoise
 
 
 def gaussian_denoiser(gaussian: GaussianPosterior, schedule: CosineSchedule) -> Denoiser:

@@ -16,8 +16,10 @@ from slams_jax.diffusion.sampler import (
 )
 from slams_jax.diffusion.schedule import CosineSchedule, target, to_denoised, to_score
 from slams_jax.diffusion.solvers import ExponentialSolver, PredictorCorrector
+from slams_jax.diffusion.weights import Certificate, certify, resample
 
 __all__ = [
+    "Certificate",
     "CosineSchedule",
     "DrawInfo",
     "ExponentialSolver",
@@ -26,11 +28,13 @@ __all__ = [
     "Refined",
     "RefinementConfig",
     "SamplerConfig",
+    "certify",
     "equal_parts",
     "evaluations",
     "guide",
     "preset",
     "refine",
+    "resample",
     "sample",
     "sample_ensemble",
     "sample_with_info",

@@ -15,7 +15,7 @@ it.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +38,34 @@ _Linearise = Callable[[Array], tuple[PyTree[Array], Callable, Callable]]
 Rule = Literal["sda", "dps", "pigdm", "tmpd", "mmps", "gaussian", "exact"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Guided:
-    """A denoiser of the posterior that also tells how well it has solved its equations.
+class Estimate(NamedTuple):
+    """What a guided denoiser tells of x_0.
 
     Attributes:
-        solve: (x_t, t) -> E[x_0 | x_t, y], and how much of the equations of its increment is left,
-            as `guide` measures it for `tolerance`.
+        x_0: E[x_0 | x_t, y].
+        prior: E[x_0 | x_t].
+        residual: how much of the equations of the increment is left, as `guide` measures it for
+            `tolerance`.
     """
 
-    solve: Callable[[Array, Array], tuple[Array, Array]]
+    x_0: Array
+    prior: Array
+    residual: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Guided:
+    """A denoiser of the posterior that also tells what it departs from, and how well it solves.
+
+    Attributes:
+        estimate: (x_t, t) -> `Estimate`.
+    """
+
+    estimate: Callable[[Array, Array], Estimate]
 
     def __call__(self, x_t: Array, t: Array) -> Array:
         """The estimate alone."""
-        return self.solve(x_t, t)[0]
+        return self.estimate(x_t, t).x_0
 
 
 def guide(
@@ -131,6 +145,14 @@ def guide(
     return _matched(model, functools.partial(_primal, linearise, innovations, **loops))
 
 
+def _estimate(denoiser: Denoiser, x_t: Array, t: Array) -> Estimate:
+    """Before the observations of a rule: of the prior, or of one that others already guide."""
+    if isinstance(denoiser, Guided):
+        return denoiser.estimate(x_t, t)
+    x_0 = denoiser(x_t, t)
+    return Estimate(x_0, x_0, jnp.zeros((), x_0.dtype))
+
+
 def _likelihood(denoiser: Denoiser, innovations: Innovations, schedule: CosineSchedule, gamma):
     """cov(y | x_t) = R + gamma sigma^2 / alpha^2, by the gradient of the log-likelihood.
 
@@ -170,7 +192,7 @@ def _pigdm(
     def guided(x_t: Array, t: Array) -> Array:
         r2 = schedule.sigma(t) ** 2 / (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
         if jacobian:
-            x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
+            (x_0, *_), product = _denoised(denoiser, schedule, covariance, x_t, t)
         else:
             x_0, product = denoiser(x_t, t), lambda v: r2 * v
         residuals, forward, transpose = linearise(x_0)
@@ -194,7 +216,7 @@ def _tmpd(
     """
 
     def guided(x_t: Array, t: Array) -> Array:
-        x_0, product = _denoised(denoiser, schedule, covariance, x_t, t)
+        (x_0, *_), product = _denoised(denoiser, schedule, covariance, x_t, t)
         residuals, forward, transpose = linearise(x_0)
         sums = forward(product(transpose(jax.tree.map(jnp.ones_like, residuals))))
         weights = jax.tree.map(lambda r, d: r / (1.0 + jnp.maximum(d, 0.0)), residuals, sums)
@@ -204,7 +226,7 @@ def _tmpd(
 
 
 def _matched(
-    model: Callable[[Array, Array], tuple[Array, Callable[[Array], Array]]],
+    model: Callable[[Array, Array], tuple[Estimate, Callable[[Array], Array]]],
     increment: Callable[[Array, Callable[[Array], Array]], tuple[Array, Array]],
 ) -> Guided:
     """C itself carries the increment to the state: moment matching.
@@ -214,10 +236,10 @@ def _matched(
     needs no derivative of the network.
     """
 
-    def guided(x_t: Array, t: Array) -> tuple[Array, Array]:
-        x_0, product = model(x_t, t)
-        added, residual = increment(x_0, product)
-        return x_0 + added, residual
+    def guided(x_t: Array, t: Array) -> Estimate:
+        before, product = model(x_t, t)
+        added, residual = increment(before.x_0, product)
+        return Estimate(before.x_0 + added, before.prior, residual)
 
     return Guided(guided)
 
@@ -232,7 +254,7 @@ def _gaussian(
     Rissanen et al. (2025, "Free hunch") start from such a C.
     """
     ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
-    return denoiser(x_t, t), lambda v: covariance(v, ratio)
+    return _estimate(denoiser, x_t, t), lambda v: covariance(v, ratio)
 
 
 def _denoised(
@@ -249,12 +271,17 @@ def _denoised(
     variance of the prior: there V comes from `covariance`, if given.
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    x_0, transpose = jax.vjp(lambda x: denoiser(x, t), x_t)
+
+    def told(x: Array) -> tuple[Array, Estimate]:
+        found = _estimate(denoiser, x, t)
+        return found.x_0, found
+
+    _, transpose, found = jax.vjp(told, x_t, has_aux=True)
     network = lambda v: sigma**2 / alpha * transpose(v)[0]
     if covariance is None:
-        return x_0, network
+        return found, network
     model = lambda v: covariance(v, (sigma / alpha) ** 2)
-    return x_0, lambda v: jax.lax.cond(sigma > alpha, model, network, v)
+    return found, lambda v: jax.lax.cond(sigma > alpha, model, network, v)
 
 
 def _linearised(tangent: Tangent, x_0: Array):

@@ -18,6 +18,7 @@ from slams_jax.diffusion.grids import GridSteps, TimeGrid, time_grid
 from slams_jax.diffusion.schedule import CosineSchedule
 from slams_jax.diffusion.solvers import (
     UNTOLD,
+    UNWEIGHTED,
     DenoiserSolver,
     ExponentialSolver,
     PredictorCorrector,
@@ -117,11 +118,15 @@ class DrawInfo(NamedTuple):
             are vectorised together wait for the slowest).
         residual: the largest of any step (`Guided`); -1 where the denoiser or the solver (one of
             diffrax's own) tells none.
+        log_ratio: log dP/dQ of the path (`slams_jax.diffusion.weights`); infinite where it has
+            none: the denoiser is not `Guided`, or the solver is not exponential with fresh noise
+            ("dpmpp_2m", or "ddim" with eta > 0).
     """
 
     failed_at: Float[Array, ""]
     evaluations: Int[Array, ""]
     residual: Float[Array, ""]
+    log_ratio: Float[Array, ""]
 
 
 def evaluations(config: SamplerConfig) -> int | None:
@@ -225,6 +230,7 @@ def integrate(
         failed_at=_failure(solution.ts[1], finite_after, done),
         evaluations=jnp.asarray(_evaluations_of(config, solution.stats["num_steps"]), jnp.int32),
         residual=state[0] if tells else jnp.full((), UNTOLD, x.dtype),
+        log_ratio=state[1] if tells else jnp.full((), UNWEIGHTED, x.dtype),
     )
 
 

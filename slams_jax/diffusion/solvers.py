@@ -9,12 +9,12 @@ and those of the ODE with the same marginal distributions, the probability flow 
     dx = -[d alpha / dt D + d sigma / dt eps] ds,  D = E[x_0 | x_t],  eps = (x - alpha D) / sigma.
 
 `ExponentialSolver` and `PredictorCorrector` solve the linear part exactly. Their terms are not
-drift and diffusion: the first gives E[x_0 | x_t] and the residual of its equations (`Guided`), the
-second the increments of the noise.
+drift and diffusion: the first gives E[x_0 | x_t] and what else is told of it (`Told`), the second
+the increments of the noise.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import diffrax
 import jax
@@ -29,12 +29,26 @@ from slams_jax.errors import InputError
 
 FAR = 1e9  # log-SNR of absent estimates; actual values are of order ten
 UNTOLD = -1.0  # residual of a denoiser that tells none; NaN would set off `jax_debug_nans`
+UNWEIGHTED = float("inf")  # log dP/dQ of a path without a weight
+
+
+class Told(NamedTuple):
+    """What a denoiser tells of an estimate.
+
+    Attributes:
+        shift: of the estimate from that of the prior; None from a denoiser that is not `Guided`.
+        residual: of the equations of guidance; `UNTOLD` likewise.
+    """
+
+    shift: Array | None
+    residual: Array
 
 
 class DenoiserSolver(diffrax.AbstractItoSolver):
     """Base of both solvers: the terms of `denoiser_terms`, steps without an error estimate.
 
-    Their state is the largest residual of the denoiser so far (`UNTOLD`), and what else they keep.
+    Their state is the largest residual of the denoiser so far (`UNTOLD`), log dP/dQ of the path
+    (`slams_jax.diffusion.weights`; `UNWEIGHTED` where none is told), and what else they keep.
     """
 
     term_structure: ClassVar = diffrax.MultiTerm[tuple[diffrax.AbstractTerm, diffrax.AbstractTerm]]
@@ -90,14 +104,23 @@ class ExponentialSolver(DenoiserSolver):
         if self.estimates == 3 and self.eta > 0.0:
             raise InputError(f"three estimates need the ODE: set eta to 0, got {self.eta}")
 
+    @property
+    def weighted(self) -> bool:
+        """Whether every step has fresh noise, so that paths have weights."""
+        return self.eta > 0.0
+
     def order(self, terms):
         """Order of the solver for the ODE."""
         return self.estimates
 
     def init(self, terms, t0, t1, y0, args):
-        """No residual, and placeholders for earlier estimates, too far away to have a weight."""
+        """No residual, no weight, and placeholders for earlier estimates, too far away to count."""
         far = [jnp.full((), -FAR * (k + 1), jnp.result_type(y0)) for k in range(self.estimates - 1)]
-        return _untold(y0), tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
+        before = tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
+        told = jax.eval_shape(lambda: terms.terms[0].vf(t0, y0, args)[1])
+        if not self.weighted or told.shift is None:
+            return _untold(y0), _constant(y0, UNWEIGHTED), before, None
+        return _untold(y0), _constant(y0, 0.0), before, before
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from s = `t0` to `t1`; the state holds the last estimates and their log-SNRs."""
@@ -106,8 +129,8 @@ class ExponentialSolver(DenoiserSolver):
         alpha, sigma = self.schedule.alpha(then), self.schedule.sigma(then)
         log_snr = self.schedule.log_snr(now)
         h = self.schedule.log_snr(then) - log_snr
-        worst, before = solver_state
-        denoised, residual = drift.vf(t0, y0, args)
+        worst, weight, before, shifts = solver_state
+        denoised, told = drift.vf(t0, y0, args)
         past = ((denoised, log_snr), *before)
         # log(c / sigma'), and alpha' - c alpha / sigma without cancellation.
         log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2.0 * h))
@@ -115,11 +138,18 @@ class ExponentialSolver(DenoiserSolver):
         if self.estimates == 3:
             y1 = y1 + alpha * _integral_of_parabola(past, h)
         else:
-            y1 = y1 - alpha * jnp.expm1(log_kept - h) * _middle(past, h)
+            gain = -alpha * jnp.expm1(log_kept - h)
+            y1 = y1 + gain * _middle(past, h)
         if self.eta > 0.0:
             white = noise.contr(t0, t1) / jnp.sqrt(t1 - t0)
-            y1 = y1 + self.eta * sigma * jnp.sqrt(-jnp.expm1(-2.0 * h)) * white
-        state = (jnp.maximum(worst, residual), past[:-1])
+            spread = self.eta * sigma * jnp.sqrt(-jnp.expm1(-2.0 * h))
+            y1 = y1 + spread * white
+            if shifts is not None:
+                shifts = ((told.shift, log_snr), *shifts)
+                shifted = gain / spread * _middle(shifts, h)
+                weight = weight - jnp.sum(shifted * (white + 0.5 * shifted))
+                shifts = shifts[:-1]
+        state = (jnp.maximum(worst, told.residual), weight, past[:-1], shifts)
         return y1, None, dict(y0=y0, y1=y1), state, diffrax.RESULTS.successful
 
 
@@ -181,8 +211,8 @@ class PredictorCorrector(DenoiserSolver):
         return 1
 
     def init(self, terms, t0, t1, y0, args):
-        """No residual."""
-        return _untold(y0), ()
+        """No residual and no weight."""
+        return _untold(y0), _constant(y0, UNWEIGHTED)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from s = `t0` to `t1`; the noise has the axis of the corrections in front."""
@@ -190,8 +220,8 @@ class PredictorCorrector(DenoiserSolver):
 
         def eps(s, x):
             t = jnp.asarray(1.0 - s)
-            denoised, residual = drift.vf(s, x, args)
-            return (x - self.schedule.alpha(t) * denoised) / self.schedule.sigma(t), residual
+            denoised, told = drift.vf(s, x, args)
+            return (x - self.schedule.alpha(t) * denoised) / self.schedule.sigma(t), told.residual
 
         now, then = jnp.asarray(1.0 - t0), jnp.asarray(1.0 - t1)
         sigma = self.schedule.sigma(then)
@@ -208,20 +238,20 @@ class PredictorCorrector(DenoiserSolver):
 
         start = (x, jnp.maximum(solver_state[0], residual))
         (y1, worst), _ = jax.lax.scan(correct, start, noise.contr(t0, t1) / jnp.sqrt(t1 - t0))
-        return y1, None, dict(y0=y0, y1=y1), (worst, ()), diffrax.RESULTS.successful
+        return y1, None, dict(y0=y0, y1=y1), (worst, solver_state[1]), diffrax.RESULTS.successful
 
 
 class _Estimate(diffrax.AbstractTerm):
-    """The denoised estimate and its residual: `diffrax.ODETerm` would refuse the residual.
+    """The denoised estimate and what is told of it, which `diffrax.ODETerm` would refuse.
 
     Attributes:
-        vector_field: (s, x, args) -> estimate and residual.
+        vector_field: (s, x, args) -> both.
     """
 
-    vector_field: Callable[..., tuple[Array, Array]]
+    vector_field: Callable[..., tuple[Array, Told]]
 
     def vf(self, t, y, args):
-        """The estimate and the residual."""
+        """The estimate and what is told of it."""
         return self.vector_field(t, y, args)
 
     def contr(self, t0, t1, **kwargs):
@@ -234,7 +264,11 @@ class _Estimate(diffrax.AbstractTerm):
 
 
 def _untold(x: Array) -> Array:
-    return jnp.full((), UNTOLD, jnp.result_type(x))
+    return _constant(x, UNTOLD)
+
+
+def _constant(x: Array, value: float) -> Array:
+    return jnp.full((), value, jnp.result_type(x))
 
 
 def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
@@ -245,12 +279,12 @@ def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
         noise: with the shape of x, or (corrections, *shape of x) for `PredictorCorrector`.
     """
 
-    def estimate(s, x: Array, args) -> tuple[Array, Array]:
+    def estimate(s, x: Array, args) -> tuple[Array, Told]:
         t = jnp.asarray(1.0 - s)
         if not isinstance(denoiser, Guided):
-            return denoiser(x, t), _untold(x)
-        denoised, residual = denoiser.solve(x, t)
-        return denoised, residual.astype(x.dtype)
+            return denoiser(x, t), Told(None, _untold(x))
+        found = denoiser.estimate(x, t)
+        return found.x_0, Told(found.x_0 - found.prior, found.residual.astype(x.dtype))
 
     return diffrax.MultiTerm(
         _Estimate(estimate),

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import Denoiser, PRNGKey
 from slams_jax.diffusion import (
@@ -24,8 +24,10 @@ from slams_jax.diffusion import (
     SamplerConfig,
     guide,
     refine,
+    resample,
     sample,
     sample_ensemble,
+    sample_with_info,
 )
 from slams_jax.diffusion.guidance import Rule
 from slams_jax.diffusion.presets import GuidanceConfig
@@ -255,33 +257,69 @@ class Method:
         sampler: solver, number of steps and time grid.
         refinement: Metropolis moves after each draw; None for none.
         draw: one draw (key, denoiser, shape, schedule, config) -> trajectory.
+        paths: guided for every draw that is kept; of more than one, all are resampled by their
+            weights (`slams_jax.diffusion.weights`), before any moves.
+
+    Raises:
+        InputError: no path, or weights of paths of another function than `sample`.
     """
 
     rule: GuidanceRule
     sampler: SamplerConfig
     refinement: RefinementConfig | None = None
     draw: Draw = sample
+    paths: int = 1
+
+    def __post_init__(self):
+        if self.paths < 1 or (self.paths > 1 and self.draw is not sample):
+            raise InputError(
+                f"a draw takes one path or, with `sample` alone, several: got {self.paths} of "
+                f"{self.draw}"
+            )
 
     @property
     def label(self) -> str:
-        """The rule and its refinement in words."""
-        return str(self.rule) if self.refinement is None else f"{self.rule}, {self.refinement}"
+        """The rule, its paths and its refinement in words."""
+        paths = [f"{self.paths} weighted paths"] if self.paths > 1 else []
+        moves = [] if self.refinement is None else [str(self.refinement)]
+        return ", ".join([str(self.rule), *paths, *moves])
 
-    def of(self, problem: Problem) -> Callable[[PRNGKey], tuple[Array, Array]]:
-        """key -> a draw from the posterior, and how many of its moves were accepted."""
-        denoiser = self.rule(problem)
-        draw = lambda k: self.draw(k, denoiser, problem.shape, problem.schedule, self.sampler)
+    def draws(
+        self, problem: Problem, key: PRNGKey, members: int, batch: int | None = None
+    ) -> tuple[Float[Array, "member time lat lon channel"], Int[Array, " member"]]:
+        """Draws from the posterior, and how many of its moves each accepted.
+
+        Args:
+            problem: the problem.
+            key: of the draws.
+            members: number of draws.
+            batch: number of paths at a time; None for all.
+        """
+        key, key_choice, key_moves = jax.random.split(key, 3)
+        denoiser, schedule = self.rule(problem), problem.schedule
+        likelihood = problem.log_likelihood
+
+        def weighted(key: PRNGKey) -> tuple[Array, Array]:
+            x, info = sample_with_info(key, denoiser, problem.shape, schedule, self.sampler)
+            return x, info.log_ratio + likelihood(x)
+
+        if self.paths > 1:
+            paths = members * self.paths
+            x, log_weights = sample_ensemble(key, weighted, paths, batch=batch)
+            x = x[resample(key_choice, log_weights, members)]
+        else:
+            one = lambda k: self.draw(k, denoiser, problem.shape, schedule, self.sampler)
+            x = sample_ensemble(key, one, members, batch=batch)
         moves = self.refinement
         if moves is None:
-            return lambda key: (draw(key), jnp.zeros((), jnp.int32))
+            return x, jnp.zeros(members, jnp.int32)
 
-        def refined(key: PRNGKey) -> tuple[Array, Array]:
-            first, then = jax.random.split(key)
-            likelihood, schedule = problem.log_likelihood, problem.schedule
-            found = refine(then, draw(first), problem.denoiser, likelihood, schedule, moves)
+        def refined(index: Array) -> tuple[Array, Array]:
+            key = jax.random.fold_in(key_moves, index)
+            found = refine(key, x[index], problem.denoiser, likelihood, schedule, moves)
             return found.x_0, jnp.sum(found.accepted)
 
-        return refined
+        return jax.lax.map(refined, jnp.arange(members), batch_size=batch or members)
 
 
 def run_case(
@@ -321,24 +359,26 @@ def run_case(
 def _draws(leaves, key, structure, method, members, batch):
     # Lowering replaces arrays by descriptions, which a checked dataclass would reject.
     problem = jax.tree.unflatten(structure, leaves)
-    return sample_ensemble(key, method.of(problem), members, batch=batch)
+    return method.draws(problem, key, members, batch)
 
 
 def count_evaluations(case: Case, method: Method) -> tuple[int, int]:
-    """Evaluations of the prior's denoiser in one draw, and products with its transposed Jacobian.
+    """Evaluations of the prior's denoiser for one draw, and products with its transposed Jacobian.
 
-    They are counted during a draw, so that no rule has to declare them; iterations that stop early
-    make them depend on the case. A rule that uses products
+    Those of all its paths, and of its moves. They are counted during a path, so that no rule has to
+    declare them; iterations that stop early make them depend on the case. A rule that uses products
     with the Jacobian itself cannot be counted: it fails to differentiate.
     """
     counts: collections.Counter[str] = collections.Counter()
     problem = dataclasses.replace(case.problem, denoiser=_counted(case.problem.denoiser, counts))
+    path = dataclasses.replace(method, paths=1, refinement=None)
     # It runs once, so that fast compilation matters more than fast execution.
     options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
-    run, key = jax.jit(method.of(problem)), jax.random.key(0)
+    run, key = jax.jit(lambda key: path.draws(problem, key, 1)), jax.random.key(0)
     jax.block_until_ready(run.lower(key).compile(compiler_options=options)(key))
     jax.effects_barrier()
-    return counts["forward"], counts["transpose"]
+    moves = 0 if method.refinement is None else method.refinement.evaluations
+    return method.paths * counts["forward"] + moves, method.paths * counts["transpose"]
 
 
 def _counted(denoiser: Denoiser, counts: collections.Counter[str]) -> Denoiser:

@@ -16,7 +16,6 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.diffusion import sample_ensemble
 from slams_jax.errors import InputError
 from slams_jax.reference_problems.cases import Case, Method, Problem, Row, count_evaluations
 from slams_jax.reference_problems.lorenz import LorenzCase, simulate
@@ -134,9 +133,8 @@ def _draws(leaves, values, key, structure, method, members, batch):
     def of_truth(inputs):
         y, i = inputs
         stream = dataclasses.replace(problem.streams[0], values=y)
-        draw = method.of(dataclasses.replace(problem, streams=(stream,)))
-        of_key = jax.random.fold_in(key, i)
-        drawn, accepted = sample_ensemble(of_key, draw, members, batch=batch)
+        posed = dataclasses.replace(problem, streams=(stream,))
+        drawn, accepted = method.draws(posed, jax.random.fold_in(key, i), members, batch)
         return drawn[:, -1, 0, 0], accepted
 
     size = max(1, DRAWS_AT_A_TIME // members)

@@ -15,7 +15,7 @@ from slams_jax.assimilation.posterior import compiled_analysis
 from slams_jax.assimilation.streams import latent_stream
 from slams_jax.data import climatology
 from slams_jax.data.channels import stack_channels, unstack_channels
-from slams_jax.diffusion import SamplerConfig, sample
+from slams_jax.diffusion import RefinementConfig, SamplerConfig, sample
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, RunError
 from slams_jax.models import autoencoder, score
@@ -336,6 +336,40 @@ def test_what_the_equations_of_guidance_leave_is_told(exact_model):
     one, more = (told(guidance=GuidanceConfig(iterations=i, tolerance=0.0)) for i in (1, 4))
     assert one > 0.05 > 1e-3 > more >= 0.0
     assert told(guidance=GuidanceConfig("tmpd")) is None
+
+
+@pytest.mark.slow
+def test_how_far_members_are_from_the_posterior_is_told(exact_model, tmp_path):
+    """Guidance is exact here: what is left is the error of the steps."""
+    truth = some_truth(exact_model)
+    observed = Observations("field", as_dataset(truth), "grid", error=1.0)
+
+    def analysed(sampler, **options):
+        options = dict(members=4, key=jax.random.key(3), times=TIMES, sampler=sampler) | options
+        return assimilate(exact_model, None, [observed], **options)
+
+    few, many = analysed(FEW), analysed(FINE)
+    values = truth.size
+    for analysis in (few, many):
+        weights, told = analysis["log_weight"].values, analysis.attrs
+        assert analysis["log_weight"].dims == ("member",)
+        np.testing.assert_allclose(told["divergence"], 0.5 * weights.var(ddof=1), rtol=1e-6)
+        np.testing.assert_allclose(told["divergence_per_observation"] * values, told["divergence"])
+        assert 1.0 <= told["effective_members"] <= 4.0
+    assert many.attrs["divergence"] < 0.3 * few.attrs["divergence"]
+    # Kept with the members, part by part.
+    keep = ComputeConfig(member_batch=2, keep=tmp_path)
+    for _ in range(2):
+        np.testing.assert_allclose(analysed(FEW, compute=keep)["log_weight"], few["log_weight"])
+    for without in (
+        analysed(SamplerConfig("dpmpp_2m_ode", steps=6)),
+        analysed(FEW, guidance=GuidanceConfig("tmpd")),
+        analysed(FEW, members=1),
+        analysed(FEW, refinement=RefinementConfig(1, sampler=FEW)),
+        assimilate(exact_model, None, [], members=2, key=jax.random.key(3), times=TIMES),
+    ):
+        assert "divergence" not in without.attrs
+        assert "log_weight" not in without.coords
 
 
 @pytest.mark.slow

@@ -122,7 +122,7 @@ def test_the_residual_is_what_conjugate_gradients_leave(rule):
     for iterations in (1, 2, 3):
         options = dict(rule=rule, covariance=exact_covariance, iterations=iterations)
         guided = guide(DENOISER, innovations, SCHEDULE, **options)
-        _, residual = jax.jit(guided.solve)(single(x_t), single(t))
+        *_, residual = jax.jit(guided.estimate)(single(x_t), single(t))
         solution, _ = cg(matrix, right, maxiter=iterations, rtol=0.0, M=norm)
         rest = right - matrix @ solution
         expected = np.sqrt(rest @ norm @ rest / (right @ norm @ right))

@@ -16,7 +16,7 @@ from slams_jax.diffusion import (
     sample_with_info,
     time_grid,
 )
-from slams_jax.diffusion.guidance import Guided
+from slams_jax.diffusion.guidance import Estimate, Guided
 from slams_jax.errors import InputError
 from support import gaussian
 
@@ -157,7 +157,7 @@ def test_evaluations_are_those_that_are_made(name):
 def test_the_largest_residual_of_any_step_is_told(name):
     """Here it is largest halfway, and the draw is the same without it."""
     config = COUNTED[name][0]
-    told = Guided(lambda x, t: (DENOISER(x, t), t * (1.0 - t)))
+    told = Guided(lambda x, t: Estimate(DENOISER(x, t), DENOISER(x, t), t * (1.0 - t)))
     drawn = lambda of: sample_with_info(jax.random.key(0), of, (DIM,), SCHEDULE, config)
     x, info = jax.jit(lambda: drawn(told))()
     plain, untold = jax.jit(lambda: drawn(DENOISER))()

@@ -254,6 +254,28 @@ def test_evaluations_are_counted(trajectories):
         assert count_evaluations(case, Method(rule, config)) == expected
     moves = RefinementConfig(moves=3, sampler=SamplerConfig(steps=4))
     assert count_evaluations(case, Method(GAUSSIAN, config, moves)) == (5 + 3 * 4, 0)
+    assert count_evaluations(case, Method(GAUSSIAN, config, moves, paths=2)) == (2 * 5 + 3 * 4, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ridge", "sixteen dimensions"])
+def test_weighted_paths_come_nearer_to_the_posterior(mixtures, name):
+    case, sampler = mixtures[name], SamplerConfig(steps=64)
+    one, several = (
+        run_case(case, Method(GAUSSIAN, sampler, paths=paths), 4096, jax.random.key(0))
+        for paths in (1, 2)
+    )
+    assert one.score is not None
+    assert several.score is not None
+    assert several.score.w1 < 0.6 * one.score.w1
+    assert several.score.w1 < 4.5 * several.score.w1_exact
+    assert (several.rule, several.forward_evaluations) == (f"{one.rule}, 2 weighted paths", 128)
+
+
+def test_paths_of_another_draw_have_no_weights():
+    for paths in (0, 2):
+        with pytest.raises(InputError, match="takes one path or, with `sample` alone, several"):
+            Method(GAUSSIAN, SamplerConfig(), draw=lambda *_: jnp.zeros(1), paths=paths)
 
 
 @pytest.mark.slow
