@@ -336,6 +336,8 @@ def assimilation() -> dict[str, Any]:
         "gross_error": 0.0,
         # The prior: the trained "network", or the "gaussian" of the model's own statistics.
         "score": "network",
+        # Guided paths for each member, resampled by their weights; 1 resamples nothing.
+        "paths": 1,
         # Windows a device evaluates at a time; 0 for all.
         "window_chunk": 0,
         # Recompute activations for gradients instead of keeping them.

@@ -64,7 +64,6 @@ LORENZ = (
     (NEAR_1, "dpmpp_2m"),
     (NEAR_1, "pc"),
 )
-PATH_STEPS = (64, 128)  # of weighted paths at each of `LARGER`
 MOVE_STEPS = (16, 32)  # of the reverse SDE of a move; with fewer, a move is not reversible
 
 
@@ -98,17 +97,12 @@ def presets(names: Iterable[str]) -> tuple[Method, ...]:
 
 
 def weighted(rule: Guidance) -> tuple[Method, ...]:
-    """Weighted paths at each larger cost, alone and as the start of moves of 32 steps."""
-    alone = [(cost // steps, steps, 0) for cost, steps in zip(LARGER, PATH_STEPS, strict=True)]
-    moved = [(2, 32, 2), (2, 64, 12)]
-    return tuple(
-        Method(
-            rule,
-            SamplerConfig("dpmpp_2m", steps),
-            RefinementConfig(moves, sampler=SamplerConfig("dpmpp_2m", 32)) if moves else None,
-            paths=paths,
-        )
-        for paths, steps, moves in alone + moved
+    """Weighted paths at each of `LARGER`: alone, and as the start of moves of 32 steps."""
+    return (
+        _weighted(rule, 2, 64),
+        _weighted(rule, 4, 128),
+        _weighted(rule, 2, 32, moves=2),
+        _weighted(rule, 2, 64, moves=12),
     )
 
 
@@ -124,7 +118,14 @@ def ranked() -> tuple[Method, ...]:
         Method(GAUSSIAN, SamplerConfig("dpmpp_2m", 32)),
         Method(NEAR_1, SamplerConfig("dpmpp_2m", 16)),
         _refined(NEAR_1, max(LARGER), 16),
+        _weighted(GAUSSIAN, 2, 64, moves=12),
     )
+
+
+def _weighted(rule: Guidance, paths: int, steps: int, *, moves: int = 0, of: int = 32) -> Method:
+    start, then = SamplerConfig("dpmpp_2m", steps), SamplerConfig("dpmpp_2m", of)
+    refinement = RefinementConfig(moves, sampler=then) if moves else None
+    return Method(rule, start, refinement, paths=paths)
 
 
 def _refined(rule: Guidance, cost: int, steps: int) -> Method:
@@ -140,6 +141,14 @@ def _method(rule: Guidance | Oracle, solver: Any, steps: int, grid: Any = "log_s
 def best(rules: Iterable[Guidance]) -> list[tuple[Guidance, str]]:
     """Rules with the solver that they are compared with."""
     return [(rule, BEST) for rule in rules]
+
+
+# The most accurate within `LARGER` on truths that are in no table: short moves after paths with a
+# covariance of their own.
+ACCURATE = (
+    _weighted(NEAR_1, 2, 16, moves=4, of=16),
+    _weighted(NEAR_1, 4, 32, moves=20, of=16),
+)
 
 
 class Block(NamedTuple):
@@ -171,7 +180,7 @@ PLAN = (
     # Weighted paths and Metropolis moves where guidance is far from exact.
     Block("b", "every", weighted(GAUSSIAN_10)),
     Block("b", "every", refined(GAUSSIAN_10) + refined(MMPS_1)),
-    Block("d", "all but the last", weighted(GAUSSIAN)),
+    Block("d", "all but the last", (*weighted(GAUSSIAN), *ACCURATE)),
     Block("d", "all but the last", refined(GAUSSIAN) + refined(NEAR_1)),
     # Solvers, grids and steps, with the most exact rule.
     Block("a", "last", crossed([GAUSSIAN], SOLVERS[:3], steps=STEPS)),

@@ -61,6 +61,7 @@ def analyse(
         ),
         sampler=settings.sampler,
         guidance=settings.guidance,
+        paths=options.paths,
         refinement=settings.refinement,
         inflation=options.inflation,
         gross_error=options.gross_error or None,

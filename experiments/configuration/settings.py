@@ -165,6 +165,7 @@ class AssimilationSettings:
         gross_error: reject observations so many standard deviations from the background; 0 for no
             check.
         score: the prior, the trained "network" or the "gaussian" of the model's statistics.
+        paths: guided for each member, of which several are resampled by their weights.
         window_chunk: windows evaluated at a time by a device; 0 for all.
         remat: compute the activations of a chunk again for gradients instead of keeping them.
         member_batch: members drawn at a time by a device; 0 for all.
@@ -183,6 +184,7 @@ class AssimilationSettings:
     inflation: float = 1.0
     gross_error: float = 0.0
     score: ScoreKind = "network"
+    paths: int = 1
     window_chunk: int = 0
     remat: bool = True
     member_batch: int = 0
@@ -199,6 +201,7 @@ class AssimilationSettings:
             ("window_devices", 1),
             ("space_devices", 1),
             ("rank", 1),
+            ("paths", 1),
             ("gross_error", 0),
         ):
             if getattr(self, name) < low:

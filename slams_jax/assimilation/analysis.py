@@ -49,6 +49,7 @@ from slams_jax.readers import check_times
 
 LOG = logging.getLogger(__name__)
 
+SEVERAL = 2.0  # effective paths below which resampling is worth a warning
 ACCEPTED = 0.05  # share of a refinement's moves below which they are worth a warning
 
 
@@ -101,6 +102,7 @@ def assimilate(
     score: ScoreKind = "network",
     sampler: SamplerConfig = SamplerConfig(),
     guidance: GuidanceConfig = GuidanceConfig(),
+    paths: int = 1,
     refinement: RefinementConfig | None = None,
     compute: ComputeConfig = ComputeConfig(),
 ) -> xr.Dataset:
@@ -130,6 +132,9 @@ def assimilate(
             all else equal, which tells what the network is worth.
         sampler: how the reverse SDE is solved.
         guidance: how observations enter it.
+        paths: guided paths for each member; of more than one, all are resampled together by their
+            weights, for few observations and a prior or operators far from Gaussian, best with a
+            refinement after it (`docs/method.md`, weights of paths).
         refinement: Metropolis moves of each member after its draw (`slams_jax.diffusion.refine`),
             for few observations and a prior or operators far from Gaussian; None for none.
         compute: devices, memory, and where drawn members are kept.
@@ -141,15 +146,16 @@ def assimilate(
         `peak_memory_bytes` say what it took; `residual`, where the rule and the solver tell it, is
         the largest residual of the equations of guidance over what it was at first, of any step
         and member; `divergence`, likewise, estimates by how many nats the draws diverge from the
-        posterior (`slams_jax.diffusion.certify`, from the coordinate `log_weight`), beside
-        `divergence_error`, `divergence_per_observation` and `effective_members`; `acceptance`,
-        with a refinement, after which there are no weights, is the share of the moves that were
+        posterior (`slams_jax.diffusion.certify`, from the coordinate `log_weight`), before any
+        resampling and moves, beside `divergence_error`, `divergence_per_observation` and
+        `effective_paths`; `acceptance`, with a refinement, is the share of the moves that were
         accepted;
         `diagnostics` holds, in JSON, how each stream was fitted
         (`assimilation.diagnostics.diagnose`). Inconsistent ones are logged as warnings.
 
     Raises:
-        InputError: input that does not fit the model (see `to_stream`), or that enters twice.
+        InputError: input that does not fit the model (see `to_stream`), or that enters twice;
+            several paths with a rule or a solver that gives them no weights, or in batches.
         RunError: members that are not finite, named with what to change; or no room in `keep`.
     """
     if members < 1:
@@ -158,6 +164,7 @@ def assimilate(
         raise InputError(
             f"inflation must be positive and finite, got {inflation}: 1 changes nothing"
         )
+    _check_paths(paths, members, sampler, guidance, compute)
     if score not in get_args(ScoreKind):
         raise InputError(f"unknown score {score!r}: choose from {get_args(ScoreKind)}")
     key = _checked_key(key)
@@ -180,6 +187,7 @@ def assimilate(
         mesh,
         score,
         refinement,
+        paths,
     )
     # A window needs its frames: those after the last time are unobserved, and cut off again.
     padded = _padded(problem, max(len(times), model.networks.score.window))
@@ -190,9 +198,13 @@ def assimilate(
     )
     if cost.residual >= 0.0:
         dataset.attrs["residual"] = cost.residual
-    if len(cost.log_weights) == members > 1 and problem.streams:
-        dataset = _certified(dataset, cost.log_weights, problem.streams)
-    count, moves = evaluations(sampler) or cost.evaluations, 0
+    if len(cost.log_weights) > 1 and problem.streams:
+        dataset = dataset.assign_attrs(_certified(cost.log_weights, problem.streams, paths))
+        if paths == 1 and refinement is None:
+            values = np.asarray(cost.log_weights) - np.mean(cost.log_weights)
+            about = {"long_name": "log of the weight of the path of a member, up to a constant"}
+            dataset = dataset.assign_coords(log_weight=("member", values, about))
+    count, moves = paths * (evaluations(sampler) or cost.evaluations), 0
     if refinement is not None:
         moves = refinement.evaluations
         acceptance = cost.accepted / (members * refinement.moves)
@@ -211,22 +223,52 @@ def assimilate(
     )
 
 
+def _check_paths(
+    paths: int,
+    members: int,
+    sampler: SamplerConfig,
+    guidance: GuidanceConfig,
+    compute: ComputeConfig,
+) -> None:
+    """Refuse several paths where they cannot be resampled by their weights."""
+    if paths < 1:
+        raise InputError(f"paths must be at least 1, got {paths}: 1 resamples nothing")
+    if paths == 1:
+        return
+    fresh = sampler.solver == "dpmpp_2m" or (sampler.solver == "ddim" and sampler.eta > 0.0)
+    if not fresh or guidance.rule not in ("gaussian", "mmps", "exact"):
+        raise InputError(
+            f"several paths need weights, which rule {guidance.rule!r} with solver "
+            f"{sampler.solver!r} does not give: choose rule 'gaussian', 'mmps' or 'exact', and "
+            "solver 'dpmpp_2m', or set paths to 1"
+        )
+    if compute.member_batch is not None and compute.member_batch < members:
+        raise InputError(
+            f"the paths of all {members} members are resampled together, and cannot be drawn "
+            f"{compute.member_batch} at a time: leave member_batch out, or set paths to 1"
+        )
+
+
 def _certified(
-    dataset: xr.Dataset, log_weights: Sequence[float], streams: Sequence[Stream]
-) -> xr.Dataset:
-    """The dataset with the weights of its members, and what they say of them all."""
+    log_weights: Sequence[float], streams: Sequence[Stream], paths: int
+) -> dict[str, float]:
+    """What the weights of paths say of them, as attributes."""
     values = sum(int(np.sum(stream.mask)) for stream in streams)
     certificate = certify(np.asarray(log_weights), values)
-    about = {"long_name": "log of the weight of the path of a member, up to a constant"}
-    dataset = dataset.assign_coords(
-        log_weight=("member", np.asarray(log_weights) - np.mean(log_weights), about)
-    )
-    return dataset.assign_attrs(
-        divergence=certificate.divergence,
-        divergence_error=certificate.divergence_error,
-        divergence_per_observation=certificate.divergence_per_observation,
-        effective_members=certificate.effective * certificate.members,
-    )
+    effective = certificate.effective * certificate.members
+    if paths > 1 and effective < SEVERAL:
+        LOG.warning(
+            "the weights leave %.1f of %d paths, so that the members are copies of one: take more "
+            "paths or sampler steps, or leave paths out (they are for few observations)",
+            effective,
+            certificate.members,
+        )
+    return {
+        "divergence": certificate.divergence,
+        "divergence_error": certificate.divergence_error,
+        "divergence_per_observation": certificate.divergence_per_observation,
+        "effective_paths": effective,
+    }
 
 
 def _warn_of_rejections(acceptance: float, refinement: RefinementConfig) -> None:

@@ -145,7 +145,7 @@ class Cost(NamedTuple):
         seconds: of all.
         accepted: number of the moves of all that were accepted.
         residual: the largest of any (`DrawInfo`); `UNTOLD` where none is told.
-        log_weights: of each, up to a constant; none where a member has none.
+        log_weights: of all their paths, up to a constant; none where a path has none.
     """
 
     evaluations: int = 0
@@ -195,13 +195,13 @@ def draw_members(
             part = jax.tree.map(lambda x, used=used: to_host(x)[used], draw(first))
             states = np.asarray(part.states, np.float32)  # float64 where the user computes in it
             _require_finite(states, part.info, first, members)
-            weighted = bool(np.isfinite(part.log_weight).all())
+            weights = np.ravel(part.log_weights)
             cost = Cost(
                 int(part.info.evaluations.max()),
                 time.perf_counter() - begun,
                 int(part.accepted.sum()),
                 float(part.info.residual.max()),
-                [float(w) for w in part.log_weight] if weighted else [],
+                weights.tolist() if np.isfinite(weights).all() else [],
             )
             if store is None:
                 drawn.append(states)

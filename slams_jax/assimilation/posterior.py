@@ -27,12 +27,12 @@ from slams_jax.diffusion import (
     SamplerConfig,
     guide,
     refine,
+    resample,
     sample_ensemble,
     sample_with_info,
 )
 from slams_jax.diffusion.guidance import Estimate, Guided, Innovations
 from slams_jax.diffusion.presets import GuidanceConfig
-from slams_jax.diffusion.solvers import UNWEIGHTED
 from slams_jax.gaussian import (
     Coefficients,
     Columns,
@@ -43,7 +43,7 @@ from slams_jax.gaussian import (
     absorbed,
     condition,
 )
-from slams_jax.mesh import MEMBER, SPACE, in_bands, place, split, whole
+from slams_jax.mesh import MEMBER, SPACE, devices_along, in_bands, place, split, whole
 from slams_jax.models.model import (
     Model,
     ModelArrays,
@@ -69,14 +69,14 @@ class Drawn(NamedTuple):
         states: in physical units.
         info: of the draw.
         accepted: number of the moves that were.
-        log_weight: of the path (`slams_jax.diffusion.weights`), up to a constant; infinite where
-            there is none, as after moves.
+        log_weights: of guided paths (`slams_jax.diffusion.weights`), up to a constant, as many for
+            each member as the recipe says; infinite where there are none.
     """
 
     states: Members
     info: DrawInfo
     accepted: Int[Array, " member"]
-    log_weight: Float[Array, " member"]
+    log_weights: Float[Array, "member path"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Recipe:
         mesh: the devices.
         score: the denoiser of the prior: the "network", or the "gaussian" of its statistics.
         refinement: Metropolis moves of each draw; None for none.
+        paths: guided for each member; of more than one, all are resampled by their weights.
     """
 
     networks: Networks
@@ -104,6 +105,7 @@ class Recipe:
     mesh: Mesh
     score: ScoreKind = "network"
     refinement: RefinementConfig | None = None
+    paths: int = 1
 
 
 @functools.lru_cache(maxsize=COMPILED)
@@ -125,20 +127,35 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
         posterior = _posterior(recipe, arrays, conditioned, climate)
         schedule = recipe.networks.schedule
 
-        def draw(key: PRNGKey) -> Drawn:
+        def path(key: PRNGKey) -> tuple[Array, DrawInfo, Array]:
             x, info = sample_with_info(
                 key, posterior.guided, posterior.shape, schedule, recipe.sampler
             )
-            likelihood = posterior.log_likelihood
-            if recipe.refinement is None:
-                weight = info.log_ratio + likelihood(x)
-                return Drawn(posterior.to_state(x), info, jnp.zeros((), jnp.int32), weight)
-            key, moves = jax.random.fold_in(key, 1), recipe.refinement
-            x, _, accepted = refine(key, x, posterior.prior, likelihood, schedule, moves)
-            weight = jnp.full_like(info.log_ratio, UNWEIGHTED)
-            return Drawn(posterior.to_state(x), info, jnp.sum(accepted), weight)
+            return x, info, info.log_ratio + posterior.log_likelihood(x)
 
-        return sample_ensemble(key, draw, recipe.members, first=first)
+        def finished(key: PRNGKey, x: Array) -> tuple[Trajectory, Array]:
+            """The state, after any moves, and how many of them were accepted."""
+            if recipe.refinement is None:
+                return posterior.to_state(x), jnp.zeros((), jnp.int32)
+            likelihood, moves = posterior.log_likelihood, recipe.refinement
+            x, _, accepted = refine(key, x, posterior.prior, likelihood, schedule, moves)
+            return posterior.to_state(x), jnp.sum(accepted)
+
+        def draw(key: PRNGKey) -> Drawn:
+            x, info, weight = path(key)
+            state, accepted = finished(jax.random.fold_in(key, 1), x)
+            return Drawn(state, info, accepted, weight[None])
+
+        if recipe.paths == 1:
+            return sample_ensemble(key, draw, recipe.members, first=first)
+        key_path, key_choice, key_moves = jax.random.split(key, 3)
+        x, info, weight = sample_ensemble(key_path, path, recipe.members * recipe.paths)
+        chosen = resample(key_choice, weight, recipe.members)
+        keys = split(jax.random.split(key_moves, recipe.members), MEMBER)
+        axis = MEMBER if devices_along(MEMBER) > 1 else None
+        states, accepted = jax.vmap(finished, spmd_axis_name=axis)(keys, split(x[chosen], MEMBER))
+        info = jax.tree.map(lambda a: a[chosen], info)
+        return Drawn(states, info, accepted, weight.reshape(recipe.members, recipe.paths))
 
     mesh = recipe.mesh
     bands = SPACE if recipe.networks.shape[0] % mesh.shape[SPACE] == 0 else None

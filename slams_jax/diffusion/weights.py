@@ -7,16 +7,17 @@ noises xi are shifted by zeta = (m(G) - m(D)) / s, and the weight
     w = p(y | x_0) dP/dQ,   log dP/dQ = -sum (<zeta, xi> + |zeta|^2 / 2),
 
 of a path from Q (guided) relative to P (the prior) is exact for the discretised prior: means with
-weights w are means under the posterior. Were guidance exact, all weights would be equal up to the
-error of the steps. What their logarithms vary by says how far it is from that:
+weights w are means under the posterior. Were guidance exact, all weights would be equal up to
+the error of the steps. What their logarithms vary by says how far it is from that:
 
     KL(Q | posterior) = log E[w] - E[log w],
 
 which is var(log w) / 2 to second order, and exactly so where log w is normal: within a tenth for
 0.1 nats an observation, and within a half for 0.3. It is the divergence of paths, which that of x_0
 cannot exceed, and the finite steps are part of it: what the same steps take with the Gaussian
-surrogate, whose guidance is exact, says how much. With thousands of observations no finite sample can be reweighted, but the divergence
-per observation still tells how much of what each says is lost.
+surrogate, whose guidance is exact, says how much. With thousands of observations no finite sample
+can be reweighted, but the divergence per observation still tells how much of what each says is
+lost.
 
 Girsanov weights of diffusion posteriors: Wu et al. 2023, "Practical and asymptotically exact
 conditional sampling in diffusion models", arXiv 2306.17775.

@@ -355,7 +355,7 @@ def test_how_far_members_are_from_the_posterior_is_told(exact_model, tmp_path):
         assert analysis["log_weight"].dims == ("member",)
         np.testing.assert_allclose(told["divergence"], 0.5 * weights.var(ddof=1), rtol=1e-6)
         np.testing.assert_allclose(told["divergence_per_observation"] * values, told["divergence"])
-        assert 1.0 <= told["effective_members"] <= 4.0
+        assert 1.0 <= told["effective_paths"] <= 4.0
     assert many.attrs["divergence"] < 0.3 * few.attrs["divergence"]
     # Kept with the members, part by part.
     keep = ComputeConfig(member_batch=2, keep=tmp_path)
@@ -365,11 +365,66 @@ def test_how_far_members_are_from_the_posterior_is_told(exact_model, tmp_path):
         analysed(SamplerConfig("dpmpp_2m_ode", steps=6)),
         analysed(FEW, guidance=GuidanceConfig("tmpd")),
         analysed(FEW, members=1),
-        analysed(FEW, refinement=RefinementConfig(1, sampler=FEW)),
         assimilate(exact_model, None, [], members=2, key=jax.random.key(3), times=TIMES),
     ):
         assert "divergence" not in without.attrs
         assert "log_weight" not in without.coords
+
+
+@pytest.mark.slow
+def test_paths_are_resampled_by_their_weights(caplog):
+    """Two observed values, which few paths suffice for: what is left is the error of the steps."""
+    model = tiny_model(latent=False, network=0.0)
+    values = np.full((len(TIMES), *GRID.shape, len(CHANNELS)), np.nan)
+    climate = climate_of(model)
+    values[2, 1, 2, 0] = climate[2, 1, 2, 0] + 2.0 * STD[0]
+    values[4, 0, 0, 1] = climate[4, 0, 0, 1] - STD[1]
+    observed = Observations("points", as_dataset(values), "grid", error=STD[:1].item())
+
+    def analysed(**options):
+        options = dict(members=128, key=jax.random.key(3), times=TIMES) | options
+        return assimilate(model, None, [observed], **options)
+
+    sampler = SamplerConfig(steps=16)
+    one, several = (analysed(sampler=sampler, paths=paths) for paths in (1, 4))
+    fine = analysed(sampler=SamplerConfig("dpmpp_3m_ode", steps=32))
+    assert several.attrs["evaluations"] == 64
+    effective = several.attrs["effective_paths"]
+    assert 40 < effective < 512
+    assert "log_weight" not in several.coords
+    at = lambda analysis: members_of(analysis)[:, 2, 1, 2, 0] / STD[0]
+    error = at(fine).std() * (1 / effective + 1 / 128) ** 0.5
+    assert abs(at(several).mean() - at(fine).mean()) < 4.0 * error
+    assert abs(at(several).std() - at(fine).std()) < 4.0 * error
+    assert len(np.unique(at(several))) < len(np.unique(at(one))) == 128
+    moved = analysed(sampler=sampler, paths=4, refinement=RefinementConfig(1, sampler=sampler))
+    assert len(np.unique(at(moved))) > len(np.unique(at(several)))
+    assert moved.attrs["evaluations"] == 64 + 16
+    assert 0.0 < moved.attrs["acceptance"] < 1.0
+    assert not caplog.records
+
+
+@pytest.mark.slow
+def test_paths_are_useless_with_many_observations(exact_model, caplog):
+    observed = Observations("field", as_dataset(some_truth(exact_model)), "grid", error=0.01)
+    options = dict(members=2, key=jax.random.key(3), times=TIMES, sampler=FEW, paths=2)
+    assimilate(exact_model, None, [observed], **options)
+    assert "of 4 paths, so that the members are copies of one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"paths": 0}, "paths must be at least 1, got 0"),
+        ({"sampler": SamplerConfig("dpmpp_3m_ode")}, "several paths need weights, which rule"),
+        ({"guidance": GuidanceConfig("sda")}, "several paths need weights, which rule 'sda'"),
+        ({"compute": ComputeConfig(member_batch=2)}, "cannot be drawn 2 at a time"),
+    ],
+)
+def test_paths_that_cannot_be_resampled_are_refused(exact_model, options, message):
+    options = dict(members=4, key=jax.random.key(0), times=TIMES, paths=2) | options
+    with pytest.raises(InputError, match=message):
+        assimilate(exact_model, None, [], **options)
 
 
 @pytest.mark.slow
