@@ -143,8 +143,7 @@ def best(rules: Iterable[Guidance]) -> list[tuple[Guidance, str]]:
     return [(rule, BEST) for rule in rules]
 
 
-# The most accurate within `LARGER` on truths that are in no table: short moves after paths with a
-# covariance of their own.
+# Short moves after paths whose rule has a covariance of its own.
 ACCURATE = (
     _weighted(NEAR_1, 2, 16, moves=4, of=16),
     _weighted(NEAR_1, 4, 32, moves=20, of=16),
