@@ -14,7 +14,13 @@ from slams_jax.baselines.optimal_interpolation import (
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
-from slams_jax.baselines.particle_filter import Particles, particle_filter, systematic_resampling
+from slams_jax.baselines.particle_filter import (
+    Particles,
+    WeightedEnsemble,
+    particle_filter,
+    regularised_filter,
+    systematic_resampling,
+)
 from slams_jax.baselines.protocol import Baseline, Window
 from slams_jax.baselines.simple import (
     Background,
@@ -35,6 +41,7 @@ __all__ = [
     "Particles",
     "Persistence",
     "Smoothed",
+    "WeightedEnsemble",
     "Window",
     "climatological_ensemble",
     "etkf",
@@ -46,6 +53,7 @@ __all__ = [
     "optimal_interpolation",
     "optimal_interpolation_ensemble",
     "particle_filter",
+    "regularised_filter",
     "stochastic_enkf",
     "systematic_resampling",
     "tuned",

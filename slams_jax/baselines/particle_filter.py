@@ -5,10 +5,14 @@ r"""The bootstrap particle filter: posteriors of any state space, exact for many
 with x_0 from an ensemble of the prior. Particles follow the dynamics, are weighted by the
 likelihood, and are resampled when few of them carry most of the weight (Gordon, Salmond & Smith
 1993, IEE Proc. F 140, 107-113), systematically (Kitagawa 1996, J. Comput. Graph. Stat. 5).
+
+`regularised_filter` is one for long cycles of dynamics without noise: copies of a particle are
+parted by noise of the ensemble's own covariance (Musso, Oudjane & Le Gland 2001, in Sequential
+Monte Carlo Methods in Practice, section 12.2.2).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
+from slams_jax.products import product
 
 # key, states at one time -> states at the next time.
 Advance = Callable[[PRNGKey, Float[Array, "particle state"]], Float[Array, "particle state"]]
@@ -76,8 +81,7 @@ def particle_filter(
     Raises:
         InputError: a share outside [0, 1], or observations without times.
     """
-    if not 0.0 <= resample_below <= 1.0:
-        raise InputError(f"resample_below must lie in [0, 1], got {resample_below}")
+    _check_share(resample_below)
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(observations)}
     if len(lengths) != 1 or not all(lengths):
         raise InputError(
@@ -116,6 +120,82 @@ def particle_filter(
     )
     ancestors = jnp.sum(jnp.zeros((count,), bool).at[roots].set(True))
     return Particles(trajectories, jnp.exp(log_weights), effective, ancestors, evidence)
+
+
+class WeightedEnsemble(NamedTuple):
+    """Particles and their weights; a forecast takes the states alone.
+
+    Attributes:
+        states: of the particles.
+        log_weights: of the particles, up to a constant.
+    """
+
+    states: Float[Array, "particle state"]
+    log_weights: Float[Array, " particle"]
+
+    @classmethod
+    def of(cls, states: Float[Array, "particle state"]) -> "WeightedEnsemble":
+        """With equal weights."""
+        return cls(states, jnp.zeros(len(states), states.dtype))
+
+    def mean(self) -> Float[Array, " state"]:
+        """Of the particles, weighted."""
+        return product("p,ps->s", jax.nn.softmax(self.log_weights), self.states)
+
+
+def regularised_filter(
+    log_likelihood: LogLikelihood, *, regularisation: float = 1.0, resample_below: float = 0.5
+) -> Callable[[WeightedEnsemble, Any, PRNGKey], WeightedEnsemble]:
+    """A particle filter as an analysis for `slams_jax.cycling.cycle`.
+
+    Particles that are resampled get noise of the covariance h^2 C, where C is that of the weighted
+    particles and h `regularisation` times the bandwidth (n (d + 2) / 4)^(-1 / (d + 4)) that is best
+    for n particles of a Gaussian in d dimensions (Silverman 1986, eq. 4.14). It widens the
+    ensemble, the less the more particles there are.
+
+    Args:
+        log_likelihood: of the observations of one time; it must ignore missing values.
+        regularisation: factor of the bandwidth; 0 for dynamics with noise of their own.
+        resample_below: as for `particle_filter`.
+
+    Raises:
+        InputError: a negative regularisation, or a share outside [0, 1].
+    """
+    _check_share(resample_below)
+    if regularisation < 0.0:
+        raise InputError(f"regularisation must not be negative, got {regularisation}")
+
+    def analyse(background: WeightedEnsemble, observations: Any, key: PRNGKey) -> WeightedEnsemble:
+        key_resample, key_noise = jax.random.split(key)
+        states = background.states
+        count, size = states.shape
+        log_weights = background.log_weights + log_likelihood(states, observations)
+        weights = jax.nn.softmax(log_weights)
+        kept = WeightedEnsemble(states, jnp.log(weights))
+
+        def resampled() -> WeightedEnsemble:
+            departures = states - kept.mean()[None]
+            # Unbiased for weights that are known.
+            scaled = weights / jnp.maximum(1.0 - jnp.sum(weights**2), 1.0 / count)
+            root = jnp.sqrt(scaled)[:, None] * departures
+            if size < count:  # a smaller one of the same covariance
+                values, vectors = jnp.linalg.eigh(product("pi,pj->ij", root, root))
+                root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]).T
+            bandwidth = (count * (size + 2) / 4) ** (-1 / (size + 4))
+            white = jax.random.normal(key_noise, (count, len(root)), states.dtype)
+            noise = regularisation * bandwidth * product("pq,qs->ps", white, root)
+            index = systematic_resampling(key_resample, weights)
+            return WeightedEnsemble.of(states[index] + noise)
+
+        few = jnp.sum(weights**2) * count * resample_below >= 1.0
+        return jax.lax.cond(few, resampled, lambda: kept)
+
+    return analyse
+
+
+def _check_share(resample_below: float) -> None:
+    if not 0.0 <= resample_below <= 1.0:
+        raise InputError(f"resample_below must lie in [0, 1], got {resample_below}")
 
 
 def systematic_resampling(
