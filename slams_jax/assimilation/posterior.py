@@ -231,16 +231,23 @@ class _Posterior(NamedTuple):
 
 
 def _posterior(
-    recipe: Recipe, arrays: ModelArrays, conditioned: Conditioned, climate: Trajectory
+    recipe: Recipe, arrays: ModelArrays, given: Conditioned, climate: Trajectory
 ) -> _Posterior:
     networks = recipe.networks
-    gaussian, window, streams, absorbed, missed, free = conditioned
+    gaussian, window, streams, absorbed, missed, free = given
+    schedule = networks.schedule
     if free is not None:
-        prior = gaussian_denoiser(free, networks.schedule)
+        prior = gaussian_denoiser(free, schedule)
     else:
         prior = trajectory_prior(
             networks, arrays, recipe.window_chunk, remat=recipe.remat, gaussian=window
         )
+
+    def conditioned(x_t: Array, t: Array, x_0: Array) -> Array:
+        """E[x_0 | x_t, what is absorbed], where the prior alone says `x_0`."""
+        if free is not None:  # in closed form
+            return gaussian.denoise(x_t, schedule.alpha(t), schedule.sigma(t))
+        return gaussian.absorb(x_0, (schedule.sigma(t) / schedule.alpha(t)) ** 2)
 
     latent_shape = (climate.shape[0], *networks.frame_shape)
     layout = Layout(latent_shape, None if missed is None else climate.shape)
@@ -269,7 +276,7 @@ def _posterior(
         """A denoised latent, and beside it what the decoder misses."""
         _, error = layout.parts(x_t)
         if missed is not None:
-            error = missed.denoise(error, networks.schedule.alpha(t), networks.schedule.sigma(t))
+            error = missed.denoise(error, schedule.alpha(t), schedule.sigma(t))
         return layout.joined(latent, error)
 
     def free_denoiser(x_t: Array, t: Array) -> Array:
@@ -277,9 +284,9 @@ def _posterior(
 
     def near(x_t: Array, t: Array) -> Estimate:
         """Given what is absorbed alone."""
-        before = prior(layout.parts(x_t)[0], t)
-        ratio = (networks.schedule.sigma(t) / networks.schedule.alpha(t)) ** 2
-        told = with_error(gaussian.absorb(before, ratio), x_t, t)
+        latent, _ = layout.parts(x_t)
+        before = prior(latent, t)
+        told = with_error(conditioned(latent, t, before), x_t, t)
         return Estimate(told, with_error(before, x_t, t), jnp.zeros((), x_t.dtype))
 
     def likelihood(x: Array) -> Array:
@@ -295,7 +302,7 @@ def _posterior(
     guided = guide(
         Guided(near),
         innovations if streams else None,
-        networks.schedule,
+        schedule,
         covariance=covariance,
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
