@@ -129,9 +129,8 @@ def _weighted(rule: Guidance, paths: int, steps: int, *, moves: int = 0, of: int
 
 
 def _refined(rule: Guidance, cost: int, steps: int) -> Method:
-    start = SamplerConfig("dpmpp_2m", BUDGET // (1 + DERIVATIVES[rule]))
-    moves = (cost - BUDGET) // steps
-    return Method(rule, start, RefinementConfig(moves, sampler=SamplerConfig("dpmpp_2m", steps)))
+    start, moves = BUDGET // (1 + DERIVATIVES[rule]), (cost - BUDGET) // steps
+    return _weighted(rule, 1, start, moves=moves, of=steps)
 
 
 def _method(rule: Guidance | Oracle, solver: Any, steps: int, grid: Any = "log_snr") -> Method:

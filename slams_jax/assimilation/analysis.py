@@ -39,6 +39,7 @@ from slams_jax.diffusion import (
     equal_parts,
     evaluations,
 )
+from slams_jax.diffusion.guidance import GUIDED
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, first_line
 from slams_jax.gaussian import Columns, fit_columns
@@ -235,8 +236,7 @@ def _check_paths(
         raise InputError(f"paths must be at least 1, got {paths}: 1 resamples nothing")
     if paths == 1:
         return
-    fresh = sampler.solver == "dpmpp_2m" or (sampler.solver == "ddim" and sampler.eta > 0.0)
-    if not fresh or guidance.rule not in ("gaussian", "mmps", "exact"):
+    if not (sampler.weighted and guidance.rule in GUIDED):
         raise InputError(
             f"several paths need weights, which rule {guidance.rule!r} with solver "
             f"{sampler.solver!r} does not give: choose rule 'gaussian', 'mmps' or 'exact', and "

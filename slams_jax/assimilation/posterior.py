@@ -202,13 +202,14 @@ def condition_on(
     modal = tuple(filter(is_modal, streams))
     modes, spectra = arrays.prior.modes, arrays.prior.spectra
     given = lambda told: condition(modes, spectra, frames, told)
+    gaussian = given([_absorbed(s) for s in modal])
     return Conditioned(
-        given([_absorbed(s) for s in modal]),
+        gaussian,
         window_prior(recipe.networks, arrays) if recipe.score == "network" else None,
         tuple(itertools.filterfalse(is_modal, streams)),
         modal,
         missed,
-        given([]) if recipe.score == "gaussian" else None,
+        (given([]) if modal else gaussian) if recipe.score == "gaussian" else None,
     )
 
 
@@ -272,22 +273,14 @@ def _posterior(
 
         return about
 
-    def with_error(latent: Array, x_t: Array, t: Array) -> Array:
-        """A denoised latent, and beside it what the decoder misses."""
-        _, error = layout.parts(x_t)
+    def near(x_t: Array, t: Array) -> Estimate:
+        """Given what is absorbed alone; beside the latent stands what its decoder misses."""
+        latent, error = layout.parts(x_t)
         if missed is not None:
             error = missed.denoise(error, schedule.alpha(t), schedule.sigma(t))
-        return layout.joined(latent, error)
-
-    def free_denoiser(x_t: Array, t: Array) -> Array:
-        return with_error(prior(layout.parts(x_t)[0], t), x_t, t)
-
-    def near(x_t: Array, t: Array) -> Estimate:
-        """Given what is absorbed alone."""
-        latent, _ = layout.parts(x_t)
         before = prior(latent, t)
-        told = with_error(conditioned(latent, t, before), x_t, t)
-        return Estimate(told, with_error(before, x_t, t), jnp.zeros((), x_t.dtype))
+        told = layout.joined(conditioned(latent, t, before), error)
+        return Estimate(told, layout.joined(before, error), jnp.zeros((), x_t.dtype))
 
     def likelihood(x: Array) -> Array:
         latent, _ = layout.parts(x)
@@ -307,7 +300,8 @@ def _posterior(
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )
-    return _Posterior(guided, free_denoiser, likelihood, to_state, layout.shape)
+    alone = lambda x_t, t: near(x_t, t).prior
+    return _Posterior(guided, alone, likelihood, to_state, layout.shape)
 
 
 class Layout(NamedTuple):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from slams_jax.aliases import PRNGKey
+from slams_jax.diffusion.weights import systematic_resampling
 from slams_jax.errors import InputError
 from slams_jax.products import product
 
@@ -196,20 +197,3 @@ def regularised_filter(
 def _check_share(resample_below: float) -> None:
     if not 0.0 <= resample_below <= 1.0:
         raise InputError(f"resample_below must lie in [0, 1], got {resample_below}")
-
-
-def systematic_resampling(
-    key: PRNGKey, weights: Float[Array, " particle"]
-) -> Int[Array, " particle"]:
-    """As many indices as weights, ascending; i appears n w_i times, randomly rounded up or down.
-
-    One random number shifts n equidistant points on the cumulative weights, so that the expected
-    number of copies is exactly n w_i.
-    """
-    count = weights.shape[0]
-    sums = jnp.cumsum(weights)
-    offset = jax.random.uniform(key, (), weights.dtype)
-    points = (jnp.arange(count, dtype=weights.dtype) + offset) / count
-    # In single precision the last sum may differ slightly from one.
-    index = jnp.searchsorted(sums, points * sums[-1], side="right")
-    return jnp.minimum(index, count - 1)

@@ -36,6 +36,7 @@ Covariance = Callable[[Array, Array], Array]
 # x_0 -> the innovations r there, and products with A and with its transpose.
 _Linearise = Callable[[Array], tuple[PyTree[Array], Callable, Callable]]
 Rule = Literal["sda", "dps", "pigdm", "tmpd", "mmps", "gaussian", "exact"]
+GUIDED: tuple[Rule, ...] = ("mmps", "gaussian", "exact")  # rules whose denoiser is a `Guided`
 
 
 class Estimate(NamedTuple):
@@ -84,7 +85,7 @@ def guide(
 ) -> Denoiser:
     """The denoiser of the posterior given observations.
 
-    That of "mmps", "gaussian" and "exact" is a `Guided`.
+    That of the rules `GUIDED` is a `Guided`.
 
     Args:
         denoiser: E[x_0 | x_t] under the prior.

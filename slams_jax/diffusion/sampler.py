@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import Denoiser, PRNGKey
 from slams_jax.diffusion.grids import GridSteps, TimeGrid, time_grid
+from slams_jax.diffusion.guidance import Guided
 from slams_jax.diffusion.schedule import CosineSchedule
 from slams_jax.diffusion.solvers import (
     UNTOLD,
@@ -35,7 +36,7 @@ Solver = Literal[
 # Explicit ODE solvers of diffrax, by name.
 OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri5", "Dopri8"]
 
-# eta and number of estimates of the exponential multistep solvers.
+# eta and number of estimates of the exponential multistep solvers; "ddim" has an eta of its own.
 _EXPONENTIAL = {"dpmpp_2m": (1.0, 2), "dpmpp_2m_ode": (0.0, 2), "dpmpp_3m_ode": (0.0, 3)}
 # The only solver that reads an option; with others, it must keep its default.
 _OPTION_OF = dict(eta="ddim", corrections="pc", tau="pc", method="ode", rtol="ode", atol="ode")
@@ -103,6 +104,12 @@ class SamplerConfig:
             )
 
     @property
+    def weighted(self) -> bool:
+        """Whether paths of a `Guided` denoiser have weights (`slams_jax.diffusion.weights`)."""
+        eta, _ = _EXPONENTIAL.get(self.solver, (self.eta, 1))
+        return eta > 0.0
+
+    @property
     def adaptive(self) -> bool:
         """Whether the step size is adapted to an error estimate instead of following the grid."""
         return self.rtol > 0.0
@@ -119,8 +126,7 @@ class DrawInfo(NamedTuple):
         residual: the largest of any step (`Guided`); -1 where the denoiser or the solver (one of
             diffrax's own) tells none.
         log_ratio: log dP/dQ of the path (`slams_jax.diffusion.weights`); infinite where it has
-            none: the denoiser is not `Guided`, or the solver is not exponential with fresh noise
-            ("dpmpp_2m", or "ddim" with eta > 0).
+            none: the denoiser is not `Guided`, or the solver not `SamplerConfig.weighted`.
     """
 
     failed_at: Float[Array, ""]
@@ -255,11 +261,10 @@ def problem_of(key, denoiser, start, schedule, config):
         return reverse_sde_terms(denoiser, schedule, noise), solver
     if config.solver == "pc":
         solver = PredictorCorrector(schedule, config.tau)
-    elif config.solver == "ddim":
-        solver = ExponentialSolver(schedule, config.eta, estimates=1)
     else:
-        eta, estimates = _EXPONENTIAL[config.solver]
-        solver = ExponentialSolver(schedule, eta, estimates)
+        eta, estimates = _EXPONENTIAL.get(config.solver, (config.eta, 1))
+        weighted = config.weighted and isinstance(denoiser, Guided)
+        solver = ExponentialSolver(schedule, eta, estimates, weighted)
     return denoiser_terms(denoiser, noise), solver
 
 

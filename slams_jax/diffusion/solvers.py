@@ -86,14 +86,16 @@ class ExponentialSolver(DenoiserSolver):
         schedule: the noise schedule.
         eta: share of fresh noise: 0 for the ODE, 1 for the reverse SDE.
         estimates: number of denoised estimates per step, 1, 2 or 3, which is the order.
+        weighted: whether log dP/dQ of the path is kept, for a `Guided` denoiser and fresh noise.
 
     Raises:
-        InputError: other numbers, or three estimates with fresh noise.
+        InputError: other numbers, three estimates with fresh noise, or weights without it.
     """
 
     schedule: CosineSchedule
     eta: float = 1.0
     estimates: int = 2
+    weighted: bool = False
 
     def __check_init__(self):
         if self.estimates not in (1, 2, 3) or not 0.0 <= self.eta <= 1.0:
@@ -103,11 +105,8 @@ class ExponentialSolver(DenoiserSolver):
             )
         if self.estimates == 3 and self.eta > 0.0:
             raise InputError(f"three estimates need the ODE: set eta to 0, got {self.eta}")
-
-    @property
-    def weighted(self) -> bool:
-        """Whether every step has fresh noise, so that paths have weights."""
-        return self.eta > 0.0
+        if self.weighted and self.eta == 0.0:
+            raise InputError("paths without fresh noise have no weights: set eta above 0")
 
     def order(self, terms):
         """Order of the solver for the ODE."""
@@ -117,10 +116,8 @@ class ExponentialSolver(DenoiserSolver):
         """No residual, no weight, and placeholders for earlier estimates, too far away to count."""
         far = [jnp.full((), -FAR * (k + 1), jnp.result_type(y0)) for k in range(self.estimates - 1)]
         before = tuple((jnp.zeros_like(y0), log_snr) for log_snr in far)
-        told = jax.eval_shape(lambda: terms.terms[0].vf(t0, y0, args)[1])
-        if not self.weighted or told.shift is None:
-            return _untold(y0), _constant(y0, UNWEIGHTED), before, None
-        return _untold(y0), _constant(y0, 0.0), before, before
+        weight = _constant(y0, 0.0 if self.weighted else UNWEIGHTED)
+        return _constant(y0, UNTOLD), weight, before, before if self.weighted else ()
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from s = `t0` to `t1`; the state holds the last estimates and their log-SNRs."""
@@ -144,7 +141,7 @@ class ExponentialSolver(DenoiserSolver):
             white = noise.contr(t0, t1) / jnp.sqrt(t1 - t0)
             spread = self.eta * sigma * jnp.sqrt(-jnp.expm1(-2.0 * h))
             y1 = y1 + spread * white
-            if shifts is not None:
+            if self.weighted:
                 shifts = ((told.shift, log_snr), *shifts)
                 shifted = gain / spread * _middle(shifts, h)
                 weight = weight - jnp.sum(shifted * (white + 0.5 * shifted))
@@ -212,7 +209,7 @@ class PredictorCorrector(DenoiserSolver):
 
     def init(self, terms, t0, t1, y0, args):
         """No residual and no weight."""
-        return _untold(y0), _constant(y0, UNWEIGHTED)
+        return _constant(y0, UNTOLD), _constant(y0, UNWEIGHTED)
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One step from s = `t0` to `t1`; the noise has the axis of the corrections in front."""
@@ -263,10 +260,6 @@ class _Estimate(diffrax.AbstractTerm):
         return control * vf[0]
 
 
-def _untold(x: Array) -> Array:
-    return _constant(x, UNTOLD)
-
-
 def _constant(x: Array, value: float) -> Array:
     return jnp.full((), value, jnp.result_type(x))
 
@@ -282,7 +275,7 @@ def denoiser_terms(denoiser: Denoiser, noise: diffrax.AbstractBrownianPath):
     def estimate(s, x: Array, args) -> tuple[Array, Told]:
         t = jnp.asarray(1.0 - s)
         if not isinstance(denoiser, Guided):
-            return denoiser(x, t), Told(None, _untold(x))
+            return denoiser(x, t), Told(None, _constant(x, UNTOLD))
         found = denoiser.estimate(x, t)
         return found.x_0, Told(found.x_0 - found.prior, found.residual.astype(x.dtype))
 

@@ -44,20 +44,28 @@ class Certificate:
         members: number of weights.
         observations: number of observed values.
         log_weight_variance: var(log w), unbiased.
-        divergence: var(log w) / 2, in nats: KL(paths | posterior) to second order.
-        divergence_per_observation: the same over the number of observed values.
-        divergence_error: standard error of `divergence` from so few members, for normal log
-            weights.
         effective: effective share of the ensemble, (sum w)^2 / (sum w^2) / members.
     """
 
     members: int
     observations: int
     log_weight_variance: float
-    divergence: float
-    divergence_per_observation: float
-    divergence_error: float
     effective: float
+
+    @property
+    def divergence(self) -> float:
+        """var(log w) / 2, in nats: KL(paths | posterior) to second order."""
+        return 0.5 * self.log_weight_variance
+
+    @property
+    def divergence_error(self) -> float:
+        """Standard error of `divergence` from so few members, for normal log weights."""
+        return self.divergence * (2.0 / (self.members - 1)) ** 0.5
+
+    @property
+    def divergence_per_observation(self) -> float:
+        """`divergence` over the number of observed values."""
+        return self.divergence / self.observations
 
 
 def certify(log_weights: Float[np.ndarray, " member"], observations: int) -> Certificate:
@@ -78,26 +86,40 @@ def certify(log_weights: Float[np.ndarray, " member"], observations: int) -> Cer
             f"observation, got {int(np.isfinite(values).sum())} of {count} finite weights and "
             f"{observations} observations"
         )
-    variance = float(values.var(ddof=1))
     weights = np.exp(values - values.max())
     return Certificate(
         members=count,
         observations=observations,
-        log_weight_variance=variance,
-        divergence=0.5 * variance,
-        divergence_per_observation=0.5 * variance / observations,
-        divergence_error=0.5 * variance * (2.0 / (count - 1)) ** 0.5,
+        log_weight_variance=float(values.var(ddof=1)),
         effective=float(weights.sum() ** 2 / np.square(weights).sum() / count),
     )
 
 
 def resample(key: PRNGKey, log_weights: Float[Array, " path"], count: int) -> Int[Array, " draw"]:
-    """Indices of `count` draws from weighted paths, by systematic resampling.
+    """Indices of `count` draws from weighted paths (`systematic_resampling`).
 
-    A path of weight w is taken floor or ceil(count w / sum w) times (Carpenter, Clifford &
-    Fearnhead 1999, IEE Proc. Radar Sonar Navig. 146, 2-7). The draws that follow from few
-    effective paths repeat them: see `Certificate.effective`.
+    The draws that follow from few effective paths repeat them: see `Certificate.effective`.
     """
-    shares = jnp.cumsum(jax.nn.softmax(log_weights))
-    points = (jnp.arange(count, dtype=shares.dtype) + jax.random.uniform(key)) / count
-    return jnp.minimum(jnp.searchsorted(shares, points), len(log_weights) - 1)
+    return systematic_resampling(key, jax.nn.softmax(log_weights), count)
+
+
+def systematic_resampling(
+    key: PRNGKey, weights: Float[Array, " particle"], count: int | None = None
+) -> Int[Array, " draw"]:
+    """`count` = n indices, ascending; i appears n w_i times, randomly rounded up or down.
+
+    One random number shifts n equidistant points on the cumulative weights, so that the expected
+    number of copies is exactly n w_i (Kitagawa 1996, J. Comput. Graph. Stat. 5).
+
+    Args:
+        key: of the random number.
+        weights: w; they sum to one.
+        count: n; None for as many as there are weights.
+    """
+    count = len(weights) if count is None else count
+    sums = jnp.cumsum(weights)
+    offset = jax.random.uniform(key, (), weights.dtype)
+    points = (jnp.arange(count, dtype=weights.dtype) + offset) / count
+    # In single precision the last sum may differ slightly from one.
+    index = jnp.searchsorted(sums, points * sums[-1], side="right")
+    return jnp.minimum(index, len(weights) - 1)

@@ -29,7 +29,7 @@ from slams_jax.diffusion import (
     sample_ensemble,
     sample_with_info,
 )
-from slams_jax.diffusion.guidance import Rule
+from slams_jax.diffusion.guidance import GUIDED, Guided, Rule
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError
 from slams_jax.gaussian import GaussianPosterior
@@ -294,10 +294,18 @@ class Method:
             key: of the draws.
             members: number of draws.
             batch: number of paths at a time; None for all.
+
+        Raises:
+            InputError: several paths of a rule or a solver that gives them no weights.
         """
         key, key_choice, key_moves = jax.random.split(key, 3)
         denoiser, schedule = self.rule(problem), problem.schedule
         likelihood = problem.log_likelihood
+        if self.paths > 1 and not (self.sampler.weighted and isinstance(denoiser, Guided)):
+            raise InputError(
+                f"paths of rule {self.rule} with solver {self.sampler.solver!r} have no weights: "
+                f"choose a rule of {GUIDED} and a solver with fresh noise, such as 'dpmpp_2m'"
+            )
 
         def weighted(key: PRNGKey) -> tuple[Array, Array]:
             x, info = sample_with_info(key, denoiser, problem.shape, schedule, self.sampler)

@@ -12,6 +12,7 @@ from slams_jax.cycling import Analyse, cycle, cycle_step
 from slams_jax.dynamics import Lorenz63, Lorenz96, lorenz63, lorenz96
 from slams_jax.errors import InputError
 from slams_jax.products import product
+from support.twin_experiment import median_rmse
 
 H = np.array([[1.0, 0.5, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 1, -1], [0, 0, 0, 0, 2]])
 ERROR = np.array([0.5, 1.0, 0.8, 1.5])
@@ -261,32 +262,6 @@ PUBLISHED = {
         0.60,
     ),
 }
-
-
-def median_rmse(model, start, spread, error, members, analyse):
-    """Of the mean of the members over 1,000 cycles: the median of 8 runs, a few of which diverge.
-
-    `analyse` takes the members at one time, and the observations of the next, to the latter.
-    """
-    start = single(start)
-
-    def run(key):
-        key_truth, key_start, key_error, key_filter = jax.random.split(key, 4)
-        truth = start + spread * jax.random.normal(key_truth, start.shape)
-        ensemble = start[None] + spread * jax.random.normal(key_start, (members, *start.shape))
-
-        def advance(carry, keys):
-            truth, ensemble = carry
-            truth = model(truth)
-            observed = truth + error * jax.random.normal(keys[0], truth.shape)
-            analysis = analyse(ensemble, observed, keys[1])
-            misfit = jnp.mean(analysis, axis=0) - truth
-            return (truth, analysis), jnp.sqrt(jnp.mean(misfit**2))
-
-        keys = [jax.random.split(k, 1300) for k in (key_error, key_filter)]
-        return jnp.mean(jax.lax.scan(advance, (truth, ensemble), keys)[1][300:])
-
-    return np.median(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 8)))
 
 
 @pytest.mark.slow

@@ -278,6 +278,18 @@ def test_paths_of_another_draw_have_no_weights():
             Method(GAUSSIAN, SamplerConfig(), draw=lambda *_: jnp.zeros(1), paths=paths)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(GAUSSIAN, SamplerConfig("dpmpp_3m_ode"), paths=2),
+        Method(Guidance("sda"), SamplerConfig(), paths=2),
+    ],
+)
+def test_paths_without_weights_are_not_resampled(mixtures, method):
+    with pytest.raises(InputError, match="have no weights: choose a rule of"):
+        method.draws(mixtures["ridge"].problem, jax.random.key(0), 8)
+
+
 @pytest.mark.slow
 def test_refined_draws_are_scored(mixtures):
     """Moves take draws nearer to the posterior, and the row says how many were accepted."""
