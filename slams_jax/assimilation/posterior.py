@@ -292,11 +292,18 @@ def _posterior(
             error = missed.solve(error, ratio)
         return layout.joined(gaussian.solve(latent, ratio), error)
 
+    def root(x: Array, ratio: Array) -> Array:
+        latent, error = layout.parts(x)
+        if missed is not None:
+            error = missed.sample_root(error, ratio)
+        return layout.joined(gaussian.sample_root(latent, ratio), error)
+
     guided = guide(
         Guided(near),
         innovations if streams else None,
         schedule,
         covariance=covariance,
+        root=root,
         tangent=tangent if networks.corrects else None,
         **dataclasses.asdict(recipe.guidance),
     )

@@ -27,11 +27,20 @@ from slams_jax.diffusion.solvers import (
     probability_flow_term,
     reverse_sde_terms,
 )
+from slams_jax.diffusion.split_gibbs import anneal
 from slams_jax.errors import InputError
 from slams_jax.mesh import MEMBER, devices_along, split
 
 Solver = Literal[
-    "dpmpp_3m_ode", "dpmpp_2m_ode", "dpmpp_2m", "ddim", "euler_maruyama", "heun", "pc", "ode"
+    "dpmpp_3m_ode",
+    "dpmpp_2m_ode",
+    "dpmpp_2m",
+    "ddim",
+    "euler_maruyama",
+    "heun",
+    "pc",
+    "ode",
+    "split_gibbs",
 ]
 # Explicit ODE solvers of diffrax, by name.
 OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "Dopri5", "Dopri8"]
@@ -40,6 +49,7 @@ OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "D
 _EXPONENTIAL = {"dpmpp_2m": (1.0, 2), "dpmpp_2m_ode": (0.0, 2), "dpmpp_3m_ode": (0.0, 3)}
 # The only solver that reads an option; with others, it must keep its default.
 _OPTION_OF = dict(eta="ddim", corrections="pc", tau="pc", method="ode", rtol="ode", atol="ode")
+_OPTION_OF |= dict(sweeps="split_gibbs", moves="split_gibbs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +60,8 @@ class SamplerConfig:
         solver: of the reverse SDE "dpmpp_2m" (exponential, two-step), "ddim" (exponential,
             one-step), "euler_maruyama", "heun" (stochastic Heun) and "pc" (predictor and Langevin
             corrector); of the probability-flow ODE "dpmpp_3m_ode" (exponential, three-step),
-            "dpmpp_2m_ode", "ddim" and "ode".
+            "dpmpp_2m_ode", "ddim" and "ode"; or "split_gibbs", which draws x_0 and x_t in turn
+            (`slams_jax.diffusion.split_gibbs`), for the rule "gaussian".
         steps: number of steps; with adaptive steps, the largest number to attempt.
         grid: times equidistant in the log-SNR, in t ("uniform"), or as in EDM. Adaptive steps take
             only the length of the first step from it.
@@ -60,6 +71,9 @@ class SamplerConfig:
         method: for "ode", solver of diffrax.
         rtol: for "ode", relative tolerance; positive for adaptive steps.
         atol: for "ode", absolute tolerance; both tolerances are positive, or both zero.
+        sweeps: for "split_gibbs", draws of x_0 at each of the `steps` levels.
+        moves: for "split_gibbs", slices of each draw, which make it right where observation
+            operators are not linear; linear ones need none.
     """
 
     solver: Solver = "dpmpp_2m"
@@ -71,6 +85,8 @@ class SamplerConfig:
     method: OdeMethod = "Heun"
     rtol: float = 0.0
     atol: float = 0.0
+    sweeps: int = 1
+    moves: int = 0
 
     def __post_init__(self):
         for name, kind in (("solver", Solver), ("grid", TimeGrid), ("method", OdeMethod)):
@@ -85,9 +101,11 @@ class SamplerConfig:
                     f"sampler {name} = {value!r} has no effect with solver {self.solver!r}: leave "
                     f"it out, or choose solver {solver!r}"
                 )
-        for name in ("steps", "corrections"):
+        for name in ("steps", "corrections", "sweeps"):
             if getattr(self, name) < 1:
                 raise InputError(f"sampler {name} must be at least 1, got {getattr(self, name)}")
+        if self.moves < 0:
+            raise InputError(f"sampler moves must not be negative, got {self.moves}")
         if not 0.0 <= self.eta <= 1.0:
             raise InputError(f"sampler eta must lie in [0, 1], got {self.eta}")
         if not 0.0 < self.tau < 2.0:
@@ -145,6 +163,8 @@ def _evaluations_of(config: SamplerConfig, steps):
         return steps * (1 + config.corrections)
     if config.solver == "heun":
         return 2 * steps
+    if config.solver == "split_gibbs":
+        return steps * config.sweeps
     if config.solver != "ode" or config.method == "Euler":
         return steps
     tableau = getattr(diffrax, config.method).tableau
@@ -203,6 +223,8 @@ def integrate(
         schedule: its noise schedule.
         config: the solver.
     """
+    if config.solver == "split_gibbs":
+        return _annealed(key, start, times, denoiser, schedule, config)
     terms, solver = problem_of(key, denoiser, start, schedule, config)
     control, begin, step = GridSteps(times), times[0], None
     if config.adaptive:
@@ -237,6 +259,24 @@ def integrate(
         evaluations=jnp.asarray(_evaluations_of(config, solution.stats["num_steps"]), jnp.int32),
         residual=state[0] if tells else jnp.full((), UNTOLD, x.dtype),
         log_ratio=state[1] if tells else jnp.full((), UNWEIGHTED, x.dtype),
+    )
+
+
+def _annealed(key, start, times, denoiser, schedule, config):
+    """`integrate` by split Gibbs sampling."""
+    if not isinstance(denoiser, Guided) or denoiser.draw is None:
+        raise InputError(
+            "solver 'split_gibbs' draws x_0 given observations: choose guidance rule 'gaussian', "
+            "and give `guide` the observations and the root of the covariance"
+        )
+    found = anneal(
+        key, start, times, denoiser.draw, schedule, sweeps=config.sweeps, moves=config.moves
+    )
+    return found.x_0, DrawInfo(
+        found.failed_at,
+        jnp.asarray(_evaluations_of(config, config.steps), jnp.int32),
+        found.residual,
+        jnp.full((), UNWEIGHTED, start.dtype),
     )
 
 

@@ -31,6 +31,10 @@ class Columns:
         """(Q^-1 + 1 / ratio)^-1 x, for a noise variance `ratio`."""
         return self._scaled(x, self.values * ratio / (self.values + ratio))
 
+    def sample_root(self, white: Trajectory, ratio: Float[Array, ""]) -> Trajectory:
+        """The symmetric root of `solve`, applied to white noise."""
+        return self._scaled(white, jnp.sqrt(self.values * ratio / (self.values + ratio)))
+
     def denoise(self, x_t: Trajectory, alpha: Array, sigma: Array) -> Trajectory:
         """E[x_0 | x_t] for x_t = alpha x_0 + sigma eps."""
         return self._scaled(x_t, alpha * self.values / (alpha**2 * self.values + sigma**2))

@@ -70,11 +70,13 @@ class GaussianPosterior:
         seen = self.modes.field(over_time(self.information, self.modes.coefficients(x_0)))
         return x_0 + self.solve(self.pull - seen, ratio)
 
-    def sample_root(self, white: Trajectory) -> Trajectory:
-        r"""\Lambda^(-1/2) applied to white noise, by symmetric roots in time."""
-        pairs = zip(self.vectors, self.values, strict=True)
-        roots = tuple(spectral(vector, 1.0 / jnp.sqrt(value)) for vector, value in pairs)
-        return self.modes.field(over_time(roots, self.modes.coefficients(white)))
+    def sample_root(
+        self, white: Trajectory, ratio: Float[Array, ""] | float = jnp.inf
+    ) -> Trajectory:
+        r"""(\Lambda + 1 / ratio)^(-1/2) applied to white noise: the symmetric root of `solve`."""
+        rotated = over_time(_adjoint(self.vectors), self.modes.coefficients(white))
+        factors = tuple(1.0 / jnp.sqrt(v + 1.0 / ratio) for v in self.values)
+        return self.modes.field(over_time(self.vectors, scaled(rotated, factors)))
 
     def _solve_each(self, coefficients: Coefficients, ratio: Array) -> Coefficients:
         r"""With the noise D = diag(ratio): \Lambda^-1 = C gives D - D (C + D)^-1 D.

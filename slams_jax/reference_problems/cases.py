@@ -125,6 +125,7 @@ class Guidance:
             problem.schedule,
             rule=self.rule,
             covariance=problem.covariance.solve if self.covariance else None,
+            root=problem.covariance.sample_root if self.covariance else None,
             **dict(self.options),
         )
 

@@ -52,6 +52,10 @@ class GaussianDenoiser:
         """cov(x_0 | x_t) x = (P^-1 + 1 / ratio)^-1 x, for `ratio` = sigma^2 / alpha^2."""
         return self._apply(x, lambda p: p * ratio / (p + ratio))
 
+    def sample_root(self, white: Array, ratio: Float[Array, ""]) -> Array:
+        """The symmetric root of `solve`, applied to white noise."""
+        return self._apply(white, lambda p: jnp.sqrt(p * ratio / (p + ratio)))
+
     def _apply(self, x: Array, function) -> Array:
         flat = x.reshape(-1)
         floor = function(self.floor)
