@@ -5,12 +5,13 @@ evaluation of the network that says m.
 
 - `perturbed`: the mean and the observations are perturbed by draws of their errors, and analysed.
   A draw of the target where r is linear (Papandreou & Yuille 2010, "Gaussian sampling by local
-  perturbations"), an approximation elsewhere ("randomised maximum likelihood", Oliver et al. 1996).
-- `moved`: a Markov chain that leaves the target invariant whatever r is: a proposal from the
-  Gaussian that it is near the mean, accepted or rejected as an independence sampler, and elliptical
-  slices about that Gaussian (Murray, Adams & MacKay 2010, "Elliptical slice sampling"; Nishihara,
-  Murray & Adams 2014, J. Mach. Learn. Res. 15, for ellipses about another Gaussian than the
-  prior). They need no step size, and where r is linear every point of an ellipse is accepted.
+  perturbations"), an approximation elsewhere (Oliver, He & Reynolds 1996, "Conditioning
+  permeability fields to pressure data").
+- `moved`: a Markov chain that leaves the target invariant whatever r is: a proposal from a Gaussian
+  that is near the target, as an independence sampler, and elliptical slices about that Gaussian
+  (Murray, Adams & MacKay 2010, "Elliptical slice sampling"; about another Gaussian than the prior,
+  Nishihara, Murray & Adams 2014, J. Mach. Learn. Res. 15). They need no step size, and where r is
+  linear every point of an ellipse is accepted.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.diffusion.increments import Linear, Loops, Product, dot, primal
+from slams_jax.diffusion.increments import (
+    Increment,
+    Linear,
+    Loops,
+    Product,
+    dot,
+    linearised,
+    primal,
+)
 
+POINTS = 16  # that a line goes through
 SHRINKS = 40  # of the bracket of a slice: angles below 1e-9 are as good as none
 
 
@@ -34,7 +44,7 @@ class Local(NamedTuple):
         product: products with C.
         root: products with its symmetric square root.
         innovations: x_0 -> r.
-        linearise: x_0 -> r and its derivatives there.
+        linearise: x_0 -> r and its derivatives there, for `perturbed`.
     """
 
     mean: Array
@@ -53,7 +63,7 @@ def perturbed(key: PRNGKey, local: Local, loops: Loops) -> tuple[Array, Float[Ar
     shifted = lambda r: jax.tree.map(jnp.subtract, r, error)
     misfit = lambda d: shifted(local.innovations(start + d))
     linear = linear._replace(residual=shifted(linear.residual))
-    found = primal(linear, misfit, local.product, loops)
+    found = primal(linear, local.product, loops, misfit)
     return start + found.step, found.left
 
 
@@ -75,22 +85,9 @@ def moved(
         loops: of the solver of increments.
         moves: number of slices.
     """
-    key_proposal, key_accept, key_slices = jax.random.split(key, 3)
-    linear = local.linearise(local.mean)
-    misfit = lambda d: local.innovations(local.mean + d)
-    found = primal(linear, misfit, local.product, loops)
+    key_line, key_proposal, key_accept, key_slices = jax.random.split(key, 4)
+    linear, found = _approximated(key_line, local, loops)
     centre = local.mean + found.step
-
-    def departure(key: PRNGKey) -> Array:
-        """A draw of N(0, (C^-1 + A^T A)^-1): an error less what observations correct of it."""
-        key_state, key_error = jax.random.split(key)
-        error = local.root(_white(key_state, local.mean))
-        noise = _white(key_error, linear.residual)
-        innovation = linear._replace(
-            residual=jax.tree.map(jnp.add, linear.forward(error), noise), state=error
-        )
-        once = loops._replace(outer=1)
-        return error - primal(innovation, misfit, local.product, once).step
 
     def log_weight(x: Array) -> Float[Array, ""]:
         """log of the target over N(centre, (C^-1 + A^T A)^-1), up to a constant.
@@ -104,7 +101,7 @@ def moved(
     def slice_(carry, key):
         x, weight = carry
         key_departure, key_height, key_angle = jax.random.split(key, 3)
-        across = departure(key_departure)
+        across = _departure(key_departure, linear, local, loops)
         height = weight + jnp.log(jax.random.uniform(key_height))
         point = lambda angle: centre + (x - centre) * jnp.cos(angle) + across * jnp.sin(angle)
 
@@ -123,12 +120,59 @@ def moved(
         inside = found > height
         return (jnp.where(inside, point(angle), x), jnp.where(inside, found, weight)), None
 
-    proposal, weight = centre + departure(key_proposal), log_weight(x_0)
-    proposed = log_weight(proposal)
+    proposal = centre + _departure(key_proposal, linear, local, loops)
+    weight, proposed = log_weight(x_0), log_weight(proposal)
     accepted = fresh | (jnp.log(jax.random.uniform(key_accept)) < proposed - weight)
     start = jnp.where(accepted, proposal, x_0), jnp.where(accepted, proposed, weight)
     (x_0, _), _ = jax.lax.scan(slice_, start, jax.random.split(key_slices, moves))
     return x_0, found.left
+
+
+def _approximated(key: PRNGKey, local: Local, loops: Loops) -> tuple[Linear, Increment]:
+    """The Gaussian near the target: innovations as a line through those of some points.
+
+    The slope is that of their mean over the points, drawn about the mean of x_0 at first, and then
+    about the minimum that this gives (Garcia-Fernandez et al. 2015, "Posterior linearization
+    filter", IEEE Trans. Signal Process. 63): where an operator is flat at one point, others tell
+    what it does. What the line misses counts as error of the observations.
+
+    Returns:
+        The line, its `state` and `residual` those at the mean of x_0, and the minimum.
+    """
+    key_first, key_second = jax.random.split(key)
+    normal = lambda k: local.root(_white(k, local.mean))
+    line = _line(local, local.mean, jax.vmap(normal)(jax.random.split(key_first, POINTS)))
+    found = primal(line, local.product, loops)
+    posterior = lambda k: _departure(k, line, local, loops)
+    departures = jax.vmap(posterior)(jax.random.split(key_second, POINTS))
+    line = _line(local, local.mean + found.step, departures)
+    return line, primal(line, local.product, loops)
+
+
+def _line(local: Local, centre: Array, departures: Float[Array, "point ..."]) -> Linear:
+    """Innovations as a line through those of `centre` plus each of the `departures`."""
+    every = jax.vmap(lambda x, e: local.innovations(x + e), in_axes=(None, 0))
+    mean = lambda r: jax.tree.map(lambda a: jnp.mean(a, axis=0), r)
+    smooth = linearised(lambda x, _: mean(every(x, departures)), centre)
+    along = jax.vmap(smooth.forward)(departures)
+    missed = jax.tree.map(lambda r, a: jnp.var(r + a, axis=0), every(centre, departures), along)
+    weighted = lambda r: jax.tree.map(lambda a, v: a / jnp.sqrt(1.0 + v), r, missed)
+    back = smooth.forward(centre - local.mean)
+    return Linear(
+        local.mean,
+        weighted(jax.tree.map(jnp.add, smooth.residual, back)),
+        lambda v: weighted(smooth.forward(v)),
+        lambda u: smooth.transpose(weighted(u)),
+    )
+
+
+def _departure(key: PRNGKey, linear: Linear, local: Local, loops: Loops) -> Array:
+    """A draw of N(0, (C^-1 + A^T A)^-1): an error less what observations correct of it."""
+    key_state, key_error = jax.random.split(key)
+    error = local.root(_white(key_state, local.mean))
+    noise = _white(key_error, linear.residual)
+    told = jax.tree.map(jnp.add, linear.forward(error), noise)
+    return error - primal(linear._replace(residual=told), local.product, loops).step
 
 
 def _white(key: PRNGKey, like: PyTree[Array]) -> PyTree[Array]:

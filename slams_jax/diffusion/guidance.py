@@ -273,7 +273,7 @@ def _matched(
     def guided(x_t: Array, t: Array) -> Estimate:
         before, product = model(x_t, t)
         misfit = lambda d: innovations(before.x_0 + d)
-        found = solve(linearise(before.x_0), misfit, product)
+        found = solve(linearise(before.x_0), product, misfit=misfit)
         return Estimate(before.x_0 + found.step, before.prior, found.left)
 
     return guided

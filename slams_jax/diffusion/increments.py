@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 Innovations = Callable[[Array, Array], PyTree[Array]]
 # v -> C v.
 Product = Callable[[Array], Array]
-# d -> whitened innovations at the state plus d, for outer loops.
+# d -> whitened innovations at the state plus d.
 Misfit = Callable[[Array], PyTree[Array]]
 
 
@@ -52,6 +52,10 @@ class Linear(NamedTuple):
     forward: Callable[[Array], PyTree[Array]]
     transpose: Callable[[PyTree[Array]], Array]
 
+    def misfit(self, d: Array) -> PyTree[Array]:
+        """r - A d."""
+        return jax.tree.map(jnp.subtract, self.residual, self.forward(d))
+
 
 class Increment(NamedTuple):
     """A solution, as far as its iterations go.
@@ -75,7 +79,7 @@ def linearised(innovations: Innovations, x_0: Array) -> Linear:
     return Linear(x_0, residual, lambda v: jax.vjp(transpose, residual)[1](v)[0], transpose)
 
 
-def direct(linear: Linear, misfit: Misfit, product: Product) -> Increment:
+def direct(linear: Linear, product: Product, misfit: Misfit | None = None) -> Increment:
     """By a dense solve, for small problems; arguments as for `primal`. Nothing is left."""
     _, residual, forward, transpose = linear
     flat, unravel = ravel_pytree(residual)
@@ -86,7 +90,7 @@ def direct(linear: Linear, misfit: Misfit, product: Product) -> Increment:
     return Increment(product(transpose(unravel(weights))), jnp.zeros(()))
 
 
-def dual(linear: Linear, misfit: Misfit, product: Product, loops: Loops) -> Increment:
+def dual(linear: Linear, product: Product, loops: Loops, misfit: Misfit | None = None) -> Increment:
     """By conjugate gradients in the space of the observations; arguments as for `primal`.
 
     Each iteration applies C A^T once and sums the results, so that no final product is needed;
@@ -108,11 +112,14 @@ def dual(linear: Linear, misfit: Misfit, product: Product, loops: Loops) -> Incr
         p = jax.tree.map(lambda a, b: a + ratio * b, r, p)
         return i + 1, total + length * step, u, r, p, next_r_dot_r
 
+    misfit = misfit or linear.misfit
     begin = lambda r: (r, r, dot(r, r))
     return _solved(begin, iterate, misfit, residual, linear.state, loops)
 
 
-def primal(linear: Linear, misfit: Misfit, product: Product, loops: Loops) -> Increment:
+def primal(
+    linear: Linear, product: Product, loops: Loops, misfit: Misfit | None = None
+) -> Increment:
     """d that minimises d^T C^-1 d + |r - A d|^2, by conjugate gradients in the space of the state.
 
     They are preconditioned by C: each iteration comes closer to the minimum, while the first ones
@@ -122,9 +129,10 @@ def primal(linear: Linear, misfit: Misfit, product: Product, loops: Loops) -> In
 
     Args:
         linear: innovations near the state.
-        misfit: innovations at the state plus d.
         product: products with C.
         loops: how long.
+        misfit: innovations at the state plus d, which loops after the first take; None for those
+            of the line, r - A d.
     """
     _, residual, forward, transpose = linear
 
@@ -143,6 +151,7 @@ def primal(linear: Linear, misfit: Misfit, product: Product, loops: Loops) -> In
         z = product(gradient)
         return gradient, z, gradient, dot(gradient, z)
 
+    misfit = misfit or linear.misfit
     pulled = lambda d: transpose(misfit(d))
     return _solved(begin, iterate, pulled, transpose(residual), linear.state, loops)
 

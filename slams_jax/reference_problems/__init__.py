@@ -32,6 +32,7 @@ from slams_jax.reference_problems.priors import (
     MixturePrior,
     WindowedPrior,
 )
+from slams_jax.reference_problems.rain import rain_case
 from slams_jax.reference_problems.trajectories import trajectory_cases
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "latent_cases",
     "lorenz_cases",
     "mixture_cases",
+    "rain_case",
     "ranks_of",
     "run_case",
     "run_lorenz",

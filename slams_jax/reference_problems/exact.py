@@ -116,6 +116,33 @@ class Exact:
             mode_of,
         )
 
+    @classmethod
+    def smoothed(
+        cls,
+        mean: Float[np.ndarray, " size"],
+        std: Float[np.ndarray, " size"],
+        directions: Float[np.ndarray, "direction size"],
+        centres: Float[np.ndarray, "draw direction"],
+        widths: Float[np.ndarray, " direction"],
+    ) -> "Exact":
+        """A posterior that is Gaussian given each of some draws.
+
+        Args:
+            mean: of every component.
+            std: of every component.
+            directions: as in `Exact`.
+            centres: means along the directions, given each draw.
+            widths: standard deviations along the directions, the same given any draw.
+        """
+        middle = directions @ mean
+        along = np.sqrt(centres.var(axis=0) + widths**2)
+        x = np.linspace(-8.0, 8.0, 1601)[:, None]
+        quantiles = []
+        for centre, width, at, scale in zip(centres.T, widths, middle, along, strict=True):
+            cdf = scipy.special.ndtr((x * scale - (centre - at)) / width).mean(axis=1)
+            quantiles.append(np.interp(LEVELS, cdf, x[:, 0]))
+        return cls(mean, std, directions, along, np.stack(quantiles))
+
     def w1_of_exact(self, draws: int) -> float:
         """Expected W1 of this number of independent exact draws, their own sampling error.
 

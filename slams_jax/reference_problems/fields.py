@@ -6,6 +6,7 @@ it: block means, every fourth point, scattered points, and swaths of the full fi
 and covariance are in closed form, in double precision.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -57,15 +58,61 @@ def field_cases(
     for name in networks:
         if name not in get_args(Network):
             raise InputError(f"unknown network {name!r}: choose from {get_args(Network)}")
-    modes = np.sqrt(1 - white) * _modes(degree, length, exponent)
-    vectors, roots, _ = np.linalg.svd(modes, full_matrices=False)
-    single = lambda a: jnp.asarray(a, jnp.float32)
-    prior = GaussianDenoiser(single(vectors), single(roots**2 + white), single(white), schedule)
+    field = RandomField.of(degree, length, exponent, white, schedule)
     rng = np.random.default_rng(seed)
-    truth = modes @ rng.standard_normal(modes.shape[1])
-    truth += np.sqrt(white) * rng.standard_normal(len(truth))
-    covariance = modes @ modes.T + white * np.eye(len(modes))
-    return [_case(name, prior, covariance, truth, rng) for name in networks]
+    truth = field.draw(rng)
+    return [_case(name, field, truth, rng) for name in networks]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomField:
+    """An isotropic Gaussian field of unit variance on `GRID`.
+
+    Attributes:
+        prior: its denoiser.
+        modes: spherical harmonics times their standard deviations.
+        white: variance of the noise at each point.
+    """
+
+    prior: GaussianDenoiser
+    modes: Float[np.ndarray, "point mode"]
+    white: float
+
+    @classmethod
+    def of(
+        cls,
+        degree: int = 21,
+        length: float = 4.0,
+        exponent: float = 2.0,
+        white: float = 0.01,
+        schedule: CosineSchedule = CosineSchedule(),
+    ) -> "RandomField":
+        """The field; arguments as for `field_cases`."""
+        modes = np.sqrt(1 - white) * _modes(degree, length, exponent)
+        vectors, roots, _ = np.linalg.svd(modes, full_matrices=False)
+        single = lambda a: jnp.asarray(a, jnp.float32)
+        prior = GaussianDenoiser(single(vectors), single(roots**2 + white), single(white), schedule)
+        return cls(prior, modes, white)
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "point point"]:
+        """Of the points."""
+        return self.modes @ self.modes.T + self.white * np.eye(len(self.modes))
+
+    def draw(self, rng: np.random.Generator) -> Float[np.ndarray, " point"]:
+        """One field."""
+        smooth = self.modes @ rng.standard_normal(self.modes.shape[1])
+        return smooth + np.sqrt(self.white) * rng.standard_normal(len(smooth))
+
+
+def matrix_of(
+    operator: ObservationOperator,
+) -> tuple[Float[np.ndarray, "obs point"], tuple[int, ...]]:
+    """The matrix of a linear operator on `GRID`, and the shape of what it observes at one time."""
+    size = GRID.shape[0] * GRID.shape[1]
+    # Operators treat all times alike: unit vectors in place of times give the transposed matrix.
+    columns = np.asarray(operator(jnp.eye(size).reshape(size, *GRID.shape, 1)), np.float64)
+    return columns.reshape(size, -1).T, columns.shape[1:]
 
 
 def _modes(degree: int, length: float, exponent: float) -> Float[np.ndarray, "point mode"]:
@@ -103,21 +150,18 @@ def _observe(
 
 def _case(
     network: Network,
-    prior: GaussianDenoiser,
-    covariance: Float[np.ndarray, "size size"],
+    field: RandomField,
     truth: Float[np.ndarray, " size"],
     rng: np.random.Generator,
 ) -> Case:
     operator, mask = _observe(network, rng)
-    size = len(truth)
-    # Operators treat all times alike: unit vectors in place of times give the transposed matrix.
-    columns = np.asarray(operator(jnp.eye(size).reshape(size, *GRID.shape, 1)), np.float64)
-    matrix = columns.reshape(size, -1).T
+    prior, covariance = field.prior, field.covariance
+    matrix, shape = matrix_of(operator)
     values = matrix @ truth + ERRORS[network] * rng.standard_normal(len(matrix))
     kept = np.ones(len(values), bool) if mask is None else mask.ravel()
     stream = make_stream(
         network,
-        np.where(kept, values, np.nan).reshape(1, *columns.shape[1:]),
+        np.where(kept, values, np.nan).reshape(1, *shape),
         operator,
         Diagonal(jnp.full((), ERRORS[network] ** 2, jnp.float32)),
     )
@@ -127,7 +171,7 @@ def _case(
     posterior = covariance - gain @ (matrix @ covariance)
     # Large patterns measure the covariances between points; single points, the marginals.
     patterns = np.asarray(prior.vectors, np.float64)[:, :32].T
-    points = np.eye(size)[rng.choice(size, 32, replace=False)]
+    points = np.eye(len(truth))[rng.choice(len(truth), 32, replace=False)]
     directions = np.concatenate([patterns, points])
     return Case(
         f"field {network}",
