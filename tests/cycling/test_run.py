@@ -15,6 +15,8 @@ from slams_jax.baselines import etkf, regularised_filter
 from slams_jax.cycling import (
     Observed,
     WeightedEnsemble,
+    cycle,
+    files,
     observation_series,
     run_cycle,
     summary,
@@ -125,6 +127,30 @@ def test_a_killed_run_resumes_bit_for_bit(at, tmp_path):
     assert len(calls) == 10 - 3 * (at // 3)
     np.testing.assert_array_equal(resumed, straight)
     assert_same(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_a_kill_between_the_analyses_and_their_checkpoint(tmp_path, monkeypatch):
+    write, calls = files._write, []
+
+    def copied(*arguments):
+        calls.append(1)
+        if len(calls) == 3:  # the first is that of the start
+            shutil.copytree(tmp_path / "straight", tmp_path / "killed")
+        write(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_write", copied)
+        run(tmp_path / "straight", pairs())
+    assert contents(tmp_path / "killed")[1].sizes["time"] == 6  # three ahead of the checkpoint
+    run(tmp_path / "killed", pairs())
+    assert_same(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_it_is_the_cycle(tmp_path):
+    last = run(tmp_path, pairs(4))
+    observations = [jnp.asarray(y, jnp.float32) for _, y in pairs(4)]
+    *_, done = cycle(forecast, analyse, start_of(), observations, jax.random.key(1))
+    np.testing.assert_array_equal(last, done.analysis)
 
 
 @pytest.mark.slow
