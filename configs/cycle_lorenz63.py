@@ -12,5 +12,5 @@ from configs import base
 
 def get_config() -> ConfigDict:
     cycle = base.cycle(system="lorenz63", cycles=1000, dt=0.01, substeps=25, error=2.0**0.5)
-    cycle.update(method="etkf", members=10, inflation=1.02)
+    cycle.update(method="etkf", members=10, inflation=1.1)
     return ConfigDict({"cycle": cycle})
