@@ -375,6 +375,45 @@ def compare() -> dict[str, Any]:
     }
 
 
+def cycle(**changes: Any) -> Any:
+    """A twin experiment of many cycles, for `experiments.cycle`."""
+    return _changed(
+        {
+            # "lorenz63" or "lorenz96".
+            "system": "lorenz96",
+            # Variables of Lorenz-96.
+            "variables": 40,
+            # Seed of everything random.
+            "seed": 0,
+            # Number of analyses.
+            "cycles": 1460,
+            # First of them that the summary leaves out.
+            "spin_up": 200,
+            # Time step.
+            "dt": 0.05,
+            # Time steps in a cycle.
+            "substeps": 1,
+            # Standard deviation of the observations of each variable.
+            "error": 1.0,
+            # Share of the observations that are missing.
+            "missing": 0.0,
+            # "etkf", "letkf", "enkf", "iterative", "particle filter" or "3dvar".
+            "method": "etkf",
+            # Of the ensemble.
+            "members": 20,
+            # Factor of the departures of an analysis; "adaptive" estimates it ("etkf", "letkf").
+            "inflation": _any(1.0),
+            # Where localisation ("letkf") reaches zero, in variables.
+            "radius": 14.0,
+            # Variance of the background ("3dvar") over that of the climate.
+            "variance": 0.05,
+            # Cycles between two checkpoints.
+            "every": 100,
+        },
+        changes,
+    )
+
+
 def stream(kind: str, **changes: Any) -> Any:
     """One stream of observations."""
     return _changed(

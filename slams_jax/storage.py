@@ -1,14 +1,20 @@
-"""Writing to disk: one run at a time in a directory; files that are complete or absent."""
+"""Writing to disk: one run at a time in a directory; files that are complete or absent.
+
+Two kinds of files grow while a run goes on, JSON lines and Zarr stores. A run that resumes cuts
+them to what its checkpoint knows of.
+"""
 
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TextIO
 
 import xarray as xr
 
@@ -150,6 +156,71 @@ def write_text(text: str, path: Path, *, parents: bool = False) -> None:
         InputError: a path that cannot be written.
     """
     write_bytes(text.encode("utf-8"), path, parents=parents)
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The complete records of a file of JSON lines, in order; a torn last line is left out.
+
+    No file gives no records.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # killed while writing
+    return records
+
+
+def open_records(path: Path, keep: Callable[[Mapping[str, Any]], bool]) -> TextIO:
+    """A file of JSON lines, opened for `write_record` after its records that `keep` accepts.
+
+    Raises:
+        InputError: a path that cannot be written.
+    """
+    kept = [json.dumps(record) + "\n" for record in read_records(path) if keep(record)]
+    write_text("".join(kept), path)
+    return path.open("a")
+
+
+def write_record(file: TextIO, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines, where others can read it at once."""
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+
+
+def append_dataset(dataset: xr.Dataset, path: Path, position: int) -> None:
+    """Write along `time` of a Zarr store from index `position` on; what was behind it is cut off.
+
+    A process that is killed while it appends leaves a store that the same call completes.
+
+    Args:
+        dataset: its variables with a time have it as their first dimension.
+        path: of the store; written, or replaced, where `position` is 0.
+        position: the number of times that stay.
+
+    Raises:
+        InputError: a path that cannot be written, or a store with fewer times than stay.
+    """
+    if position == 0:
+        write_dataset(dataset, path)
+        return
+    import zarr  # slow to import
+
+    with _refusals(path):
+        stored = dict(zarr.open_group(path, mode="r+").arrays()) if path.exists() else {}
+        growing = [str(n) for n, variable in dataset.variables.items() if "time" in variable.dims]
+        if any(n not in stored or stored[n].shape[0] < position for n in growing):
+            raise InputError(
+                f"{path} lacks some of its first {position} times: restore it, or start over in "
+                "another directory"
+            )
+        for name in growing:
+            stored[name].resize((position, *stored[name].shape[1:]))
+        dataset.to_zarr(path, mode="a", append_dim="time", consolidated=False)
 
 
 @contextlib.contextmanager

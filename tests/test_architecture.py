@@ -18,7 +18,7 @@ LAYERS = {room: int(layer) for layer, rooms in ROWS for room in re.findall(r"`(\
 TOP = max(LAYERS.values()) + 1  # slams_jax/__init__.py
 
 OWNERS = {
-    "xarray": {"readers", "data", "dynamics", "storage", "verify", "assimilation"},
+    "xarray": {"readers", "data", "dynamics", "storage", "verify", "assimilation", "cycling"},
     "pandas": {"readers"},
     "grain": {"data", "training"},
     "diffrax": {"diffusion"},
@@ -33,7 +33,8 @@ OWNERS = {
     "dinosaur": {"dynamics"},
     "matplotlib": {"verify"},
     "jinja2": {"verify"},
-    **{name: {"readers"} for name in ("aiohttp", "cfgrib", "fsspec", "zarr")},
+    "zarr": {"readers", "storage"},
+    **{name: {"readers"} for name in ("aiohttp", "cfgrib", "fsspec")},
     **{never: set() for never in ("ml_collections", "configs", "experiments", "tests")},
 }
 EXTRAS = {

@@ -24,9 +24,9 @@ from slams_jax.diffusion import DrawInfo
 from slams_jax.diffusion.solvers import UNTOLD
 from slams_jax.errors import RunError
 from slams_jax.mesh import to_host
+from slams_jax.records import record_digest
 from slams_jax.storage import replacing
 from slams_jax.training.arrays import manifest, nested
-from slams_jax.training.records import record_digest
 
 LOG = logging.getLogger(__name__)
 

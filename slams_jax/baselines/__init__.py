@@ -16,7 +16,6 @@ from slams_jax.baselines.optimal_interpolation import (
 )
 from slams_jax.baselines.particle_filter import (
     Particles,
-    WeightedEnsemble,
     particle_filter,
     regularised_filter,
     systematic_resampling,
@@ -30,6 +29,7 @@ from slams_jax.baselines.simple import (
     tuned,
 )
 from slams_jax.baselines.variational import variational
+from slams_jax.cycling import WeightedEnsemble
 
 __all__ = [
     "Background",

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from slams_jax.aliases import PRNGKey
+from slams_jax.cycling import WeightedEnsemble
 from slams_jax.diffusion.weights import systematic_resampling
 from slams_jax.errors import InputError
 from slams_jax.products import product
@@ -121,27 +122,6 @@ def particle_filter(
     )
     ancestors = jnp.sum(jnp.zeros((count,), bool).at[roots].set(True))
     return Particles(trajectories, jnp.exp(log_weights), effective, ancestors, evidence)
-
-
-class WeightedEnsemble(NamedTuple):
-    """Particles and their weights; a forecast takes the states alone.
-
-    Attributes:
-        states: of the particles.
-        log_weights: of the particles, up to a constant.
-    """
-
-    states: Float[Array, "particle state"]
-    log_weights: Float[Array, " particle"]
-
-    @classmethod
-    def of(cls, states: Float[Array, "particle state"]) -> "WeightedEnsemble":
-        """With equal weights."""
-        return cls(states, jnp.zeros(len(states), states.dtype))
-
-    def mean(self) -> Float[Array, " state"]:
-        """Of the particles, weighted."""
-        return product("p,ps->s", jax.nn.softmax(self.log_weights), self.states)
 
 
 def regularised_filter(

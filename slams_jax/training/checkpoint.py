@@ -26,11 +26,11 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from slams_jax.errors import Diverged, InputError, RunError
+from slams_jax.records import first_difference, record_digest
 from slams_jax.training import arrays
 from slams_jax.training.arrays import Damage, Nested
 from slams_jax.training.chatter import without_chatter
 from slams_jax.training.devices import is_writer, wait_for_all
-from slams_jax.training.records import first_difference, record_digest
 
 if TYPE_CHECKING:  # slow to import, and configures logging: where it is used
     import orbax.checkpoint as ocp

@@ -30,6 +30,7 @@ from jaxtyping import PyTree
 from slams_jax.aliases import Params
 from slams_jax.errors import Diverged, InputError, Preempted, RunError
 from slams_jax.mesh import place, shardings, whole
+from slams_jax.records import as_json
 from slams_jax.storage import locked
 from slams_jax.training import arrays
 from slams_jax.training.chatter import without_chatter
@@ -46,7 +47,6 @@ from slams_jax.training.devices import (
 from slams_jax.training.metrics import METRICS_FILE, TENSORBOARD, Recorder
 from slams_jax.training.options import DeviceConfig, DivergenceConfig, IntervalConfig, Plan
 from slams_jax.training.preemption import ShouldStop, watched
-from slams_jax.training.records import as_json
 from slams_jax.training.state import (
     Info,
     InitFn,

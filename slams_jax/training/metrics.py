@@ -1,6 +1,5 @@
 """Metrics of a run: means, a file of JSON lines, TensorBoard, the progress line."""
 
-import json
 import logging
 import math
 import os
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from slams_jax.errors import Diverged
-from slams_jax.storage import replacing
+from slams_jax.storage import open_records, read_records, write_record
 from slams_jax.training.devices import is_writer
 
 LOG = logging.getLogger(__name__)
@@ -66,17 +65,13 @@ class MetricsWriter:
         from slams_jax.training.board import Board  # imports torch where it is installed
 
         self._path = directory / METRICS_FILE
-        kept = [json.dumps(r) + "\n" for r in read_metrics(self._path) if r["step"] <= start]
-        with replacing(self._path) as temporary:
-            temporary.write_text("".join(kept))
-        self._file = self._path.open("a")
+        self._file = open_records(self._path, lambda record: record["step"] <= start)
         self._board = Board(directory / TENSORBOARD, start)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append the record of `step`; values that are not finite are written as null."""
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        write_record(self._file, {"step": step, **finite})
         self._board.write(step, values)
 
     def sync(self) -> None:
@@ -91,20 +86,8 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The whole records of a metrics file, in order; a torn last line is left out.
-
-    No file gives no records.
-    """
-    path = Path(path).expanduser()
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # killed while writing
-    return records
+    """The records of a metrics file (`slams_jax.storage.read_records`)."""
+    return read_records(path)
 
 
 class Progress:

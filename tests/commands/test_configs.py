@@ -33,6 +33,7 @@ from experiments.configuration.settings import (
     StreamSettings,
     read,
 )
+from experiments.cycle.twin import CycleSettings
 from experiments.process import cli
 from slams_jax.data.archive import Archive
 from slams_jax.data.statistics import Statistics
@@ -79,6 +80,7 @@ RUNS = (
     "slams_reference",
 )
 NATURE = ("held_suarez", "nature_lorenz63")
+CYCLES = ("cycle_lorenz63", "cycle_lorenz96")
 
 
 def configuration(name: str) -> ConfigDict:
@@ -115,10 +117,10 @@ def losses(config: ConfigDict, stage: str) -> list[float]:
 
 def test_these_are_all():
     files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__", "base"}
-    assert files == {*RUNS, *NATURE, "ablation"}
+    assert files == {*RUNS, *NATURE, *CYCLES, "ablation"}
 
 
-@pytest.mark.parametrize("name", [*RUNS, *NATURE, "ablation"])
+@pytest.mark.parametrize("name", [*RUNS, *NATURE, *CYCLES, "ablation"])
 def test_a_configuration_imports_nothing_and_says_how_to_run_it(name):
     text = (CONFIGS / f"{name}.py").read_text()
     syntax = ast.parse(text)
@@ -155,6 +157,7 @@ BASE = {
     "assimilation": (base.assimilation(), names_of(AssimilationSettings)),
     "compare": (base.compare(), names_of(CompareSettings)),
     "run": (base.get_config(), names_of(Settings, without=("raw",))),
+    "cycle": (base.cycle(), names_of(CycleSettings)),
     "held_suarez": (base.held_suarez(), names_of(HeldSuarezRun) | {"system": "held_suarez"}),
     "model": (base.held_suarez().model, names_of(HeldSuarezConfig)),
     "forcing": (base.held_suarez().model.forcing, names_of(Forcing)),

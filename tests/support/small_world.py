@@ -20,9 +20,9 @@ from experiments.configuration.settings import read
 from experiments.process import cli
 from slams_jax.models import train as models_train
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
+from slams_jax.records import as_json
 from slams_jax.schema import channels_of
 from slams_jax.training.checkpoint import Checkpoints
-from slams_jax.training.records import as_json
 
 LATITUDE = np.arange(-78.75, 80.0, 22.5)
 LONGITUDE = np.arange(0.0, 360.0, 22.5)

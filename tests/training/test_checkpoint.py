@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from slams_jax.errors import InputError, RunError
+from slams_jax.records import first_difference
 from slams_jax.training import arrays, checkpoint, read_metrics, restore_model, restore_run
-from slams_jax.training.records import first_difference
 from support.training_problem import (
     CONFIG,
     STATISTICS,

@@ -1,4 +1,4 @@
-"""The record of a checkpoint: JSON with its own digest, compared field by field."""
+"""The record of a run: JSON with its own digest, compared field by field."""
 
 import hashlib
 import json

@@ -1,0 +1,1 @@
+"""Cycled data assimilation of simple models."""

@@ -1,0 +1,154 @@
+"""Run a twin experiment, and say how it goes: progress, summary, picture."""
+
+import dataclasses
+import json
+import time as clocks
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from absl import logging
+
+from experiments.cycle.picture import draw
+from experiments.cycle.twin import CycleSettings, Twin, scheme, twin
+from slams_jax.cycling import Cycled, observation_series, run_cycle
+from slams_jax.errors import Diverged
+from slams_jax.storage import read_records, write_dataset, write_text
+from slams_jax.training.metrics import duration
+
+Record = dict[str, Any]
+RECORDS, PICTURE = "cycle.jsonl", "cycle.png"
+FREE = ("cycles", "spin_up", "every")  # what may change when a run resumes
+SAID_EVERY = 10.0  # seconds between two lines of progress
+# Fields of the summary, and their names in its table.
+NAMES = {
+    "rmse": "RMSE of the mean",
+    "analysis_spread": "spread",
+    "chi_squared": "chi-squared",
+    "error_ratio": "estimated over assumed error variance",
+}
+
+
+def run(settings: CycleSettings, folder: Path, draw_every: int) -> str:
+    """Cycle through the twin experiment, or what is left of it; returns the summary, in Markdown.
+
+    Args:
+        settings: of the experiment.
+        folder: for all files.
+        draw_every: cycles between two pictures.
+
+    Raises:
+        InputError: settings that the method does not take, or a folder of another run.
+        RunError: the filter diverged; the summary and the picture show how.
+    """
+    key_start, key = jax.random.split(jax.random.key(settings.seed + 1))
+    world = twin(settings)
+    method = scheme(settings, world.first, key_start)
+    progress = _Progress(settings, folder, draw_every)
+
+    def observations(time: Any) -> Iterator[tuple[Any, Any]]:
+        # Asked for once the folder is known to be this run's.
+        _write_twin(settings, world, folder)
+        with xr.open_dataset(folder / "observations.nc", engine="h5netcdf") as stored:
+            yield from observation_series(stored["state"])(time)
+
+    def verify(time: Any, done: Cycled) -> dict[str, float]:
+        truth = world.truth[round(time / settings.interval) - 1]
+        misfit = np.asarray(method.mean(done.analysis)) - truth
+        return {"rmse": float(np.sqrt(np.mean(misfit**2)))}
+
+    # More cycles extend a run, and a summary of others is of the same run.
+    same = {k: v for k, v in dataclasses.asdict(settings).items() if k not in FREE}
+    try:
+        run_cycle(
+            method.forecast,
+            method.analyse,
+            method.start,
+            observations,
+            key,
+            directory=folder,
+            observed=method.observed,
+            begin=0.0,
+            interval=settings.interval,
+            about=same,
+            verify=verify,
+            report=progress,
+            every=settings.every,
+        )
+    except Diverged:
+        finish(settings, folder)
+        raise
+    return finish(settings, folder)
+
+
+def finish(settings: CycleSettings, folder: Path) -> str:
+    """Write summary and picture of the records; returns the table."""
+    records = read_records(folder / RECORDS)
+    summary = summarise(settings, records)
+    write_text(json.dumps(summary, indent=1) + "\n", folder / "summary.json")
+    rows = [f"| {name} | {_shown(summary[field])} |" for field, name in NAMES.items()]
+    title = f"| {settings.method}, {settings.system} | {summary['cycles']} cycles |"
+    text = "\n".join([title, "|---|---|", *rows]) + "\n"
+    write_text(text, folder / "summary.md")
+    if records:
+        draw(records, settings.error, folder / PICTURE)
+    return text
+
+
+def summarise(settings: CycleSettings, records: list[Record]) -> Record:
+    """Means over the cycles after the spin-up; None for what is not known.
+
+    The RMSE is the mean of those of the cycles, as it is published for these systems.
+    """
+    counted = [r for r in records if r["cycle"] >= settings.spin_up]
+
+    def mean(name: str) -> float | None:
+        values = [r[name] for r in counted if r[name] is not None]
+        return sum(values) / len(values) if values else None
+
+    summary = {"cycles": len(counted), **{name: mean(name) for name in NAMES}}
+    # It is an average of the cycles before already.
+    return summary | {"error_ratio": records[-1]["error_ratio"] if records else None}
+
+
+class _Progress:
+    """Says every few seconds how far a run is, and draws it every so many cycles."""
+
+    def __init__(self, settings: CycleSettings, folder: Path, draw_every: int):
+        self._settings, self._folder, self._draw_every = settings, folder, draw_every
+        self._begun: tuple[float, int] | None = None
+        self._said = self._draw_after = 0.0
+
+    def __call__(self, record: Record) -> None:
+        now, done, total = clocks.monotonic(), record["cycle"] + 1, self._settings.cycles
+        if self._begun is None:  # the first cycle compiles
+            self._begun, self._said = (now, done), now
+        elif now - self._said >= SAID_EVERY or done == total:
+            self._said = now
+            begun, before = self._begun
+            logging.info(
+                "cycle %d/%d  RMSE %.3g  chi-squared %s  %s left",
+                done,
+                total,
+                record["rmse"],
+                _shown(record["chi_squared"]),
+                duration((total - done) * (now - begun) / (done - before)),
+            )
+        if done % self._draw_every == 0 and now >= self._draw_after:
+            draw(read_records(self._folder / RECORDS), self._settings.error, self._folder / PICTURE)
+            # All records are drawn: in a long run, not more often than it takes 5 % of the time.
+            self._draw_after = now + 20.0 * (clocks.monotonic() - now)
+
+
+def _write_twin(settings: CycleSettings, world: Twin, folder: Path) -> None:
+    times = np.array([float(f"{settings.interval * (k + 1):.12g}") for k in range(settings.cycles)])
+    for name, values in (("truth", world.truth), ("observations", world.observations)):
+        dataset = xr.Dataset({"state": (("time", "variable"), values)}, {"time": times})
+        write_dataset(dataset, folder / f"{name}.nc")
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
