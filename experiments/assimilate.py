@@ -6,7 +6,9 @@ The output is NetCDF (.nc) or Zarr (.zarr), and is complete or absent. Members a
 are drawn, `assimilation.member_batch` at a time, to a hidden folder beside it: after a kill, repeat
 the command to draw only the missing members. The folder is removed at the end.
 `--model=FILE_OR_URL` takes a saved model in place of the one in the work directory.
-`--preset=fast|default|accurate|reference` replaces the configuration's sampler and guidance.
+`--preset=fast|default|accurate|exact|reference` replaces the configuration's `sampler`, `guidance`,
+`assimilation.paths` and `refinement`; "exact" draws all members together, with 512 evaluations each
+(docs/guides/guidance.md).
 `--fit_inflation` first finds the inflation at which spread equals error on the validation period,
 at the cost of about six analyses of it.
 """
@@ -22,6 +24,7 @@ from pathlib import Path
 import jax
 import xarray as xr
 from absl import flags, logging
+from ml_collections import config_flags
 
 from experiments.configuration import inputs
 from experiments.configuration.analysis import analyse, with_fitted_inflation
@@ -48,7 +51,7 @@ PRESET = flags.DEFINE_enum(
     "preset",
     None,
     PRESETS,
-    "Sampler and guidance, in place of the configuration's.",
+    "Sampler, guidance, paths and refinement, in place of the configuration's.",
     flag_values=FLAGS,
 )
 DISTRIBUTED = cli.distributed_flag(FLAGS)
@@ -61,11 +64,7 @@ def main() -> None:
         raise InputError("--output is missing: give the .nc or .zarr to write")
     path = _checked(OUTPUT.value)
     if PRESET.value is not None:
-        sampler, guidance = preset(PRESET.value)
-        raw = {"sampler": dataclasses.asdict(sampler), "guidance": dataclasses.asdict(guidance)}
-        settings = dataclasses.replace(
-            settings, sampler=sampler, guidance=guidance, raw={**settings.raw, **raw}
-        )
+        settings = _with_preset(settings, PRESET.value)
     with _scratch(path) as scratch:
         analysis = run(settings, source=MODEL.value, fit=FIT.value, keep=scratch)
         if is_writer():
@@ -80,6 +79,15 @@ def main() -> None:
         analysis.sizes["time"],
         analysis.attrs["seconds"],
     )
+    if "divergence" in analysis.attrs:
+        logging.info(
+            "divergence of the paths from the posterior %(divergence).3g +- %(divergence_error).2g "
+            "nats, %(divergence_per_observation).2g per observed value; %(effective_paths).1f "
+            "effective paths",
+            analysis.attrs,
+        )
+    if "acceptance" in analysis.attrs:
+        logging.info("%.1f %% of the moves accepted", 100 * analysis.attrs["acceptance"])
     for d in json.loads(analysis.attrs["diagnostics"]):
         logging.info(
             "stream %(name)s: %(count)d values, misfit %(innovation_rms)s before, "
@@ -110,6 +118,36 @@ def run(
         settings = with_fitted_inflation(settings, data, model)
     analysis = analyse(settings, data, model, keep=keep)
     return analysis.assign_attrs(configuration=json.dumps(settings.raw))
+
+
+def _with_preset(settings: Settings, name: str) -> Settings:
+    """The settings with the options of a preset in place of their own.
+
+    Raises:
+        InputError: a flag of the command line that the preset would override.
+    """
+    replaced = ("sampler.", "guidance.", "refinement.", "assimilation.paths")
+    for field in config_flags.get_override_values(FLAGS["config"]):
+        if field.startswith(replaced):
+            raise InputError(
+                f"--preset={name} replaces config.{field}: leave one of the two flags out"
+            )
+    sampler, guidance, paths, refinement = preset(name)
+    options = dataclasses.replace(settings.assimilation, paths=paths)
+    raw = {
+        "sampler": dataclasses.asdict(sampler),
+        "guidance": dataclasses.asdict(guidance),
+        "assimilation": {**settings.raw["assimilation"], "paths": paths},
+        "refinement": dataclasses.asdict(refinement) if refinement else {"moves": 0},
+    }
+    return dataclasses.replace(
+        settings,
+        sampler=sampler,
+        guidance=guidance,
+        assimilation=options,
+        refinement=refinement,
+        raw={**settings.raw, **raw},
+    )
 
 
 @contextlib.contextmanager

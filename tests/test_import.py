@@ -89,7 +89,7 @@ schedule = CosineSchedule()
 denoiser = lambda x, t: x * schedule.alpha(t) / (schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
 mesh = jax.make_mesh((2,), ("mine",), axis_types=(jax.sharding.AxisType.Auto,))
 with jax.set_mesh(mesh):
-    draw = sample(jax.random.key(0), denoiser, (4, 3, 5, 1), schedule, preset("fast")[0])
+    draw = sample(jax.random.key(0), denoiser, (4, 3, 5, 1), schedule, preset("fast").sampler)
 assert jnp.isfinite(draw).all()
 assert jax.config.jax_enable_x64 and jnp.zeros(()).dtype == "float64"
 assert jax.device_count() == 2

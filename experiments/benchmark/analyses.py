@@ -88,7 +88,7 @@ def run_ensembles(machine: Machine, members: int, steps: int) -> Iterator[dict[s
     arguments = (jax.random.key(0), params, stream, prior)
     seconds = {}
     for name, drawn in (("default", members), ("reference", 1)):
-        sampler, guidance = preset(name)
+        sampler, guidance, *_ = preset(name)
         taken = dataclasses.replace(sampler, steps=steps) if name == "reference" else sampler
         whole, count = evaluations(sampler), evaluations(taken)
         assert whole is not None

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from slams_jax.diffusion import RefinementConfig, SamplerConfig
-from slams_jax.diffusion.presets import PRESETS, preset
+from slams_jax.diffusion.presets import preset
 from slams_jax.reference_problems import Guidance, Method, Oracle
 
 BUDGET = 32  # evaluations and derivative products of one draw, at which rules are compared
@@ -91,9 +91,12 @@ def crossed(
     return tuple(_method(rule, solver, n, grid) for rule, solver, grid, n in every)
 
 
-def presets(names: Iterable[str]) -> tuple[Method, ...]:
-    """The presets of `slams_jax.assimilate`."""
-    return tuple(Method(Guidance.of(g), s) for s, g in map(preset, names))
+def presets(*names: str) -> tuple[Method, ...]:
+    """Presets of the library; "exact" is the last of `weighted`."""
+    return tuple(
+        Method(Guidance.of(p.guidance), p.sampler, p.refinement, paths=p.paths)
+        for p in map(preset, names)
+    )
 
 
 def weighted(rule: Guidance) -> tuple[Method, ...]:
@@ -174,7 +177,7 @@ PLAN = (
     Block("b", "every", crossed([ORACLE])),
     # Rules with equally many evaluations, and what `assimilate` offers.
     Block("abc", "last", crossed((*COMMON, *OTHERS))),
-    Block("abc", "last", presets(PRESETS)),
+    Block("abc", "last", presets("fast", "default", "accurate", "reference")),
     # Weighted paths and Metropolis moves where guidance is far from exact.
     Block("b", "every", weighted(GAUSSIAN_10)),
     Block("b", "every", refined(GAUSSIAN_10) + refined(MMPS_1)),
@@ -189,7 +192,7 @@ PLAN = (
     Block("b", "last", crossed([ORACLE], grids=GRIDS)),
     # The long trajectories of Lorenz-63 are its last case, and get what is affordable.
     Block("d", "all but the last", at_cost(LORENZ, (BUDGET, LONG))),
-    Block("d", "all but the last", presets(["reference"])),
+    Block("d", "all but the last", presets("reference")),
     Block("d", "last", at_cost(LORENZ, (BUDGET,))),
     # What a code tells is absorbed, which is for Gaussian algebra.
     Block("f", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),

@@ -3,7 +3,7 @@
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.guidance import guide
-from slams_jax.diffusion.presets import GuidanceConfig, preset
+from slams_jax.diffusion.presets import GuidanceConfig, Preset, preset
 from slams_jax.diffusion.refinement import Refined, RefinementConfig, refine
 from slams_jax.diffusion.sampler import (
     DrawInfo,
@@ -25,6 +25,7 @@ __all__ = [
     "ExponentialSolver",
     "GuidanceConfig",
     "PredictorCorrector",
+    "Preset",
     "Refined",
     "RefinementConfig",
     "SamplerConfig",

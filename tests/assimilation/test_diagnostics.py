@@ -152,11 +152,11 @@ def test_presets_are_ordered_by_their_cost():
     from slams_jax.diffusion import evaluations
 
     costs = []
-    for name in PRESETS:
-        sampler, guidance = preset(name)
-        costs.append(evaluations(sampler) * (1 + guidance.derivatives))
+    for sampler, guidance, paths, refinement in map(preset, PRESETS):
+        moves = refinement.evaluations if refinement else 0
+        costs.append(paths * evaluations(sampler) * (1 + guidance.derivatives) + moves)
     assert costs == sorted(costs)
-    assert costs == [16, 32, 128, 2048]
+    assert costs == [16, 32, 128, 512, 2048]
     with pytest.raises(InputError, match="unknown preset 'slow': choose from"):
         preset("slow")
 

@@ -9,6 +9,7 @@ import pytest
 from experiments.calibrate import methods, run
 from experiments.calibrate import report as calibration_report
 from slams_jax.diffusion import SamplerConfig
+from slams_jax.diffusion.presets import PRESETS
 from slams_jax.errors import InputError
 from slams_jax.reference_problems import Guidance, Method, trajectory_cases
 
@@ -21,6 +22,13 @@ def test_no_method_comes_twice():
             chosen = methods.methods(group, quick=quick, last=True)
             assert len(chosen) == len(set(chosen)) > 2
             assert all(m.label for m in chosen)
+
+
+def test_every_preset_is_a_row_of_the_table():
+    rows = [m for block in methods.PLAN for m in block.methods]
+    assert {(m.label, m.sampler) for m in methods.presets(*PRESETS)} <= {
+        (m.label, m.sampler) for m in rows
+    }
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from experiments import assimilate, evaluate, train
 from experiments.configuration import inputs, observations
 from experiments.configuration.settings import read
 from slams_jax.assimilation.members import MemberStore
+from slams_jax.diffusion.presets import preset
 from slams_jax.models import train as models_train
 from slams_jax.models.saved import load_model, save_model
 from slams_jax.storage import locked
@@ -223,6 +224,32 @@ def test_a_preset_and_a_fitted_inflation(config, file, tmp_path):
     assert used["guidance"]["rule"] == "gaussian"
     assert 0.25 <= used["assimilation"]["inflation"] <= 16.0
     assert used["assimilation"]["inflation"] != 1.0
+
+
+def test_the_exact_preset_tells_how_far_it_came(file, tmp_path, caplog):
+    """With thousands of observations it changes nothing, and says so."""
+    output = tmp_path / "analysis.nc"
+    status = run_command(
+        assimilate.main, f"--config={file}", "--preset=exact", f"--output={output}"
+    )
+    assert status == 0
+    with xr.open_dataset(output, engine="h5netcdf") as dataset:
+        told, used = dataset.attrs, json.loads(dataset.attrs["configuration"])
+    assert told["evaluations"] == 2 * 64 + 12 * 32
+    assert told["derivative_evaluations"] == 0
+    settings, chosen = read(used), preset("exact")
+    assert settings.assimilation.paths == chosen.paths == 2
+    for name in ("sampler", "guidance", "refinement"):
+        assert getattr(settings, name) == getattr(chosen, name)
+    assert told["effective_paths"] < 2.0
+    assert told["acceptance"] < 0.05
+    for line in (
+        "divergence of the paths from the posterior",
+        "paths, so that the members are copies of one",
+        "of the moves accepted",
+        "of its 12 moves of 32, so that the members are as guidance left them",
+    ):
+        assert line in caplog.text
 
 
 def test_a_saved_model_takes_the_place_of_that_in_the_work_directory(

@@ -178,6 +178,14 @@ ASSIMILATE = {
         "another autoencoder.inputs|has no background",
     ),
     "unknown preset": (f"{OUTPUT} --preset=slow", "preset=slow: value should be one of <fast|"),
+    "a preset and what it replaces": (
+        f"{OUTPUT} --preset=exact --config.refinement.moves=4",
+        "preset=exact replaces config.refinement.moves: leave one",
+    ),
+    "weighted paths in batches": (
+        f"{OUTPUT} --preset=exact --config.assimilation.member_batch=2",
+        "cannot be drawn 2 at a time",
+    ),
     "no inflation": (
         f"{OUTPUT} --config.assimilation.inflation=-1.0",
         "inflation must be positive and finite, got -1.0",
