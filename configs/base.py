@@ -280,6 +280,10 @@ def sampler() -> dict[str, Any]:
         "rtol": 0.0,
         # "ode": absolute tolerance; both are positive, or neither.
         "atol": 0.0,
+        # "split_gibbs": draws of x_0 at each level.
+        "sweeps": 1,
+        # "split_gibbs": slices of each draw, for operators that are not linear.
+        "moves": 0,
     }
 
 

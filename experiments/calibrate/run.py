@@ -19,18 +19,25 @@ from slams_jax.reference_problems import (
     field_cases,
     latent_cases,
     mixture_cases,
+    rain_case,
     run_case,
     run_lorenz,
     trajectory_cases,
 )
 from slams_jax.storage import write_text
 
-BUILD = {"a": field_cases, "b": mixture_cases, "c": trajectory_cases, "f": latent_cases}
+BUILD = {
+    "a": field_cases,
+    "b": mixture_cases,
+    "c": trajectory_cases,
+    "f": latent_cases,
+    "g": lambda: [rain_case()],
+}
 LORENZ, TRAINED = "d", "e"  # groups that need a trained model
 GROUPS = tuple(sorted((*BUILD, LORENZ, TRAINED)))
 # So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
-MEMBERS = {"a": 192, "b": 4096, "c": 2048, "f": 2048, LORENZ: lorenz.MEMBERS}
-QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024}
+MEMBERS = {"a": 192, "b": 4096, "c": 2048, "f": 2048, "g": 64, LORENZ: lorenz.MEMBERS}
+QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024, "g": 64}
 BATCH = 4096  # draws made at a time
 
 Row = dict[str, Any]

@@ -174,7 +174,7 @@ class Row:
 
     Attributes:
         case: name of the case.
-        rule: the rule, with its options, and the moves that refine its draws.
+        rule: the rule, with its options, and what else is told of the method (`Method.label`).
         solver: of the sampler, as are `grid` and `steps`.
         members: number of draws.
         forward_evaluations: evaluations of the prior's denoiser per draw.
@@ -280,10 +280,13 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The rule, its paths and its refinement in words."""
+        """The rule, the options of split Gibbs, its paths and its refinement in words."""
+        sampler = self.sampler
+        gibbs = [f"{sampler.sweeps} sweeps"] if sampler.sweeps > 1 else []
+        gibbs += [f"{sampler.moves} slices"] if sampler.moves else []
         paths = [f"{self.paths} weighted paths"] if self.paths > 1 else []
         moves = [] if self.refinement is None else [str(self.refinement)]
-        return ", ".join([str(self.rule), *paths, *moves])
+        return ", ".join([str(self.rule), *gibbs, *paths, *moves])
 
     def draws(
         self, problem: Problem, key: PRNGKey, members: int, batch: int | None = None

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from slams_jax.aliases import ObservationOperator, Trajectory
+from slams_jax.aliases import ObservationOperator, PRNGKey, Trajectory
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.observe import Diagonal, Points, Stride, make_stream
+from slams_jax.products import product
 from slams_jax.reference_problems.cases import Case, Problem
 from slams_jax.reference_problems.exact import Exact
 from slams_jax.reference_problems.fields import GRID, RandomField, matrix_of
@@ -46,10 +47,7 @@ class Gauges:
 
     def __call__(self, state: Trajectory) -> Array:
         """The observed quantity."""
-        # A power of zero has an infinite derivative.
-        above = self.points(state) - THRESHOLD
-        wet = above > 0.0
-        return jnp.where(wet, jnp.log1p(jnp.where(wet, above, 1.0) ** 1.5), 0.0)
+        return _gauge(self.points(state))
 
 
 @jax.tree_util.register_dataclass
@@ -65,15 +63,17 @@ class Detector:
 
     def __call__(self, state: Trajectory) -> Array:
         """The observed quantity."""
-        return jnp.clip((self.points(state) - THRESHOLD) / WIDTH, 0.0, 1.0)
+        return _detect(self.points(state))
 
 
-def _gauge(h: np.ndarray) -> np.ndarray:
-    return np.log1p(np.maximum(h - THRESHOLD, 0.0) ** 1.5)
+def _gauge(h: Array) -> Array:
+    # A power of zero has an infinite derivative.
+    wet = h > THRESHOLD
+    return jnp.where(wet, jnp.log1p(jnp.where(wet, h - THRESHOLD, 1.0) ** 1.5), 0.0)
 
 
-def _detect(h: np.ndarray) -> np.ndarray:
-    return np.clip((h - THRESHOLD) / WIDTH, 0.0, 1.0)
+def _detect(h: Array) -> Array:
+    return jnp.clip((h - THRESHOLD) / WIDTH, 0.0, 1.0)
 
 
 def rain_case(
@@ -82,8 +82,8 @@ def rain_case(
     gauges: int = 150,
     detected: int = 4,
     schedule: CosineSchedule = CosineSchedule(),
-    chains: int = 32,
-    sweeps: int = 400,
+    chains: int = 64,
+    sweeps: int = 2500,
     seed: int = 0,
 ) -> Case:
     """The field, seen by both networks; the posterior is sampled to make the case.
@@ -105,22 +105,21 @@ def rain_case(
     streams, matrices, values = [], [], []
     for linear, operator, curve in networks:
         matrix, shape = matrix_of(linear)
-        seen = curve(matrix @ truth) + ERROR * rng.standard_normal(len(matrix))
+        seen = np.asarray(curve(jnp.asarray(matrix @ truth, jnp.float32)), np.float64)
+        seen = seen + ERROR * rng.standard_normal(len(matrix))
         error = Diagonal(jnp.full((), ERROR**2, jnp.float32))
         name = type(operator).__name__.lower()
         streams.append(make_stream(name, seen.reshape(1, *shape), operator, error))
         matrices.append(matrix)
         values.append(seen)
-    matrix = np.concatenate(matrices)
+    matrix, y = np.concatenate(matrices), jnp.asarray(np.concatenate(values), jnp.float32)
 
-    def misfit(index: int, h: np.ndarray) -> np.ndarray:
+    def misfit(index: Array, h: Array) -> Array:
         """Half the square of each h of variable `index` from what was observed, in errors."""
-        curve, i = (_gauge, index) if index < gauges else (_detect, index - gauges)
-        y = values[0][i] if index < gauges else values[1][i]
-        return 0.5 * ((curve(h) - y) / ERROR) ** 2
+        return 0.5 * ((jnp.where(index < gauges, _gauge(h), _detect(h)) - y[index]) / ERROR) ** 2
 
     total = matrix @ field.covariance @ matrix.T
-    drawn = gibbs(rng, total, misfit, chains, sweeps)[sweeps // 4 :]
+    drawn = gibbs(jax.random.key(seed), total, misfit, chains, sweeps)[sweeps // 4 :]
     exact = _exact(field, matrix, total, drawn.reshape(-1, len(matrix)), rng)
     problem = Problem(field.prior, tuple(streams), field.prior, schedule, (1, *GRID.shape, 1))
     return Case("rain", problem, exact)
@@ -141,9 +140,9 @@ def _gauges(rng: np.random.Generator, count: int, every: int) -> Points:
 
 
 def gibbs(
-    rng: np.random.Generator,
+    key: PRNGKey,
     covariance: Float[np.ndarray, "size size"],
-    misfit: Callable[[int, np.ndarray], np.ndarray],
+    misfit: Callable[[Array, Array], Array],
     chains: int,
     sweeps: int,
 ) -> Float[np.ndarray, "sweep chain size"]:
@@ -153,33 +152,42 @@ def gibbs(
     apart, from the Gaussian alone.
 
     Args:
-        rng: of the draws.
+        key: of the draws.
         covariance: of the Gaussian.
         misfit: (index, values of this variable) -> minus the log of the other factor.
         chains: independent of one another.
         sweeps: over all variables.
     """
+    size = len(covariance)
     precision = np.linalg.inv(covariance)
-    std = 1.0 / np.sqrt(np.diag(precision))
-    h = np.linalg.cholesky(covariance) @ rng.standard_normal((len(std), chains))
-    z = np.linspace(-6.0, 6.0, NODES)[:, None]
-    every = np.arange(chains)
-    kept = np.empty((sweeps, chains, len(std)))
-    for sweep in range(sweeps):
-        uniform = rng.uniform(size=(len(std), chains))
-        for i in range(len(std)):
-            mean = h[i] - precision[i] @ h * std[i] ** 2
-            log = -0.5 * z**2 - misfit(i, mean + std[i] * z)
-            density = np.exp(log - log.max(axis=0))
-            cdf = np.zeros((NODES, chains))
-            np.cumsum(density[1:] + density[:-1], axis=0, out=cdf[1:])
-            sought = uniform[i] * cdf[-1]
-            k = np.clip((cdf < sought).sum(axis=0) - 1, 0, NODES - 2)
-            low, high = cdf[k, every], cdf[k + 1, every]
-            share = (sought - low) / np.maximum(high - low, np.finfo(float).tiny)
-            h[i] = mean + std[i] * (z[k, 0] + share * (z[1, 0] - z[0, 0]))
-        kept[sweep] = h.T
-    return kept
+    rows = jnp.asarray(precision / np.diag(precision)[:, None], jnp.float32)
+    stds = jnp.asarray(1.0 / np.sqrt(np.diag(precision)), jnp.float32)
+    root = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
+    z = jnp.linspace(-6.0, 6.0, NODES)[:, None]
+
+    def variable(h, given):
+        i, uniform = given
+        mean = h[i] - product("h,hc->c", rows[i], h)
+        log = -0.5 * z**2 - misfit(i, mean[None] + stds[i] * z)
+        density = jnp.exp(log - jnp.max(log, axis=0, keepdims=True))
+        cdf = jnp.cumsum(density[1:] + density[:-1], axis=0)
+        cdf = jnp.concatenate([jnp.zeros((1, chains)), cdf])
+        sought = uniform * cdf[-1]
+        k = jnp.clip(jnp.sum(cdf < sought[None], axis=0) - 1, 0, NODES - 2)
+        low, high = (jnp.take_along_axis(cdf, n[None], axis=0)[0] for n in (k, k + 1))
+        share = (sought - low) / jnp.maximum(high - low, jnp.finfo(jnp.float32).tiny)
+        drawn = mean + stds[i] * (z[k, 0] + share * (z[1, 0] - z[0, 0]))
+        return h.at[i].set(drawn), None
+
+    def sweep(h, key):
+        uniform = jax.random.uniform(key, (size, chains))
+        h, _ = jax.lax.scan(variable, h, (jnp.arange(size), uniform))
+        return h, h.T
+
+    key_start, key_sweeps = jax.random.split(key)
+    start = product("hg,gc->hc", root, jax.random.normal(key_start, (size, chains)))
+    run = jax.jit(lambda h, keys: jax.lax.scan(sweep, h, keys)[1])
+    return np.asarray(run(start, jax.random.split(key_sweeps, sweeps)), np.float64)
 
 
 def convergence(draws: Float[np.ndarray, "sweep chain size"]) -> Float[np.ndarray, " size"]:

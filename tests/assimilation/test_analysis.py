@@ -231,7 +231,8 @@ def test_the_posterior_of_white_noise_is_exact(rule, exact_model):
 
 
 @pytest.mark.slow
-def test_what_the_decoder_misses_is_analysed_too(exact_model):
+@pytest.mark.parametrize("sampler", [FINE, SamplerConfig("split_gibbs", 2)], ids=["SDE", "Gibbs"])
+def test_what_the_decoder_misses_is_analysed_too(exact_model, sampler):
     """x = z + e with white z and correlated e: the posterior of columns, by hand."""
     rng = np.random.default_rng(5)
     root = np.array([[0.9, 0.0, 0.0], [0.5, 0.6, 0.0], [-0.4, 0.3, 0.5]])
@@ -249,7 +250,7 @@ def test_what_the_decoder_misses_is_analysed_too(exact_model):
         key=jax.random.key(1),
         times=TIMES,
         score="gaussian",
-        sampler=FINE,
+        sampler=sampler,
         guidance=GuidanceConfig(iterations=20),
     )
     members, climate = members_of(analysis), climate_of(model)

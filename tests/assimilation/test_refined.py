@@ -44,7 +44,7 @@ def exact(function):
     return (weight * function(z)).sum() / weight.sum()
 
 
-def drawn(score, refinement):
+def drawn(score, refinement, sampler=SamplerConfig(steps=32)):
     """The standardised anomaly of each member where it was observed, and the analysis."""
     model = tiny_model(latent=False, network=0.0)  # its prior is white noise, exactly
     climate = climatology(model.statistics["state"], TIMES)
@@ -59,7 +59,7 @@ def drawn(score, refinement):
         key=jax.random.key(0),
         times=TIMES,
         score=score,
-        sampler=SamplerConfig(steps=32),
+        sampler=sampler,
         guidance=GuidanceConfig(iterations=4),
         refinement=refinement,
     )
@@ -82,6 +82,17 @@ def test_moves_reach_a_posterior_of_two_modes(score):
     assert abs(z.mean() - mean) < 4.0 * np.sqrt((square - mean**2) / MEMBERS)
     assert 0.1 < analysis.attrs["acceptance"] < 0.9
     assert analysis.attrs["evaluations"] == 32 + 12 * 16
+
+
+@pytest.mark.slow
+def test_slices_reach_it_too():
+    z, analysis = drawn("network", None, SamplerConfig("split_gibbs", 8, moves=4))
+    right = exact(lambda z: z > SHIFT)
+    assert abs((z > SHIFT).mean() - right) < 4.0 * np.sqrt(right * (1 - right) / MEMBERS)
+    mean, square = exact(lambda z: z), exact(lambda z: z**2)
+    assert abs(z.mean() - mean) < 4.0 * np.sqrt((square - mean**2) / MEMBERS)
+    assert analysis.attrs["evaluations"] == 8
+    assert "divergence" not in analysis.attrs
 
 
 def a_background(model):
