@@ -282,8 +282,8 @@ def sampler() -> dict[str, Any]:
         "atol": 0.0,
         # "split_gibbs": draws of x_0 at each level.
         "sweeps": 1,
-        # "split_gibbs": slices of each draw, for operators that are not linear.
-        "moves": 0,
+        # "split_gibbs": moves of each draw, for operators that are not linear.
+        "slices": 0,
     }
 
 

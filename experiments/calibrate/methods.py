@@ -109,10 +109,10 @@ def weighted(rule: Guidance) -> tuple[Method, ...]:
     )
 
 
-def split(*, moves: Iterable[int], sweeps: int = 1, steps: int = BUDGET) -> tuple[Method, ...]:
+def split(*, slices: Iterable[int], sweeps: int = 1, steps: int = BUDGET) -> tuple[Method, ...]:
     """Split Gibbs sampling with each number of slices."""
-    config = lambda count: SamplerConfig("split_gibbs", steps, sweeps=sweeps, moves=count)
-    return tuple(Method(GAUSSIAN, config(count)) for count in moves)
+    config = lambda count: SamplerConfig("split_gibbs", steps, sweeps=sweeps, slices=count)
+    return tuple(Method(GAUSSIAN, config(count)) for count in slices)
 
 
 def refined(rule: Guidance) -> tuple[Method, ...]:
@@ -190,11 +190,11 @@ PLAN = (
     Block("d", "all but the last", (*weighted(GAUSSIAN), *ACCURATE)),
     Block("d", "all but the last", refined(GAUSSIAN) + refined(NEAR_1)),
     # Split Gibbs, also where the prior is Gaussian and the operator bent.
-    Block("ac", "last", split(moves=(0,), steps=8) + split(moves=(0,))),
-    Block("b", "every", split(moves=(0, 4)) + split(moves=(4,), sweeps=4)),
+    Block("ac", "last", split(slices=(0,), steps=8) + split(slices=(0,))),
+    Block("b", "every", split(slices=(0, 4)) + split(slices=(4,), sweeps=4)),
     Block("g", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),
     Block("g", "every", weighted(GAUSSIAN)[-1:] + refined(GAUSSIAN)[-1:]),
-    Block("g", "every", split(moves=(0, 8, 32), steps=8) + split(moves=(16,), steps=16)),
+    Block("g", "every", split(slices=(0, 8, 32), steps=8) + split(slices=(16,), steps=16)),
     Block("g", "every", presets("reference")),
     # Solvers, grids and steps, with the most exact rule.
     Block("a", "last", crossed([GAUSSIAN], SOLVERS[:3], steps=STEPS)),
@@ -213,8 +213,8 @@ PLAN = (
     Block("ac", "quick", crossed([GAUSSIAN], steps=(8, 32))),
     Block("b", "quick", crossed([ORACLE], steps=(8, 32))),
     Block("abc", "quick", crossed([MMPS_3])),
-    Block("a", "quick", split(moves=(0,), steps=8)),
-    Block("g", "quick", crossed([GAUSSIAN]) + split(moves=(8,), steps=8)),
+    Block("a", "quick", split(slices=(0,), steps=8)),
+    Block("g", "quick", crossed([GAUSSIAN]) + split(slices=(8,), steps=8)),
     # 8 steps cost 32 with the derivatives; the longest is what they are held against.
     Block("b", "quick", crossed([MMPS_3], steps=(8, LONG // 4))),
 )

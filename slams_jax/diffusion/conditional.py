@@ -73,7 +73,7 @@ def moved(
     fresh: Bool[Array, ""],
     local: Local,
     loops: Loops,
-    moves: int,
+    slices: int,
 ) -> tuple[Array, Float[Array, ""]]:
     """The state of the chain after `x_0`, and what is left of the equations.
 
@@ -83,7 +83,7 @@ def moved(
         fresh: whether to forget that: the first proposal is then accepted.
         local: the target.
         loops: of the solver of increments.
-        moves: number of slices.
+        slices: number of them.
     """
     key_line, key_proposal, key_accept, key_slices = jax.random.split(key, 4)
     linear, found = _approximated(key_line, local, loops)
@@ -124,7 +124,7 @@ def moved(
     weight, proposed = log_weight(x_0), log_weight(proposal)
     accepted = fresh | (jnp.log(jax.random.uniform(key_accept)) < proposed - weight)
     start = jnp.where(accepted, proposal, x_0), jnp.where(accepted, proposed, weight)
-    (x_0, _), _ = jax.lax.scan(slice_, start, jax.random.split(key_slices, moves))
+    (x_0, _), _ = jax.lax.scan(slice_, start, jax.random.split(key_slices, slices))
     return x_0, found.left
 
 

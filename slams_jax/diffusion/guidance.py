@@ -289,13 +289,13 @@ def _drawn(
 ) -> DrawGiven:
     """x_0 from N(E[x_0 | x_t], C) and the observations."""
 
-    def draw(key, x_t, t, x_0, fresh, moves):
+    def draw(key, x_t, t, x_0, fresh, slices):
         before, product = model(x_t, t)
         ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
         local = Local(before.x_0, product, lambda v: root(v, ratio), innovations, linearise)
-        if not moves:
+        if not slices:
             return perturbed(key, local, loops)
-        return moved(key, x_0, fresh, local, loops, moves)
+        return moved(key, x_0, fresh, local, loops, slices)
 
     return draw
 

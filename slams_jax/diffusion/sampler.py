@@ -49,7 +49,7 @@ OdeMethod = Literal["Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Tsit5", "D
 _EXPONENTIAL = {"dpmpp_2m": (1.0, 2), "dpmpp_2m_ode": (0.0, 2), "dpmpp_3m_ode": (0.0, 3)}
 # The only solver that reads an option; with others, it must keep its default.
 _OPTION_OF = dict(eta="ddim", corrections="pc", tau="pc", method="ode", rtol="ode", atol="ode")
-_OPTION_OF |= dict(sweeps="split_gibbs", moves="split_gibbs")
+_OPTION_OF |= dict(sweeps="split_gibbs", slices="split_gibbs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SamplerConfig:
         rtol: for "ode", relative tolerance; positive for adaptive steps.
         atol: for "ode", absolute tolerance; both tolerances are positive, or both zero.
         sweeps: for "split_gibbs", draws of x_0 at each of the `steps` levels.
-        moves: for "split_gibbs", slices of each draw, which make it right where observation
+        slices: for "split_gibbs", moves of each draw, which make it right where observation
             operators are not linear; linear ones need none.
     """
 
@@ -86,7 +86,7 @@ class SamplerConfig:
     rtol: float = 0.0
     atol: float = 0.0
     sweeps: int = 1
-    moves: int = 0
+    slices: int = 0
 
     def __post_init__(self):
         for name, kind in (("solver", Solver), ("grid", TimeGrid), ("method", OdeMethod)):
@@ -104,8 +104,8 @@ class SamplerConfig:
         for name in ("steps", "corrections", "sweeps"):
             if getattr(self, name) < 1:
                 raise InputError(f"sampler {name} must be at least 1, got {getattr(self, name)}")
-        if self.moves < 0:
-            raise InputError(f"sampler moves must not be negative, got {self.moves}")
+        if self.slices < 0:
+            raise InputError(f"sampler slices must not be negative, got {self.slices}")
         if not 0.0 <= self.eta <= 1.0:
             raise InputError(f"sampler eta must lie in [0, 1], got {self.eta}")
         if not 0.0 < self.tau < 2.0:
@@ -266,11 +266,11 @@ def _annealed(key, start, times, denoiser, schedule, config):
     """`integrate` by split Gibbs sampling."""
     if not isinstance(denoiser, Guided) or denoiser.draw is None:
         raise InputError(
-            "solver 'split_gibbs' draws x_0 given observations: choose guidance rule 'gaussian', "
-            "and give `guide` the observations and the root of the covariance"
+            "solver 'split_gibbs' draws x_0 given observations: choose guidance rule 'gaussian' "
+            "(of `guide`, with the root of the covariance), or another solver"
         )
     found = anneal(
-        key, start, times, denoiser.draw, schedule, sweeps=config.sweeps, moves=config.moves
+        key, start, times, denoiser.draw, schedule, sweeps=config.sweeps, slices=config.slices
     )
     return found.x_0, DrawInfo(
         found.failed_at,

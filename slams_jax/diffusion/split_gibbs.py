@@ -32,7 +32,7 @@ class DrawGiven(Protocol):
         t: Array,
         x_0: Array,
         fresh: Bool[Array, ""],
-        moves: int,
+        slices: int,
         /,
     ) -> tuple[Array, Float[Array, ""]]:
         """x_0, and what is left of its equations; see `slams_jax.diffusion.conditional.moved`."""
@@ -61,7 +61,7 @@ def anneal(
     schedule: CosineSchedule,
     *,
     sweeps: int,
-    moves: int,
+    slices: int,
 ) -> Annealed:
     """x_0 from `start`, which is x_t at the first level; pure.
 
@@ -72,7 +72,7 @@ def anneal(
         draw: of x_0.
         schedule: noise schedule.
         sweeps: draws at each level.
-        moves: of each draw, for `draw`.
+        slices: of each draw, for `draw`.
     """
     levels = jnp.repeat(1.0 - times[:-1], sweeps)
 
@@ -80,7 +80,7 @@ def anneal(
         x_t, x_0, failed_at, residual = carry
         key, t, following, fresh = given
         key_draw, key_noise = jax.random.split(key)
-        x_0, left = draw(key_draw, x_t, t, x_0, fresh, moves)
+        x_0, left = draw(key_draw, x_t, t, x_0, fresh, slices)
         noise = jax.random.normal(key_noise, x_0.shape, x_0.dtype)
         x_t = schedule.alpha(following) * x_0 + schedule.sigma(following) * noise
         failing = (failed_at < 0.0) & ~jnp.all(jnp.isfinite(x_0))

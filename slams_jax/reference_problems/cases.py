@@ -283,7 +283,7 @@ class Method:
         """The rule, the options of split Gibbs, its paths and its refinement in words."""
         sampler = self.sampler
         gibbs = [f"{sampler.sweeps} sweeps"] if sampler.sweeps > 1 else []
-        gibbs += [f"{sampler.moves} slices"] if sampler.moves else []
+        gibbs += [f"{sampler.slices} slices"] if sampler.slices else []
         paths = [f"{self.paths} weighted paths"] if self.paths > 1 else []
         moves = [] if self.refinement is None else [str(self.refinement)]
         return ", ".join([str(self.rule), *gibbs, *paths, *moves])

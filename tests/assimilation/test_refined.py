@@ -86,7 +86,7 @@ def test_moves_reach_a_posterior_of_two_modes(score):
 
 @pytest.mark.slow
 def test_slices_reach_it_too():
-    z, analysis = drawn("network", None, SamplerConfig("split_gibbs", 8, moves=4))
+    z, analysis = drawn("network", None, SamplerConfig("split_gibbs", 8, slices=4))
     right = exact(lambda z: z > SHIFT)
     assert abs((z > SHIFT).mean() - right) < 4.0 * np.sqrt(right * (1 - right) / MEMBERS)
     mean, square = exact(lambda z: z), exact(lambda z: z**2)

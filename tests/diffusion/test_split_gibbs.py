@@ -80,11 +80,11 @@ def posterior():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moves", [0, 2])
+@pytest.mark.parametrize("slices", [0, 2])
 @pytest.mark.parametrize("levels", [1, 8])
-def test_linear_observations_of_a_gaussian_have_exact_draws(levels, moves):
+def test_linear_observations_of_a_gaussian_have_exact_draws(levels, slices):
     """However few the levels: a reverse SDE would need many."""
-    x, info = draws(SamplerConfig("split_gibbs", levels, moves=moves))
+    x, info = draws(SamplerConfig("split_gibbs", levels, slices=slices))
     mean, covariance = posterior()
     std = np.sqrt(np.diag(covariance))
     np.testing.assert_array_less(np.abs(x.mean(axis=0) - mean), 4.0 * std / np.sqrt(len(x)))
@@ -116,14 +116,14 @@ def quadrature():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 4])
-def test_moves_make_draws_right_where_the_operator_is_bent(levels):
-    """Both modes, each with its shape; without moves both are wrong."""
+def test_slices_make_draws_right_where_the_operator_is_bent(levels):
+    """Both modes, each with its shape; without slices both are wrong."""
     nodes, weights = quadrature()
     statistics = (np.abs, lambda x: x**2, lambda x: x[:, ::-1] * x, lambda x: x**4)
 
-    def worst(moves):
+    def worst(slices):
         """Largest error of a statistic, in standard errors."""
-        x, _ = draws(SamplerConfig("split_gibbs", levels, moves=moves), bent)
+        x, _ = draws(SamplerConfig("split_gibbs", levels, slices=slices), bent)
         found = []
         for of in statistics:
             exact = weights @ of(nodes)
@@ -189,8 +189,8 @@ def test_a_rule_without_draws_is_refused():
     ("options", "message"),
     [
         (dict(solver="split_gibbs", sweeps=0), "sweeps must be at least 1"),
-        (dict(solver="split_gibbs", moves=-1), "moves must not be negative"),
-        (dict(moves=3), "moves = 3 has no effect with solver 'dpmpp_2m'"),
+        (dict(solver="split_gibbs", slices=-1), "slices must not be negative"),
+        (dict(slices=3), "slices = 3 has no effect with solver 'dpmpp_2m'"),
         (dict(sweeps=3), "sweeps = 3 has no effect with solver 'dpmpp_2m'"),
     ],
 )

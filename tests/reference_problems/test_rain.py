@@ -52,7 +52,7 @@ def test_split_gibbs_is_right_where_guidance_is_not():
     rule = Guidance("gaussian", (("iterations", 10),), covariance=True)
     guided, drawn = (
         run_case(case, Method(rule, sampler), 64, jax.random.key(0)).score
-        for sampler in (SamplerConfig(steps=16), SamplerConfig("split_gibbs", 4, moves=16))
+        for sampler in (SamplerConfig(steps=16), SamplerConfig("split_gibbs", 4, slices=16))
     )
     assert guided is not None
     assert drawn is not None
