@@ -116,9 +116,9 @@ def moved(
         outside = lambda carry: ~(carry[-1] > height) & (carry[0] < SHRINKS)
         first = 2.0 * jnp.pi * jax.random.uniform(jax.random.fold_in(key_angle, SHRINKS))
         begin = jnp.zeros((), jnp.int32), first - 2.0 * jnp.pi, first, first
-        *_, angle, found = jax.lax.while_loop(outside, shrink, (*begin, log_weight(point(first))))
-        inside = found > height
-        return (jnp.where(inside, point(angle), x), jnp.where(inside, found, weight)), None
+        *_, angle, reached = jax.lax.while_loop(outside, shrink, (*begin, log_weight(point(first))))
+        inside = reached > height
+        return (jnp.where(inside, point(angle), x), jnp.where(inside, reached, weight)), None
 
     proposal = centre + _departure(key_proposal, linear, local, loops)
     weight, proposed = log_weight(x_0), log_weight(proposal)
