@@ -51,10 +51,11 @@ def test_split_gibbs_is_right_where_guidance_is_not():
     case = rain_case(degree=4, gauges=12, detected=16, chains=32, sweeps=300)
     rule = Guidance("gaussian", (("iterations", 10),), covariance=True)
     guided, drawn = (
-        run_case(case, Method(rule, sampler), 64, jax.random.key(0)).score
-        for sampler in (SamplerConfig(steps=16), SamplerConfig("split_gibbs", 4, slices=16))
+        run_case(case, Method(rule, sampler), 32, jax.random.key(0)).score
+        for sampler in (SamplerConfig(steps=16), SamplerConfig("split_gibbs", 2, slices=16))
     )
     assert guided is not None
     assert drawn is not None
     assert drawn.w1 < 1.25 * drawn.w1_exact
-    assert guided.w1 > 2.0 * guided.w1_exact
+    assert guided.w1 > 1.5 * guided.w1_exact
+    assert guided.mean_error > 0.3 > drawn.mean_error
