@@ -15,12 +15,14 @@ from absl import logging
 from experiments.cycle.picture import draw
 from experiments.cycle.twin import CycleSettings, Twin, scheme, twin
 from slams_jax.cycling import Cycled, observation_series, run_cycle
+from slams_jax.cycling.files import RECORDS
+from slams_jax.cycling.timeline import Clock
 from slams_jax.errors import Diverged
 from slams_jax.storage import read_records, write_dataset, write_text
 from slams_jax.training.metrics import duration
 
 Record = dict[str, Any]
-RECORDS, PICTURE = "cycle.jsonl", "cycle.png"
+PICTURE = "cycle.png"
 FREE = ("cycles", "spin_up", "every")  # what may change when a run resumes
 SAID_EVERY = 10.0  # seconds between two lines of progress
 # Fields of the summary, and their names in its table.
@@ -144,7 +146,8 @@ class _Progress:
 
 
 def _write_twin(settings: CycleSettings, world: Twin, folder: Path) -> None:
-    times = np.array([float(f"{settings.interval * (k + 1):.12g}") for k in range(settings.cycles)])
+    clock = Clock(0.0, settings.interval)
+    times = np.array([clock.time(k) for k in range(settings.cycles)])
     for name, values in (("truth", world.truth), ("observations", world.observations)):
         dataset = xr.Dataset({"state": (("time", "variable"), values)}, {"time": times})
         write_dataset(dataset, folder / f"{name}.nc")

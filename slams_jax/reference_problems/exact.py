@@ -67,9 +67,8 @@ class Exact:
         for direction, std in zip(directions, along, strict=True):
             centres = (posterior.means - mean) @ direction / std
             widths = np.sqrt(posterior.covariances @ direction @ direction) / std
-            x = np.linspace(-10.0, 10.0, 40001)[:, None]
-            cdf = scipy.special.ndtr((x - centres) / widths) @ posterior.weights
-            quantiles.append(np.interp(LEVELS, cdf, x[:, 0]))
+            x = np.linspace(-10.0, 10.0, 40001)
+            quantiles.append(_mixture_quantiles(centres, widths, posterior.weights, x))
         # Shares of the regions in which each component is the likeliest, by simulation, to 0.001.
         sample = posterior.draw(np.random.default_rng(0), 200_000)
         modes = len(posterior.weights)
@@ -136,11 +135,11 @@ class Exact:
         """
         middle = directions @ mean
         along = np.sqrt(centres.var(axis=0) + widths**2)
-        x = np.linspace(-8.0, 8.0, 1601)[:, None]
-        quantiles = []
-        for centre, width, at, scale in zip(centres.T, widths, middle, along, strict=True):
-            cdf = scipy.special.ndtr((x * scale - (centre - at)) / width).mean(axis=1)
-            quantiles.append(np.interp(LEVELS, cdf, x[:, 0]))
+        x, equal = np.linspace(-8.0, 8.0, 1601), np.full(len(centres), 1.0 / len(centres))
+        quantiles = [
+            _mixture_quantiles((centre - at) / scale, width / scale, equal, x)
+            for centre, width, at, scale in zip(centres.T, widths, middle, along, strict=True)
+        ]
         return cls(mean, std, directions, along, np.stack(quantiles))
 
     def w1_of_exact(self, draws: int) -> float:
@@ -152,6 +151,17 @@ class Exact:
         middle = 0.5 * (root[1:] + root[:-1])
         total = (np.diff(self.quantiles, axis=1) * middle).sum(axis=1)
         return float(np.sqrt(2 / (np.pi * draws)) * total.mean())
+
+
+def _mixture_quantiles(
+    centres: Float[np.ndarray, " component"],
+    widths: Float[np.ndarray, " component"] | float,
+    weights: Float[np.ndarray, " component"],
+    x: Float[np.ndarray, " point"],
+) -> Float[np.ndarray, " level"]:
+    """At `LEVELS`, of a mixture of normal distributions, tabulated at the points `x`."""
+    cdf = scipy.special.ndtr((x[:, None] - centres) / widths) @ weights
+    return np.interp(LEVELS, cdf, x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,43 +36,31 @@ NODES = 97  # of the distribution of one variable given the others, within 6 sta
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Gauges:
-    """log(1 + rain) where `points` are.
+class Bent:
+    """A function of z, point by point.
 
     Attributes:
-        points: operator of z.
+        points: linear operator of z.
+        curve: what is observed of each of its values.
     """
 
     points: ObservationOperator
+    curve: Callable[[Array], Array] = dataclasses.field(metadata={"static": True})
 
     def __call__(self, state: Trajectory) -> Array:
         """The observed quantity."""
-        return _gauge(self.points(state))
+        return self.curve(self.points(state))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Detector:
-    """Whether it rains where `points` are, up to 1.
-
-    Attributes:
-        points: operator of z.
-    """
-
-    points: ObservationOperator
-
-    def __call__(self, state: Trajectory) -> Array:
-        """The observed quantity."""
-        return _detect(self.points(state))
-
-
-def _gauge(h: Array) -> Array:
+def gauge(h: Array) -> Array:
+    """log(1 + rain)."""
     # A power of zero has an infinite derivative.
     wet = h > THRESHOLD
     return jnp.where(wet, jnp.log1p(jnp.where(wet, h - THRESHOLD, 1.0) ** 1.5), 0.0)
 
 
-def _detect(h: Array) -> Array:
+def detect(h: Array) -> Array:
+    """Whether it rains, up to 1."""
     return jnp.clip((h - THRESHOLD) / WIDTH, 0.0, 1.0)
 
 
@@ -100,15 +88,16 @@ def rain_case(
     rng = np.random.default_rng(seed)
     field = RandomField.of(degree, white=WHITE, schedule=schedule)
     truth = field.draw(rng)
-    points, grid = _gauges(rng, gauges, detected), Stride(detected, 1)
-    networks = ((points, Gauges(points), _gauge), (grid, Detector(grid), _detect))
+    networks = {
+        "gauges": Bent(_gauges(rng, gauges, detected), gauge),
+        "detector": Bent(Stride(detected, 1), detect),
+    }
     streams, matrices, values = [], [], []
-    for linear, operator, curve in networks:
-        matrix, shape = matrix_of(linear)
-        seen = np.asarray(curve(jnp.asarray(matrix @ truth, jnp.float32)), np.float64)
+    for name, operator in networks.items():
+        matrix, shape = matrix_of(operator.points)
+        seen = np.asarray(operator.curve(jnp.asarray(matrix @ truth, jnp.float32)), np.float64)
         seen = seen + ERROR * rng.standard_normal(len(matrix))
         error = Diagonal(jnp.full((), ERROR**2, jnp.float32))
-        name = type(operator).__name__.lower()
         streams.append(make_stream(name, seen.reshape(1, *shape), operator, error))
         matrices.append(matrix)
         values.append(seen)
@@ -116,7 +105,7 @@ def rain_case(
 
     def misfit(index: Array, h: Array) -> Array:
         """Half the square of each h of variable `index` from what was observed, in errors."""
-        return 0.5 * ((jnp.where(index < gauges, _gauge(h), _detect(h)) - y[index]) / ERROR) ** 2
+        return 0.5 * ((jnp.where(index < gauges, gauge(h), detect(h)) - y[index]) / ERROR) ** 2
 
     total = matrix @ field.covariance @ matrix.T
     drawn = gibbs(jax.random.key(seed), total, misfit, chains, sweeps)[sweeps // 4 :]

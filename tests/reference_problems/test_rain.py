@@ -7,7 +7,7 @@ import pytest
 
 from slams_jax.diffusion import SamplerConfig
 from slams_jax.reference_problems import Guidance, Method, rain_case, run_case
-from slams_jax.reference_problems.rain import THRESHOLD, Detector, Gauges, convergence, gibbs
+from slams_jax.reference_problems.rain import THRESHOLD, Bent, convergence, detect, gauge, gibbs
 
 COVARIANCE = np.array([[1.0, 0.5, 0.2], [0.5, 1.5, 0.4], [0.2, 0.4, 0.8]])
 
@@ -37,9 +37,9 @@ def test_gibbs_sampling_of_a_truncated_normal():
 def test_operators_are_flat_where_it_is_dry():
     same = lambda x: x
     state = jnp.array([THRESHOLD - 1.0, THRESHOLD, THRESHOLD + 1.0]).reshape(1, 1, 3, 1)
-    np.testing.assert_allclose(np.ravel(Gauges(same)(state)), [0.0, 0.0, np.log(2.0)])
-    np.testing.assert_allclose(np.ravel(Detector(same)(state)), [0.0, 0.0, 1.0])
-    for operator in (Gauges(same), Detector(same)):
+    np.testing.assert_allclose(np.ravel(Bent(same, gauge)(state)), [0.0, 0.0, np.log(2.0)])
+    np.testing.assert_allclose(np.ravel(Bent(same, detect)(state)), [0.0, 0.0, 1.0])
+    for operator in (Bent(same, gauge), Bent(same, detect)):
         gradient = np.ravel(jax.grad(lambda x, h=operator: jnp.sum(h(x)))(state))
         assert np.all(np.isfinite(gradient))
         assert gradient[0] == 0.0
