@@ -153,7 +153,10 @@ def primal(
 
     misfit = misfit or linear.misfit
     pulled = lambda d: transpose(misfit(d))
-    return _solved(begin, iterate, pulled, transpose(residual), linear.state, loops)
+    # An operator may fail where its derivatives are zero: that is not to pass for a solution.
+    finite = jnp.isfinite(dot(residual, residual))
+    gradient = jnp.where(finite, transpose(residual), jnp.nan)
+    return _solved(begin, iterate, pulled, gradient, linear.state, loops)
 
 
 def _solved(
@@ -180,7 +183,8 @@ def _solved(
     count, tolerance, outer = loops
     begun = begin(residual)
     first = begun[-1]
-    unsolved = lambda carry: (carry[0] < count) & (carry[-1] > tolerance**2 * first)
+    # What is not a number is unsolved: it is to show in the increment.
+    unsolved = lambda carry: (carry[0] < count) & ~(carry[-1] <= tolerance**2 * first)
 
     def solve(d, w, begun):
         start = (jnp.zeros((), jnp.int32), d, w, *begun)

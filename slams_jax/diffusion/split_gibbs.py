@@ -81,6 +81,8 @@ def anneal(
         key, t, following, fresh = given
         key_draw, key_noise = jax.random.split(key)
         x_0, left = draw(key_draw, x_t, t, x_0, fresh, slices)
+        # A chain that is offered what is not finite stays where it is: that is no draw.
+        x_0 = jnp.where(jnp.isfinite(left), x_0, jnp.nan)
         noise = jax.random.normal(key_noise, x_0.shape, x_0.dtype)
         x_t = schedule.alpha(following) * x_0 + schedule.sigma(following) * noise
         failing = (failed_at < 0.0) & ~jnp.all(jnp.isfinite(x_0))

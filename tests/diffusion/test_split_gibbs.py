@@ -179,6 +179,21 @@ def test_failures_are_told_with_their_level():
     assert not np.any(np.isfinite(x))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("slices", [0, 2])
+def test_an_operator_that_fails_is_told(slices):
+    """Of the last levels too, when the chain has a state that it could stay at."""
+    prior = Prior()
+    failing = lambda x, extra: jnp.where(jnp.abs(x) < 1e4, innovations(x, extra)[0], jnp.nan)
+    late = lambda v, ratio: jnp.where(ratio < 1.0, 1e6, 1.0) * prior.root(v, ratio)
+    options = dict(rule="gaussian", covariance=prior.covariance, root=late)
+    denoiser = guide(prior, failing, SCHEDULE, **options)
+    config = SamplerConfig("split_gibbs", 4, "uniform", slices=slices)
+    x, info = sample(jax.random.key(0), denoiser, SHAPE, SCHEDULE, config)
+    assert 0.0 < info.failed_at < 0.5
+    assert not np.any(np.isfinite(x))
+
+
 def test_a_rule_without_draws_is_refused():
     denoiser = guide(Prior(), innovations, SCHEDULE, rule="sda")
     with pytest.raises(InputError, match="solver 'split_gibbs' draws x_0 given observations"):
