@@ -6,13 +6,14 @@ the text claims: they run but are not shown. A cell that raises fails the build,
 that writes to stderr, unless its tag `warns` declares the warning part of the lesson.
 
 Executed tutorials are cached in `build/tutorials`, under a digest of the tutorial and of the
-library, so the tests and the site share one execution.
+library.
 """
 
 import copy
 import hashlib
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,8 +41,11 @@ class Tutorial(File):
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Replace the sources of tutorials by the executed pages, their figures and notebooks."""
-    for source in sorted(SOURCES.glob("*.py")):
-        notebook = executed(source)
+    sources = sorted(SOURCES.glob("*.py"))
+    # Each runs in a process of its own, most of the time on one core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        notebooks = list(pool.map(executed, sources))
+    for source, notebook in zip(sources, notebooks, strict=True):
         text, pictures = rendered(notebook, source.stem)
         uri = source.relative_to(ROOT / "docs").as_posix()
         shown = nbformat.writes(without_checks(notebook))

@@ -365,8 +365,6 @@ def test_how_far_members_are_from_the_posterior_is_told(exact_model, tmp_path):
     for without in (
         analysed(SamplerConfig("dpmpp_2m_ode", steps=6)),
         analysed(FEW, guidance=GuidanceConfig("tmpd")),
-        analysed(FEW, members=1),
-        assimilate(exact_model, None, [], members=2, key=jax.random.key(3), times=TIMES),
     ):
         assert "divergence" not in without.attrs
         assert "log_weight" not in without.coords

@@ -1,4 +1,4 @@
-"""Every configuration is read and run for a step, with its own networks."""
+"""Every configuration is read, and most are run for a step, with their own networks."""
 
 import ast
 import dataclasses
@@ -64,6 +64,7 @@ from slams_jax.dynamics import (
 from slams_jax.gaussian import GaussianPrior, Modes, Spectrum
 from slams_jax.grid import Grid
 from slams_jax.models import StageConfig
+from slams_jax.models import score
 from slams_jax.models import train as stages
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.model import ModelArrays
@@ -271,7 +272,7 @@ def test_a_configuration_is_valid_and_plain(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["demo", "latent", "moist"])
+@pytest.mark.parametrize("name", ["demo", "moist"])
 def test_latent_configurations_take_a_step(name, world, tmp_path):
     config = on_the_small_world(one_step(name, tmp_path), world)
     train.train(read(config))
@@ -305,6 +306,7 @@ def test_the_model_in_the_library_is_that_of_the_demo():
 @pytest.mark.slow
 def test_the_pixel_configuration_takes_a_step(world, tmp_path):
     config = on_the_small_world(one_step("pixel", tmp_path), world)
+    config.score.update(widths=(8, 16), blocks=1)  # its own take half a minute to compile
     train.train(read(config))
     assert np.isfinite(losses(config, "score")).all()
     model = load_model(config.workdir)
@@ -402,6 +404,17 @@ def published(tmp_path, monkeypatch):
     data = Inputs(archive, spans, statistics, tmp_path)
     monkeypatch.setattr(inputs, "load", lambda settings: data)
     return settings, data
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["latent", "pixel"])
+def test_large_networks_fit_their_fields(name, published, tmp_path):
+    """In shapes alone, since they take half a minute to compile."""
+    settings = read(one_step(name, tmp_path))
+    networks = network_settings(settings, published[1])
+    shape = networks.frame_shape[:2]
+    params = jax.eval_shape(lambda key: score.init(networks.score, key, shape), jax.random.key(0))
+    assert {s[3] for s in kernels(params)} >= set(settings.score["widths"])
 
 
 def kernels(params):
