@@ -14,6 +14,7 @@ from slams_jax.cycling.diagnostics import Observed, diagnosis
 from slams_jax.cycling.ensemble_oi import EnsembleOI, ensemble_oi, localisation
 from slams_jax.cycling.ensembles import WeightedEnsemble
 from slams_jax.cycling.files import summary
+from slams_jax.cycling.observation_errors import ErrorEstimate, estimate_errors
 from slams_jax.cycling.run import run_cycle
 from slams_jax.cycling.timeline import observation_series
 
@@ -21,12 +22,14 @@ __all__ = [
     "Analyse",
     "Cycled",
     "EnsembleOI",
+    "ErrorEstimate",
     "Observed",
     "WeightedEnsemble",
     "cycle",
     "cycle_step",
     "diagnosis",
     "ensemble_oi",
+    "estimate_errors",
     "localisation",
     "observation_series",
     "run_cycle",

@@ -67,11 +67,10 @@ def diagnosis(
         effective number of particles once they are weighted by these observations.
     """
     seen = jnp.isfinite(values)
-    predicted, variance = _of_observed(observed, background)
+    innovation, variance = departure(observed, background, values)
     if observed.background_error is not None:
         variance = observed.background_error**2
-    fitted, fitted_variance = _of_observed(observed, analysis)
-    innovation, residual = values - predicted, values - fitted
+    residual, fitted_variance = departure(observed, analysis, values)
     # A spread that is not known is NaN, and predicts nothing.
     total = observed.error**2 + jnp.nan_to_num(variance)
     mean = lambda x: jnp.mean(x, where=seen)
@@ -94,11 +93,13 @@ def diagnosis(
     return found
 
 
-def _of_observed(
-    observed: Observed, state: PyTree
+def departure(
+    observed: Observed, state: PyTree, values: Float[Array, " observation"]
 ) -> tuple[Float[Array, " observation"], Float[Array, " observation"]]:
-    """Mean and variance of H(x)."""
+    """y less the mean of H(x), and the variance of H(x), NaN of a single state; pure."""
     if observed.ensemble:
         members, weights = weighted(state)
-        return moments(jax.vmap(observed.operator)(members), weights)
-    return observed.operator(state), jnp.full_like(observed.error, jnp.nan)
+        predicted, variance = moments(jax.vmap(observed.operator)(members), weights)
+    else:
+        predicted, variance = observed.operator(state), jnp.full_like(observed.error, jnp.nan)
+    return values - predicted, variance

@@ -63,8 +63,7 @@ from slams_jax.dynamics import (
 )
 from slams_jax.gaussian import GaussianPrior, Modes, Spectrum
 from slams_jax.grid import Grid
-from slams_jax.models import StageConfig
-from slams_jax.models import score
+from slams_jax.models import StageConfig, score
 from slams_jax.models import train as stages
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.model import ModelArrays
