@@ -3,5 +3,13 @@
 from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.assimilation.inflation import Inflation, fit_inflation
 from slams_jax.assimilation.observations import Observations
+from slams_jax.assimilation.score_filter import score_filter
 
-__all__ = ["ComputeConfig", "Inflation", "Observations", "assimilate", "fit_inflation"]
+__all__ = [
+    "ComputeConfig",
+    "Inflation",
+    "Observations",
+    "assimilate",
+    "fit_inflation",
+    "score_filter",
+]
