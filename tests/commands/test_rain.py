@@ -89,7 +89,8 @@ def test_rain_is_analysed_in_a_latent(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_rain_is_analysed_and_scored(root, tmp_path):
+def test_rain_is_analysed_and_scored(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.pictures, "draw", lambda *_: [])  # as for any other state
     rain = rain_of_an_analysis(configuration(root, tmp_path, latent=False), tmp_path)
     report = tmp_path / "report.html"
     file, path = tmp_path / "config.py", tmp_path / "analysis.nc"
