@@ -14,8 +14,8 @@ and holds only what differs; --config.NAME=VALUE can override every other field 
 
 Groups that a run may lack are None here, and made by a function: `autoencoder()`,
 `held_suarez()`, `lorenz63()` and `moist()`. Groups with names of the user's own are empty here, and
-filled with `field()` (data.modalities) and `stream()` (assimilation.streams). `small(config)` makes
-the networks and the training those of the demo.
+filled with `field()` (data.modalities), `censored()` (data.transforms) and `stream()`
+(assimilation.streams). `small(config)` makes the networks and the training those of the demo.
 
 Results are typed as Any because ConfigDict's types know nothing of its fields.
 """
@@ -95,8 +95,10 @@ def data() -> dict[str, Any]:
         "background": field("background.nc"),
         # Variables of the state, in the library's vocabulary.
         "variables": ("temperature",),
-        # Levels of the state, hPa; () for variables without levels.
+        # Levels of those of them that lie on levels, hPa; () if none does.
         "levels": (),
+        # Variables of the state whose amounts are censored, such as rain: name -> `censored(...)`.
+        "transforms": {},
         # What the encoder sees beside the background: name -> `field(...)`.
         "modalities": {},
         # First and last date of each period.
@@ -144,6 +146,21 @@ def field(path: str, **changes: Any) -> Any:
             "transform": "",
             # Of the transform, in the library's units: log(1 + x / scale).
             "scale": 1.0,
+        },
+        changes,
+    )
+
+
+def censored(**changes: Any) -> Any:
+    """Rain in the state: a power of a normal variable where this is above a threshold, else 0."""
+    return _changed(
+        {
+            # Power of the normal variable: 2 to 3 for daily rain.
+            "power": 2.5,
+            # Amount where that variable is one, in the library's units.
+            "scale": 1e-3,
+            # Amount up to which it counts as dry, likewise.
+            "trace": 1e-4,
         },
         changes,
     )

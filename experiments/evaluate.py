@@ -27,7 +27,7 @@ from experiments.configuration.models import open_model
 from experiments.configuration.observations import frames_of, open_streams
 from experiments.configuration.settings import Settings, read
 from experiments.evaluation import pictures, report
-from experiments.evaluation.references import Study, climate_of, references
+from experiments.evaluation.references import Study, physical_climate, references
 from experiments.evaluation.scores import score, tables
 from experiments.process import cli
 from slams_jax.assimilation.intake import model_fields
@@ -93,7 +93,7 @@ def evaluate(
         settings.assimilation.members,
     )
     observations, withheld = open_streams(settings, data, frames)
-    climate = climate_of(model, data, frames)
+    climate = physical_climate(model, data, frames)
     systems = references(Study(settings, data, model, observations, withheld), frames)
     systems["analysis"] = stack_members(analysis, model.channels)
     truth = np.asarray(data.archive.fields[STATE].array[frames])

@@ -117,7 +117,7 @@ def released(subject: Subject, setting: Setting) -> Row:
     settings = dataclasses.replace(subject.settings, assimilation=alone)
     members, costs = _members(settings, subject, stream)
     seen = slice(None, None, 4)  # the frames that the paper pools
-    std = subject.data.statistics[STATE].std
+    std = subject.data.physical_statistics.std
     truth = np.asarray(subject.data.archive.fields[STATE].array[frames])
     w1 = [metrics.wasserstein(m[seen] / std, truth[seen] / std) for m in members]
     return {
@@ -161,8 +161,8 @@ def baseline_row(
         baseline = linear()
     window = study.window(frames, baseline.uses)
     count = subject.settings.assimilation.members
-    members = baseline(jax.random.key(subject.settings.seed), window, members=count)
-    return _field_scores(subject, np.asarray(members), frames)
+    members = study.members(baseline, jax.random.key(subject.settings.seed), window, count)
+    return _field_scores(subject, members, frames)
 
 
 def linear_of(subject: Subject) -> LinearAnalysis:
@@ -201,7 +201,7 @@ def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
 
 def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Observations:
     """The true state degraded, in physical units."""
-    std = np.asarray(subject.data.statistics[STATE].std, np.float32)
+    std = np.asarray(subject.data.physical_statistics.std, np.float32)
     return simulated(
         _key(subject),
         subject.data,
@@ -227,7 +227,7 @@ def _members(
 def _field_scores(subject: Subject, members: np.ndarray, frames: np.ndarray) -> Row:
     data = subject.data
     truth = np.asarray(data.archive.fields[STATE].array[frames])
-    std, weights = np.asarray(data.statistics[STATE].std), data.archive.grid.area_weights()
+    std, weights = np.asarray(data.physical_statistics.std), data.archive.grid.area_weights()
     scores = summary.field_scores(truth, {"": members}, weights, std)[""]
     # As of infinitely many members: deterministic and ensemble systems are compared.
     error = lambda x, y: metrics.asymptotic_rmse(x, y, weights)

@@ -93,7 +93,7 @@ def _scores(data: inputs.Inputs, analysis: xr.Dataset, settings: Settings) -> Ro
     state = data.archive.fields[STATE]
     truth = np.asarray(state.array[frames])
     members = stack_members(analysis, state.channels)
-    std, weights = np.asarray(data.statistics[STATE].std), data.archive.grid.area_weights()
+    std, weights = np.asarray(data.physical_statistics.std), data.archive.grid.area_weights()
     scores = summary.field_scores(truth, {"": members}, weights, std)[""]
     counts = metrics.rank_histogram(jax.random.key(settings.seed), members, truth)
     ranks = np.asarray(counts, np.float64).sum(axis=0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.compare.systems import System
-from experiments.evaluation.references import Study
+from experiments.evaluation.references import Study, physical_statistics
 from experiments.evaluation.scores import channel_names
 from slams_jax.verify.metrics import paired_difference
 from slams_jax.verify.report import Table, markdown
@@ -28,7 +28,7 @@ def scores(
     best of those that are given no more than it (a filter with filters), with the model's Gaussian
     surrogate of the same kind, and with itself given fewer of its latent inputs.
     """
-    std = np.asarray(study.model.arrays.std, np.float64)
+    std = np.asarray(physical_statistics(study.model, study.data).std, np.float64)
     found = {name: _of_system(system, records[name]) for name, system in systems.items()}
     mean = lambda name: float(np.mean(whole(found[name])["rmse"] / std))
     differences = []

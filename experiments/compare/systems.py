@@ -146,7 +146,7 @@ def _baseline(study: Study, kind: str, sees: Sees, fitted: Callable[[], Baseline
             if kind in ALONE:
                 frames, at = frames[at : at + 1], 0
             window = study.window(frames, baseline.uses)
-            return np.asarray(baseline(_key(study, frames), window, members=members))[:, at]
+            return study.members(baseline, _key(study, frames), window, members)[:, at]
 
         return run
 

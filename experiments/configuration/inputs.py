@@ -85,8 +85,15 @@ def _load(settings: Settings) -> Inputs:
     fields, described = open_fields(root, data)
     _check_latent_inputs(settings, fields)
     archive = build_archive(data.cache, _key(data), fields)
-    split = split_archive(archive, data.periods, harmonics=data.harmonics, per_point=data.per_point)
-    return Inputs(split.archive, split.spans, split.statistics, root, described)
+    split = split_archive(
+        archive,
+        data.periods,
+        harmonics=data.harmonics,
+        per_point=data.per_point,
+        transforms=data.transforms,
+    )
+    own = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
+    return Inputs(**own, root=root, described=described)
 
 
 def _check_latent_inputs(settings: Settings, fields: dict[str, xr.Dataset]) -> None:

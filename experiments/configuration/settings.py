@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from experiments.configuration.build import build, check_names, group, plain, require
 from experiments.configuration.nature import read_nature
 from slams_jax.assimilation.posterior import ScoreKind
+from slams_jax.data import Censored
 from slams_jax.diffusion import CosineSchedule, RefinementConfig, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import NatureRun
@@ -65,7 +66,8 @@ class DataSettings:
         background: the background; of path "previous" for the state one time earlier; None for no
             background.
         variables: of the state.
-        levels: of the state, hPa; empty for variables without levels.
+        levels: of those of them that lie on levels, hPa; empty if none does.
+        transforms: of variables of the state whose amounts are censored, by name.
         modalities: what the encoder sees beside the background, by name.
         periods: "train", "validation", "test" -> (first date, last date).
         grid: of all fields: empty for the state's own, a spacing in degrees, (rows, columns), or a
@@ -90,6 +92,7 @@ class DataSettings:
     harmonics: int = 0
     per_point: bool = True
     cache: str = "cache"
+    transforms: Mapping[str, Censored] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         missing = {"train", "validation", "test"} - set(self.periods)
@@ -104,9 +107,15 @@ class DataSettings:
         for name, field in (("state", self.state), ("background", self.background)):
             if field is not None and (field.transform or field.stations):
                 raise InputError(
-                    f"data.{name}: transforms and stations are for modalities, analyses come out "
-                    "in physical units on the grid: leave them out"
+                    f"data.{name}: transforms and stations are for modalities: leave them out; "
+                    "rain in the state has data.transforms"
                 )
+        unknown = sorted(set(self.transforms) - set(self.variables))
+        if unknown:
+            raise InputError(
+                f"data.transforms names {unknown[0]!r}, which is not among data.variables "
+                f"{self.variables}: add it there, or leave it out"
+            )
         for name, field in self.modalities.items():
             if not field.variable:
                 raise InputError(f"data.modalities.{name} lacks 'variable': set it")
@@ -290,7 +299,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     Raises:
         InputError: an unknown or missing field, or a value out of range.
     """
-    raw = plain(config)
+    raw = _without_empty_transforms(plain(config))
     known = {f.name for f in dataclasses.fields(Settings)} - {"raw"}
     check_names(raw, known, "the configuration")
     needed = {"seed", "workdir", "data", "score", "score_training", "assimilation"}
@@ -304,6 +313,10 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         name: build(FieldSettings, values, f"data.modalities.{name}")
         for name, values in group(data.pop("modalities", {}), "data.modalities").items()
     }
+    transforms = {
+        name: build(Censored, values, f"data.transforms.{name}")
+        for name, values in group(data.pop("transforms", {}), "data.transforms").items()
+    }
     assimilation = dict(group(raw["assimilation"], "assimilation"))
     streams = {
         name: build(StreamSettings, values, f"assimilation.streams.{name}")
@@ -312,7 +325,9 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     settings = Settings(
         seed=raw["seed"],
         workdir=_at_home(raw["workdir"], "workdir"),
-        data=build(DataSettings, data, "data", modalities=modalities, **derived),
+        data=build(
+            DataSettings, data, "data", modalities=modalities, transforms=transforms, **derived
+        ),
         nature=None if raw.get("nature") is None else read_nature(raw["nature"]),
         schedule=build(CosineSchedule, raw.get("schedule", {}), "schedule"),
         autoencoder=raw.get("autoencoder"),
@@ -332,6 +347,14 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
     )
     _check_counted_once(settings.data, settings.assimilation)
     return settings
+
+
+def _without_empty_transforms(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """As configurations were before there were any, so that their runs resume."""
+    data = raw.get("data")
+    if isinstance(data, Mapping) and data.get("transforms") == {}:
+        return {**raw, "data": {k: v for k, v in data.items() if k != "transforms"}}
+    return dict(raw)
 
 
 def _refinement(values: Any) -> RefinementConfig | None:

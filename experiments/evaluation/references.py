@@ -1,15 +1,18 @@
 """References for an analysis: background, persistence, climatology, optimal interpolation."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from experiments.configuration.inputs import BACKGROUND, STATE, Inputs
 from experiments.configuration.observations import Withheld, open_streams
 from experiments.configuration.settings import FieldSettings, Settings, overlap
+from slams_jax.aliases import PRNGKey
 from slams_jax.assimilation.observations import Observations, to_stream
+from slams_jax.assimilation.streams import of_gaussian
 from slams_jax.baselines import (
     Background,
     Baseline,
@@ -21,10 +24,11 @@ from slams_jax.baselines import (
     fit_linear,
     tuned,
 )
-from slams_jax.data import climatology
+from slams_jax.data import Statistics, climatology
+from slams_jax.data.anamorphosis import physical
 from slams_jax.errors import InputError
 from slams_jax.models.model import Model
-from slams_jax.observe import Separable
+from slams_jax.observe import Separable, Stream
 from slams_jax.schema import TIME
 
 CLIMATE_MEMBERS = 50
@@ -33,14 +37,28 @@ TUNED = 24  # validation days on which the variance of B is tuned
 
 
 def climate_of(model: Model, data: Inputs, frames: np.ndarray) -> np.ndarray:
-    """Climatology at the times of the analysis (time, lat, lon, channel)."""
+    """Climatology at the times of the analysis (time, lat, lon, channel), as the model has it."""
+    return _at(model.statistics[STATE], data, frames)
+
+
+def physical_climate(model: Model, data: Inputs, frames: np.ndarray) -> np.ndarray:
+    """The same in physical units, which an anamorphosis changes."""
+    return _at(physical_statistics(model, data), data, frames)
+
+
+def physical_statistics(model: Model, data: Inputs) -> Statistics:
+    """Climatology and standard deviations of the state, physical units."""
+    return model.statistics[STATE] if data.physical is None else data.physical
+
+
+def _at(statistics: Statistics, data: Inputs, frames: np.ndarray) -> np.ndarray:
     shape = data.archive.fields[STATE].array.shape[1:]
-    climate = climatology(model.statistics[STATE], data.archive.times[frames])
+    climate = climatology(statistics, data.archive.times[frames])
     return np.broadcast_to(climate, (len(frames), *shape))
 
 
 def training_anomalies(data: Inputs) -> np.ndarray:
-    """Departures from the climatology on training days, physical units."""
+    """Departures from the climatology on training days, after any anamorphosis."""
     train = data.frames("train")
     some = train[:: max(1, len(train) // ANOMALIES)]
     return data.standardised(STATE, some) * data.statistics[STATE].std
@@ -101,24 +119,34 @@ class Study:
         uses: Collection[str],
         observations: list[Observations] | None = None,
     ) -> Window:
-        """What is known at some times, as far as a baseline uses it."""
+        """What is known at some times, as far as a baseline uses it, after any anamorphosis."""
         model, data = self.model, self.data
         climate = climate_of(model, data, frames)
         std = np.asarray(model.arrays.std)
-        streams = [
+        about = physical_climate(model, data, frames).mean(axis=0)
+        streams: Sequence[Stream] = [
             to_stream(
                 o,
                 model.grid,
                 model.channels,
                 data.archive.times[frames],
-                climate=climate.mean(axis=0),
-                std=std,
+                climate=about,
+                std=np.asarray(physical_statistics(model, data).std),
+                transforms=model.transforms,
             )
             for o in self.observed(frames, observations)
             if "streams" in uses
         ]
+        if model.transforms:
+            streams = of_gaussian(streams, model.transforms)
         fields = {n: data.standardised(n, frames) for n in uses if n != "streams"}
         return Window(climate, std, tuple(streams), fields)
+
+    def members(
+        self, baseline: Baseline, key: PRNGKey, window: Window, count: int
+    ) -> Float[np.ndarray, "member time lat lon channel"]:
+        """The ensemble of a baseline in a window, physical units."""
+        return physical(self.model.transforms, np.asarray(baseline(key, window, members=count)))
 
     def observed(
         self, frames: np.ndarray, observations: list[Observations] | None = None
@@ -153,7 +181,7 @@ def tuned_interpolation(
     frames, observations = validation
     covariance, bias = study.background_error
     baseline = OptimalInterpolation(covariance, bias)
-    truth = np.asarray(data.archive.fields[STATE].array[frames])
+    truth = data.gaussian(STATE, frames)
     window = study.window(frames, baseline.uses, observations)
     return tuned(baseline, window, truth, data.archive.grid.area_weights())
 
@@ -208,7 +236,7 @@ def references(study: Study, frames: np.ndarray) -> dict[str, np.ndarray]:
     settings, key = study.settings, jax.random.key(study.settings.seed)
 
     def members(baseline: Baseline, count: int = settings.assimilation.members) -> np.ndarray:
-        return np.asarray(baseline(key, study.window(frames, baseline.uses), members=count))
+        return study.members(baseline, key, study.window(frames, baseline.uses), count)
 
     anomalies = training_anomalies(study.data)
     systems = {"climatology": members(Climatology(anomalies), min(CLIMATE_MEMBERS, len(anomalies)))}

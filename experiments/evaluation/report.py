@@ -12,7 +12,7 @@ import xarray as xr
 from experiments.configuration.inputs import Inputs
 from experiments.configuration.settings import Settings
 from experiments.evaluation.pictures import Drawn
-from experiments.evaluation.scores import LABELS, names_of
+from experiments.evaluation.scores import LABELS, OCCURRENCE, names_of
 from slams_jax.grid import Grid
 from slams_jax.schema import VARIABLES
 from slams_jax.verify.maps import degrees_east, degrees_north
@@ -49,7 +49,8 @@ def page(
         Section(
             "Scores",
             (),
-            table("Scores by level", "Scores by region", "Whole profiles"),
+            table("Scores by level", "Scores by region", "Whole profiles")
+            + [t for t in tables if t.caption.startswith(OCCURRENCE)],
             topics("scores"),
         ),
         Section("Significance", (), table("RMSE of the analysis minus that of each reference")),

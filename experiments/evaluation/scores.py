@@ -9,6 +9,8 @@ import numpy as np
 from experiments.configuration.inputs import Inputs
 from experiments.configuration.observations import Withheld
 from experiments.configuration.settings import Settings
+from experiments.evaluation.references import physical_statistics
+from slams_jax.data import Censored
 from slams_jax.models.denoising import GAUSSIAN, NETWORK, errors_on
 from slams_jax.models.model import Model
 from slams_jax.verify import metrics, summary
@@ -25,6 +27,7 @@ LABELS = {
     "analysis": "analysis",
 }
 COLUMNS = 4  # fewest longitudes for a spectrum
+OCCURRENCE = "Occurrence of"  # begins the captions of such tables
 EVENT = "warmer than the climatology by more than one climatological standard deviation"
 
 
@@ -39,7 +42,7 @@ def score(
 ) -> dict[str, Any]:
     """All scores of all systems: docs/verification.md explains each."""
     grid = data.archive.grid
-    weights, std = grid.area_weights(), np.asarray(model.arrays.std)
+    weights, std = grid.area_weights(), np.asarray(physical_statistics(model, data).std)
     scores: dict[str, Any] = {
         "levels": [c.level for c in model.channels],
         "variables": [c.variable for c in model.channels],
@@ -58,6 +61,17 @@ def score(
         "event": EVENT,
         **summary.event_reliability(truth, ensembles, weights, climate + std),
     }
+    if model.transforms:
+        scores["occurrence"] = {
+            str(channel): summary.occurrence_scores(
+                truth[..., i],
+                {name: members[..., i] for name, members in systems.items()},
+                weights,
+                thresholds,
+            )
+            for i, channel in enumerate(model.channels)
+            if (thresholds := _thresholds(model.transforms[i]))
+        }
     if grid.shape[1] >= COLUMNS:
         scores["spectra"] = summary.spectral_scores(
             truth, systems, weights, climate, periodic=grid.periodic
@@ -71,6 +85,13 @@ def score(
     if withheld:
         scores["stations"] = _at_stations(systems, withheld)
     return scores
+
+
+def _thresholds(transform: Censored | None) -> tuple[float, ...]:
+    """Amounts whose exceedance is scored: none at all, and two in the units of its scale."""
+    if transform is None:
+        return ()
+    return tuple(sorted({transform.trace, transform.scale, 10.0 * transform.scale}))
 
 
 def _reconstruction_rmse(model: Model, weights: np.ndarray) -> np.ndarray:
@@ -194,6 +215,26 @@ def profile_table(scores: dict[str, Any]) -> Table:
     )
 
 
+def occurrence_table(model: Model, scores: dict[str, Any], channel: str) -> Table:
+    """Frequencies and Brier scores of a censored variable by system."""
+    found = scores["occurrence"][channel]
+    units = model.units.get(channel, "")
+    index = channel_names(model).index(channel)
+    above = [f"{t:g} {units}".strip() for t in found["thresholds"]]
+    header = ["System", *(f"share above {t}" for t in above), *(f"Brier {t}" for t in above)]
+    rows: list[list[Any]] = [["truth", *found["truth"]["frequency"], *[None] * (len(above) + 1)]]
+    for name in names_of(scores):
+        of = found[name]
+        rows.append([LABELS[name], *of["frequency"], *of["brier"], scores[name]["crps"][index]])
+    return Table(
+        f"{OCCURRENCE} {channel}",
+        [*header, f"CRPS ({units})"],
+        rows,
+        "Share of area and time above an amount, over all members, and fair Brier score of that "
+        "event; what is not above the smallest amount is dry. CRPS is fair.",
+    )
+
+
 def significance_table(model: Model, scores: dict[str, Any]) -> Table:
     """Analysis minus each reference by channel, with intervals and p-values."""
     found = scores["significance"]
@@ -255,6 +296,7 @@ def tables(model: Model, scores: dict[str, Any]) -> list[Table]:
     """All tables, the scores by level first; significance only with enough times."""
     found = [score_table(model, scores), region_table(model, scores)]
     found += [profile_table(scores), parts_table(model, scores)]
+    found += [occurrence_table(model, scores, c) for c in scores.get("occurrence", {})]
     errors = {name: scores["denoising"][name] for name in (NETWORK, GAUSSIAN)}
     found.append(denoising_table(errors))
     if scores["significance"]["against"]:

@@ -29,8 +29,14 @@ from slams_jax.assimilation.posterior import (
     condition_on,
     placed_arguments,
 )
-from slams_jax.assimilation.streams import background_stream, latent_stream, unresolved
+from slams_jax.assimilation.streams import (
+    background_stream,
+    latent_stream,
+    of_gaussian,
+    unresolved,
+)
 from slams_jax.data import climatology
+from slams_jax.data.anamorphosis import physical
 from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import (
     RefinementConfig,
@@ -193,7 +199,7 @@ def assimilate(
     # A window needs its frames: those after the last time are unobserved, and cut off again.
     padded = _padded(problem, max(len(times), model.networks.score.window))
     states, cost = _draw(model, padded, recipe, key, members, inflation, compute.keep)
-    states = states[:, : len(times)]
+    states = physical(model.transforms, states[:, : len(times)])
     dataset = unstack_channels(
         states, model.channels, times, model.grid.latitude, model.grid.longitude
     )
@@ -391,8 +397,9 @@ class _Problem(NamedTuple):
 
     Attributes:
         climate: added to what is decoded: the climatology, and whatever of the background the
-            latent cannot represent.
-        streams: all that is observed, the background included, less any inflation.
+            latent cannot represent; as the model has the state, after any anamorphosis.
+        streams: all that is observed, the background included, less any inflation; of states in
+            physical units.
         background: physical units; None without one.
         missed: statistics of what the decoder misses, standardised; None if it misses nothing.
     """
@@ -415,6 +422,9 @@ def _pose(
     """The streams in the order of the log-likelihood: observations, background, latent."""
     climate = climatology(model.statistics["state"], times)
     climate = np.broadcast_to(climate, (len(times), *model.grid.shape, len(model.channels)))
+    mean, std = climate.mean(axis=0), np.asarray(model.arrays.std)
+    if model.anamorphosis is not None:
+        mean, std = model.anamorphosis.moments(mean, std)
     streams = [
         o
         if isinstance(o, Stream)
@@ -423,8 +433,9 @@ def _pose(
             model.grid,
             model.channels,
             times,
-            climate=climate.mean(axis=0),
-            std=np.asarray(model.arrays.std),
+            climate=mean,
+            std=std,
+            transforms=model.transforms,
         )
         for o in observations
     ]
@@ -432,8 +443,11 @@ def _pose(
         streams = _without_gross_errors(streams, model, background, gross_error)
     error = model.state_error
     if background is not None:
-        streams.append(background_stream(model, background, climate, mesh))
-        told, error = unresolved(model, background, climate, mesh)
+        before = background
+        if model.anamorphosis is not None:
+            before = model.anamorphosis.gaussian(background, None, name="the background")
+        streams.append(background_stream(model, before, climate, mesh))
+        told, error = unresolved(model, before, climate, mesh)
         climate = climate + told
     if latent_inputs is not None:
         streams.append(latent_stream(model, latent_inputs, mesh))
@@ -467,6 +481,8 @@ def _draw(
     streams = tuple(
         dataclasses.replace(s, covariance=s.covariance.inflated(factor)) for s in problem.streams
     )
+    if model.transforms:
+        streams = of_gaussian(streams, model.transforms)
     store = None
     if keep is not None:
         name = identity(recipe, key, model.arrays, problem.climate, streams)
@@ -495,11 +511,21 @@ def _without_gross_errors(
             "gross errors are found against a background: give one, or gross_error=None"
         )
     covariance, bias = model.background_error
-    state = jnp.asarray(background - bias)
+    std = covariance.std[None]
+    if model.anamorphosis is None:
+        state = jnp.asarray(background - bias)
+    else:
+        before = jnp.asarray(model.anamorphosis.gaussian(background, None) - bias)
+        state = physical(model.transforms, before)
+        # By differences, as `without_gross_errors` does then: dry places have no slope.
+        more = physical(model.transforms, before + std) - state
+        std = jnp.where(jnp.asarray([t is None for t in model.transforms]), std, more)
     checked = []
     for stream in streams:
         if stream.space == "state" and isinstance(stream.covariance, Diagonal):
-            kept = without_gross_errors(stream, state, covariance.std[None], threshold=threshold)
+            kept = without_gross_errors(
+                stream, state, std, threshold=threshold, tangent=not model.transforms
+            )
             count, left = int(stream.mask.sum()), int(kept.mask.sum())
             if left < count:
                 LOG.warning(

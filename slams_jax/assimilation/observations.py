@@ -19,6 +19,7 @@ from slams_jax.assimilation.intake import (
     scale_of,
     stations,
 )
+from slams_jax.data.anamorphosis import Root, Transforms
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import (
@@ -122,8 +123,13 @@ def to_stream(
     *,
     climate: Float[np.ndarray, "lat lon channel"],
     std: Float[np.ndarray, " channel"],
+    transforms: Transforms = (),
 ) -> Stream:
     """The stream of `observations` for states at `times` on `grid`.
+
+    Of a variable with a transform, values, operator and errors are those of its root
+    (`slams_jax.data.anamorphosis.Root`), of which what lies behind the rain is a linear function
+    where it is wet. An own operator is taken as it is.
 
     Args:
         observations: what was observed.
@@ -133,6 +139,7 @@ def to_stream(
         climate: the mean state, about which operators that are not linear are linearised when
             standard deviations are carried from the state to what is observed.
         std: climatological standard deviations of the state's channels: the stream's scale.
+        transforms: of the state's channels; () for none.
 
     Raises:
         InputError: data that cannot be read (`intake`), another grid, no common time, points
@@ -151,6 +158,10 @@ def to_stream(
         )
     error = np.asarray(_errors(observations, times), np.float64)
     require_errors(error, observed, observations.name)
+    root = _root(observations, channels, transforms)
+    if root is not None:
+        error = root.errors(values, np.where(_are_errors(error), error, 1.0))
+        values = np.asarray(root(jnp.asarray(values)))
     # What was not observed needs no error.
     variance = np.where(_are_errors(error), error, 1.0) ** 2
     # One for all times, unless the errors themselves differ from time to time.
@@ -158,11 +169,26 @@ def to_stream(
     variance = np.broadcast_to(variance, shape)
     frames = len(times) if _moves(operator) else 1
     covariance: Covariance = Diagonal(jnp.asarray(variance, jnp.float32))
-    scale = _carried(operator, climate, std, frames)
+    seen = operator if root is None else Chain((operator, root))
+    scale = _carried(seen, climate, std, frames)
     stream = make_stream(
         observations.name, values, operator, covariance, scale=scale, robust=observations.robust
     )
-    return pad_points(stream, POINTS) if isinstance(operator, Points) else stream
+    stream = pad_points(stream, POINTS) if isinstance(operator, Points) else stream
+    if root is not None:
+        stream = dataclasses.replace(stream, operator=Chain((stream.operator, root)))
+    return stream
+
+
+def _root(
+    observations: Observations, channels: Sequence[Channel], transforms: Transforms
+) -> Root | None:
+    """How the observed variable is compared; None for as it is."""
+    if observations.operator is not None:
+        return None
+    found = {c.variable: t for c, t in zip(channels, transforms, strict=False)}
+    transform = found.get(observations.variable)
+    return None if transform is None else Root(transform)
 
 
 def require_errors(error: Any, observed: Any, name: str) -> None:

@@ -1,7 +1,12 @@
-"""Streams that a model makes: the background, and encoded fields as a latent observation."""
+"""Streams that a model makes: the background, and encoded fields as a latent observation.
 
+Those that observe the state do so in physical units; of a state after an anamorphosis they are made
+by `of_gaussian`.
+"""
+
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from slams_jax.data.anamorphosis import Physical, Transforms
 from slams_jax.errors import InputError
 from slams_jax.frames import whole_frames
 from slams_jax.gaussian import Regression
@@ -17,8 +23,20 @@ from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import ErrorSample, Model, ModelArrays, Networks, encode, residual
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Stream, make_stream
+from slams_jax.observe.operators import Chain
 
 COMPILED = 8  # programs kept, of the models lately used in this process
+
+
+def of_gaussian(streams: Sequence[Stream], transforms: Transforms) -> tuple[Stream, ...]:
+    """Streams of a state in physical units as streams of what its anamorphosis makes of it."""
+    to_physical = Physical(transforms)
+    return tuple(
+        dataclasses.replace(s, operator=Chain((to_physical, s.operator)))
+        if s.space == "state"
+        else s
+        for s in streams
+    )
 
 
 def background_stream(
@@ -31,8 +49,8 @@ def background_stream(
 
     Args:
         model: with the statistics of its background.
-        background: in the units of the channels of `model`, on its grid; frames without it are NaN
-            throughout.
+        background: in the units of the channels of `model`, after any anamorphosis, on its grid;
+            frames without it are NaN throughout.
         climate: climatology at its times.
         mesh: the devices that encode it; one unless given.
 

@@ -1,5 +1,6 @@
 """From Datasets to training arrays: memory-mapped archives, statistics and windows."""
 
+from slams_jax.data.anamorphosis import Anamorphosis, Censored
 from slams_jax.data.archive import build_archive, channels_in
 from slams_jax.data.channels import stack_channels, unstack_channels
 from slams_jax.data.gridding import grid_points
@@ -15,7 +16,9 @@ from slams_jax.data.training_data import TrainingSet, split_archive, training_se
 from slams_jax.data.windows import window_loader, window_starts
 
 __all__ = [
+    "Anamorphosis",
     "Archive",
+    "Censored",
     "Field",
     "Statistics",
     "TrainingSet",

@@ -9,7 +9,7 @@ by least squares over the data that are not missing; s is the area-weighted root
 x - c over the same data, one number per channel. Fit both to the training period only.
 """
 
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -23,6 +23,20 @@ YEAR = 365.2425  # days, mean Gregorian year
 _CHUNK = 2**22  # values read at once
 
 ArrayT = TypeVar("ArrayT", np.ndarray, jax.Array)
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """Fields (time, lat, lon, channel) that are read in blocks of times."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them."""
+        ...
+
+    def __getitem__(self, index: slice, /) -> Any:
+        """Those of some times."""
+        ...
 
 
 class Statistics(NamedTuple):
@@ -57,7 +71,7 @@ class _Sums(NamedTuple):
 
 
 def fit_statistics(
-    array: np.ndarray,
+    array: Frames,
     times: np.ndarray,
     *,
     weights: np.ndarray | None = None,
@@ -97,11 +111,11 @@ def fit_statistics(
 
 
 def _checked_inputs(
-    array: np.ndarray, times: np.ndarray, weights: np.ndarray | None, harmonics: int
+    array: Frames, times: np.ndarray, weights: np.ndarray | None, harmonics: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(times, area of each point), after a check that all shapes match."""
     times = check_times(times)
-    if array.ndim != 4 or array.shape[0] != times.size:
+    if len(array.shape) != 4 or array.shape[0] != times.size:
         raise InputError(
             f"statistics need (time, lat, lon, channel) with {times.size} times, got {array.shape}"
         )
@@ -154,7 +168,7 @@ def _check_varies(sums: _Sums, std: np.ndarray, area: np.ndarray) -> None:
         )
 
 
-def _accumulate(array: np.ndarray, basis: np.ndarray) -> _Sums:
+def _accumulate(array: Frames, basis: np.ndarray) -> _Sums:
     """Read `array` (time, lat, lon, channel) once, in blocks of times."""
     time, lat, lon, channels = array.shape
     points, terms = lat * lon, basis.shape[1]

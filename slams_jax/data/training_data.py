@@ -1,8 +1,10 @@
 """What a model is trained on: an archive, its periods, statistics of the training period."""
 
 import dataclasses
+import functools
 import hashlib
 import os
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from slams_jax.data.anamorphosis import Anamorphosis, Censored, fit_anamorphosis, transforms_of
 from slams_jax.data.archive import STATE, build_archive
 from slams_jax.data.gridding import grid_points
 from slams_jax.data.statistics import Statistics, fit_statistics, standardise
@@ -33,11 +36,16 @@ class TrainingSet:
         spans: the slice of the time axis of each period; "train" and "validation" among them.
         statistics: climatology and standard deviation of each field, from the training period;
             the background has those of the state.
+        anamorphosis: of the state and the background, to which their statistics then apply; None
+            where they are taken as they are.
+        physical: statistics of the state in physical units; None for those in `statistics`.
     """
 
     archive: Archive
     spans: Mapping[str, slice]
     statistics: Mapping[str, Statistics]
+    anamorphosis: Anamorphosis | None = None
+    physical: Statistics | None = None
 
     def frames(self, period: str) -> np.ndarray:
         """Indices of the times of a period."""
@@ -48,8 +56,21 @@ class TrainingSet:
         self, name: str, index: np.ndarray | slice
     ) -> Float[np.ndarray, "time lat lon channel"]:
         """One field at some times, standardised."""
+        return standardise(
+            self.gaussian(name, index), self.statistics[name], self.archive.times[index]
+        )
+
+    def gaussian(
+        self, name: str, index: np.ndarray | slice
+    ) -> Float[np.ndarray, "time lat lon channel"]:
+        """One field at some times, after the anamorphosis if it has one; else as it is."""
         values = np.asarray(self.archive.fields[name].array[index])
-        return standardise(values, self.statistics[name], self.archive.times[index])
+        return _gaussian(self.anamorphosis, name, values, self.archive.times[index])
+
+    @property
+    def physical_statistics(self) -> Statistics:
+        """Climatology and standard deviation of the state, physical units."""
+        return self.statistics[STATE] if self.physical is None else self.physical
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """All fields at some times, standardised."""
@@ -58,7 +79,11 @@ class TrainingSet:
     def standardise_window(self, window: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A window of fields with their `times`, as the loader gives it, standardised."""
         return {
-            name: standardise(values, self.statistics[name], window["times"])
+            name: standardise(
+                _gaussian(self.anamorphosis, name, values, window["times"]),
+                self.statistics[name],
+                window["times"],
+            )
             for name, values in window.items()
             if name != "times"
         }
@@ -79,6 +104,7 @@ def training_set(
     *,
     harmonics: int = 0,
     per_point: bool = True,
+    transforms: Mapping[str, Censored] = types.MappingProxyType({}),
 ) -> TrainingSet:
     """The training set of Datasets in the library's schema.
 
@@ -94,13 +120,16 @@ def training_set(
             whether it holds them already; `build_archive` and `split_archive` go by the files.
         harmonics: waves of the year in the climatology, as in `fit_statistics`.
         per_point: a climatology for each grid point, or one for each channel.
+        transforms: variable of the state, such as "total_precipitation" -> how it is censored;
+            others are taken as they are.
 
     Returns:
         The training set.
 
     Raises:
-        InputError: no state, fields that do not fit it, or periods that are missing, empty or
-            overlap.
+        InputError: no state, fields that do not fit it, periods that are missing, empty or
+            overlap, transforms of variables that the state lacks, or negative amounts in those
+            that are censored.
     """
     if STATE not in fields:
         raise InputError(f"a training set needs the field {STATE!r}, got {sorted(fields)}")
@@ -112,7 +141,9 @@ def training_set(
     gridded = {name: _on_grid(name, field, fields[STATE]) for name, field in fields.items()}
     values = {name: _digest(field) for name, field in gridded.items()}
     archive = build_archive(cache, {"values": values}, gridded)
-    return split_archive(archive, periods, harmonics=harmonics, per_point=per_point)
+    return split_archive(
+        archive, periods, harmonics=harmonics, per_point=per_point, transforms=transforms
+    )
 
 
 def split_archive(
@@ -121,26 +152,63 @@ def split_archive(
     *,
     harmonics: int = 0,
     per_point: bool = True,
+    transforms: Mapping[str, Censored] = types.MappingProxyType({}),
 ) -> TrainingSet:
     """The training set of an archive; arguments and errors as those of `training_set`."""
     spans = split_periods(archive.times, periods)
+    train, weights = spans[TRAIN], archive.grid.area_weights()
+    state = archive.fields[STATE]
+    anamorphosis = physical = None
+    if chosen := transforms_of(state.channels, transforms):
+        anamorphosis = fit_anamorphosis(state.array[train], chosen, weights)
     statistics = {}
     for name, field in archive.fields.items():
         if name == BACKGROUND:
             continue
+        array, times = field.array[train], archive.times[train]
+        fit = functools.partial(
+            fit_statistics,
+            times=times,
+            weights=weights,
+            harmonics=harmonics,
+            per_point=per_point,
+        )
         try:
-            statistics[name] = fit_statistics(
-                field.array[spans[TRAIN]],
-                archive.times[spans[TRAIN]],
-                weights=archive.grid.area_weights(),
-                harmonics=harmonics,
-                per_point=per_point,
-            )
+            statistics[name] = fit(array)
+            if name == STATE and anamorphosis is not None:
+                physical = statistics[STATE]
+                statistics[STATE] = fit(_Gaussian(array, anamorphosis, times))
         except InputError as error:
             raise InputError(f"field {name!r}: {error}") from None
     if BACKGROUND in archive.fields:
         statistics[BACKGROUND] = statistics[STATE]
-    return TrainingSet(archive, spans, statistics)
+    return TrainingSet(archive, spans, statistics, anamorphosis, physical)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gaussian:
+    """The state after its anamorphosis, read block by block of times."""
+
+    array: Any
+    anamorphosis: Anamorphosis
+    times: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(time, lat, lon, channel)."""
+        return self.array.shape
+
+    def __getitem__(self, index: slice) -> np.ndarray:
+        return self.anamorphosis.gaussian(self.array[index], self.times[index])
+
+
+def _gaussian(
+    anamorphosis: Anamorphosis | None, name: str, values: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """A field after the anamorphosis: dry values of the state are drawn, others are expected."""
+    if anamorphosis is None or name not in (STATE, BACKGROUND):
+        return values
+    return anamorphosis.gaussian(values, times if name == STATE else None, name=name)
 
 
 def _on_grid(name: str, field: xr.Dataset, state: xr.Dataset) -> xr.Dataset:

@@ -5,7 +5,7 @@
 not. Standardisation, which takes off the climatology of a point, leaves no other sign of the many
 days on which it is exactly dry.
 
-The state is never transformed: analyses are in physical units.
+The state has an `anamorphosis` instead, which is undone: analyses are in physical units.
 """
 
 from collections.abc import Callable, Sequence

@@ -29,6 +29,9 @@ from slams_jax.gaussian.prior import pooled_lags, single, whole_steps
 from slams_jax.gaussian.spectrum import Spectrum, sample_lags, stationary
 
 FEWEST = 10  # pairs
+# Largest M^* R^-1 M of a mode, x being of unit variance. Modes that never vary, beyond the
+# truncation of a spectral model, are known up to rounding: in float32 they would drown all others.
+INFORMATIVE = 1e5
 
 
 @jax.tree_util.register_dataclass
@@ -176,10 +179,14 @@ class Regression:
         """M, R and b of frames whose patterns are `patterns`, (time,); -1 is not observed."""
         index = np.maximum(patterns, 0)
         along_time = lambda parts: tuple(jnp.moveaxis(p[index], 0, -1) for p in parts)
+        variance = tuple(
+            jnp.maximum(v, jnp.square(jnp.abs(s)) / INFORMATIVE)
+            for v, s in zip(self.variance, self.slope, strict=True)
+        )
         return (
             ModalOperator(self.modes, along_time(self.slope)),
             ModalCovariance.of(
-                self.modes, along_time(self.variance), self.lags, jnp.asarray(patterns >= 0)
+                self.modes, along_time(variance), self.lags, jnp.asarray(patterns >= 0)
             ),
             self.offset[index],
         )

@@ -63,7 +63,9 @@ def _represents(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for variable, found in levels.items():
         units = header["units"].get(variable, UNKNOWN)
         where = f" on {', '.join(found)} hPa" if all(found) else ""
-        yield variable, f"{units}{where}"
+        censored = header.get("transforms", {}).get(variable)
+        how = "" if censored is None else _censored(censored, units)
+        yield variable, f"{units}{where}{how}"
     latitude, longitude = header["grid"]["latitude"], header["grid"]["longitude"]
     yield (
         "grid",
@@ -74,6 +76,13 @@ def _represents(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "time step", UNKNOWN if seconds is None else f"{seconds / 3600:g} h"
     yield "calendar", header["calendar"] or UNKNOWN
     yield "latent inputs", ", ".join(header["latent_inputs"]) or "none"
+
+
+def _censored(options: Mapping[str, float], units: str) -> str:
+    return (
+        f", censored: {options['scale']:g} {units} to the power {options['power']:g} of a normal "
+        f"variable, dry up to {options['trace']:g} {units}"
+    )
 
 
 def _data(provenance: Mapping[str, Any]) -> str:

@@ -178,7 +178,7 @@ def background_error(data: TrainingSet, *, rank: int) -> dict[str, np.ndarray]:
     """Covariance and bias of background minus truth in one frame, as they are saved."""
     frames = data.frames(TRAIN)
     frames = frames[:: -(-len(frames) // SAMPLE)]
-    background, truth = (data.archive.fields[n].array[frames] for n in (BACKGROUND, STATE))
+    background, truth = (data.gaussian(n, frames) for n in (BACKGROUND, STATE))
     covariance, bias = fit_separable(background - truth, rank=rank)
     return {**_fields(covariance), "bias": bias}
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Denoiser, Params, Trajectory
-from slams_jax.data import Statistics
+from slams_jax.data import Anamorphosis, Statistics
+from slams_jax.data.anamorphosis import Transforms
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
 from slams_jax.gaussian import GaussianPosterior, GaussianPrior, Regression
@@ -83,7 +84,8 @@ class Model:
         grid: of the state.
         channels: of the state.
         arrays: parameters, scales and prior covariance.
-        statistics: climatology and standard deviation of each input field, by name.
+        statistics: climatology and standard deviation of each input field, by name; those of the
+            state after the anamorphosis, if there is one.
         state_error: a sample of reconstruction errors D(E(x)) - x, in the units of each channel,
             from the validation period; zero without autoencoder, the default.
         increment_error: likewise where the background tells what the autoencoder cannot represent.
@@ -98,6 +100,8 @@ class Model:
         calendar: of the times that it was trained on, in CF's words; None likewise.
         units: variable -> units of the state; empty likewise.
         provenance: data, periods and training, in JSON, for the model card; empty likewise.
+        anamorphosis: from the state and the background in physical units to what the networks and
+            all statistics are of; None where that is the same.
     """
 
     networks: Networks
@@ -116,6 +120,12 @@ class Model:
     calendar: str | None = None
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    anamorphosis: Anamorphosis | None = None
+
+    @property
+    def transforms(self) -> Transforms:
+        """Of each channel of the state; () where there are none."""
+        return () if self.anamorphosis is None else self.anamorphosis.transforms
 
 
 def encode(networks: Networks, arrays: ModelArrays, inputs: Mapping[str, Array]) -> Array:
@@ -136,7 +146,10 @@ def decode(
     arrays: ModelArrays,
     latent: Float[Array, "time latent_lat latent_lon latent"],
 ) -> Trajectory:
-    """Standardised latents -> state as an anomaly in physical units (add the climate); pure."""
+    """Standardised latents -> state as an anomaly in physical units (add the climate); pure.
+
+    With an anamorphosis, in the units of what it makes of the state.
+    """
     mean, std = _latent_scales(arrays)
     return _decoded(networks, arrays, latent * std + mean)
 

@@ -10,6 +10,8 @@ The file is a safetensors file (plain arrays, no pickle): tensors named by what 
     structures               what the statistics are, each with its own version (`_STRUCTURES`)
     time_step_seconds, calendar, units
                              of the data that it was trained on; null or {} where unknown
+    transforms               of the variables of the state that have one, by name; absent without
+                             any, and beside them "anamorphosis/mean" and "anamorphosis/std"
     provenance               data, periods and training, as the model card tells them
     digest                   SHA-256 of the tensors and of the rest of the header
 
@@ -33,7 +35,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from slams_jax.data import Statistics
+from slams_jax.data import Anamorphosis, Censored, Statistics
+from slams_jax.data.anamorphosis import Transforms, transforms_of
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.errors import InputError, first_line
 from slams_jax.grid import Grid
@@ -76,6 +79,7 @@ _FIELDS = {
     "time_step_seconds",
     "calendar",
     "units",
+    "transforms",
     "provenance",
     "digest",
 }
@@ -93,12 +97,18 @@ def membership(sets: Sequence[Sequence[str]], names: Sequence[str]) -> np.ndarra
     )
 
 
+def plain_anamorphosis(anamorphosis: Anamorphosis) -> dict[str, np.ndarray]:
+    """Its arrays by name; its transforms stand in the static half of a model."""
+    return {"mean": anamorphosis.mean, "std": anamorphosis.std}
+
+
 def describe(
     networks: Networks,
     grid: Grid,
     channels: Sequence[Channel],
     latent_inputs: Sequence[str],
     *,
+    transforms: Transforms = (),
     time_step: np.timedelta64 | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -112,7 +122,16 @@ def describe(
         "calendar": CALENDAR,
         "units": {c.variable: VARIABLES[c.variable].units for c in channels if _known(c)},
         "provenance": dict(provenance or {}),
+        **_transforms(channels, transforms),
     }
+
+
+def _transforms(channels: Sequence[Channel], transforms: Transforms) -> dict[str, Any]:
+    """The transforms by variable, as JSON; nothing where there are none."""
+    if not transforms:
+        return {}
+    pairs = zip(channels, transforms, strict=True)
+    return {"transforms": {c.variable: dataclasses.asdict(t) for c, t in pairs if t is not None}}
 
 
 def save_model(
@@ -217,7 +236,14 @@ def _read_run(directory: Path) -> Model:
         "state_error": statistics["state_error"],
         "increment_error": statistics.get("increment_error", statistics["state_error"]),
     }
-    for name in ("background_error", "background", "latent", "latent_patterns", "latent_error"):
+    for name in (
+        "background_error",
+        "background",
+        "latent",
+        "latent_patterns",
+        "latent_error",
+        "anamorphosis",
+    ):
         if name in statistics:
             tree[name] = statistics[name]
     model = _model(metadata["model"], tree)
@@ -292,6 +318,7 @@ def _header(model: Model) -> dict[str, Any]:
         "calendar": model.calendar,
         "units": dict(model.units),
         "provenance": dict(model.provenance),
+        **_transforms(model.channels, model.transforms),
     }
 
 
@@ -311,6 +338,7 @@ def _tensors(model: Model) -> dict[str, np.ndarray]:
         "latent_patterns": membership(model.latent_patterns, model.latent_inputs)
         if model.latent_patterns
         else None,
+        "anamorphosis": model.anamorphosis and plain_anamorphosis(model.anamorphosis),
     }
     return dict(_flat(nested(tree)))
 
@@ -437,11 +465,12 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
             for row in np.asarray(tree.get("latent_patterns", ()))
         )
     arrays = arrays._replace(prior=prior)
+    channels = tuple(Channel(v, p) for v, p in about["channels"])
     seconds = about.get("time_step_seconds")
     return Model(
         networks,
         grid,
-        tuple(Channel(v, p) for v, p in about["channels"]),
+        channels,
         arrays,
         {n: Statistics(**s) for n, s in statistics.items()},
         _sample(tree["state_error"]),
@@ -455,7 +484,20 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
         about.get("calendar"),
         about.get("units", {}),
         about.get("provenance", {}),
+        _anamorphosis(channels, about.get("transforms", {}), tree.get("anamorphosis")),
     )
+
+
+def _anamorphosis(
+    channels: Sequence[Channel], transforms: Mapping[str, Any], saved: Mapping[str, Any] | None
+) -> Anamorphosis | None:
+    if not transforms:
+        return None
+    given = {name: Censored(**options) for name, options in transforms.items()}
+    if saved is None:
+        raise KeyError("anamorphosis")
+    mean, std = (np.asarray(saved[name], np.float32) for name in ("mean", "std"))
+    return Anamorphosis(transforms_of(channels, given), mean, std)
 
 
 def _static(networks: Networks) -> dict[str, Any]:

@@ -28,7 +28,14 @@ from slams_jax.models.autoencoder import STATE, AutoencoderConfig
 from slams_jax.models.denoising import Measured, withheld_windows
 from slams_jax.models.model import Model, ModelArrays, Networks
 from slams_jax.models.plain import plain_prior, plain_regression
-from slams_jax.models.saved import AUTOENCODER, SCORE, describe, load_model, membership
+from slams_jax.models.saved import (
+    AUTOENCODER,
+    SCORE,
+    describe,
+    load_model,
+    membership,
+    plain_anamorphosis,
+)
 from slams_jax.models.score import ScoreConfig
 from slams_jax.networks import compiler_options
 from slams_jax.storage import locked
@@ -223,6 +230,7 @@ def train_model(
         data.archive.grid,
         data.archive.fields[STATE].channels,
         latent_inputs,
+        transforms=() if data.anamorphosis is None else data.anamorphosis.transforms,
         time_step=data.time_step,
         provenance=_provenance(data, autoencoder_training, score_training, seed),
     )
@@ -305,6 +313,8 @@ def _estimated(
         "latent_std": std,
         "prior": plain_prior(prior),
     }
+    if data.anamorphosis is not None:
+        statistics["anamorphosis"] = plain_anamorphosis(data.anamorphosis)
     if BACKGROUND in data.archive.fields:
         statistics["background_error"] = estimate.background_error(data, rank=rank)
         found = estimate.background_regression(data, networks, arrays)
@@ -460,8 +470,11 @@ def _config(
     if config is not None:
         return config
     spans = {name: [span.start, span.stop] for name, span in data.spans.items()}
+    about = {"archive": data.archive.path.name, "periods": spans}
+    if data.anamorphosis is not None:
+        about["transforms"] = [t and dataclasses.asdict(t) for t in data.anamorphosis.transforms]
     return {
-        "data": {"archive": data.archive.path.name, "periods": spans},
+        "data": about,
         "autoencoder": networks.autoencoder and dataclasses.asdict(networks.autoencoder),
         "score": dataclasses.asdict(networks.score),
         "schedule": dataclasses.asdict(networks.schedule),

@@ -6,6 +6,7 @@ is differentiable. Missing times, places and values are left to the mask of the 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,15 @@ from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.products import product
 from slams_jax.schema import Channel
+
+
+@runtime_checkable
+class Padded(Protocol):
+    """An operator or covariance with arrays for each time, which knows how to pad itself."""
+
+    def padded(self, more: int) -> Any:
+        """For `more` times after its own, at which nothing is observed."""
+        ...
 
 
 @jax.tree_util.register_dataclass
@@ -119,6 +129,13 @@ class Points:
         )
         return product("tpcl,tpc,tpl->tp", corners, self.cell_weight, self.channel_weight)
 
+    def padded(self, more: int) -> "Points":
+        """Points that move stay where they were last, for `more` times."""
+        if self.cell.ndim == 2:
+            return self
+        repeated = lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], more, axis=0)])
+        return jax.tree.map(repeated, self)
+
     @classmethod
     def at(
         cls,
@@ -161,6 +178,10 @@ class Chain:
         for operator in self.operators:
             state = operator(state)
         return state
+
+    def padded(self, more: int) -> "Chain":
+        """For `more` times after its own."""
+        return Chain(tuple(o.padded(more) if isinstance(o, Padded) else o for o in self.operators))
 
 
 def standard_pressure(altitude: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:

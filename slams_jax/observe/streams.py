@@ -10,7 +10,7 @@ in physical units) or in "latent" space (x is the latent itself, as in SLAMS).
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +21,10 @@ from slams_jax.aliases import ObservationOperator, Trajectory
 from slams_jax.errors import InputError
 from slams_jax.observe.correlated import Dense, LowRank
 from slams_jax.observe.covariance import Covariance, Diagonal
-from slams_jax.observe.operators import Points
+from slams_jax.observe.operators import Padded
 from slams_jax.observe.robust import Robust
 
 Space = Literal["state", "latent"]
-
-
-@runtime_checkable
-class Padded(Protocol):
-    """An operator or covariance with arrays for each time, which knows how to pad itself."""
-
-    def padded(self, more: int) -> Any:
-        """For `more` times after its own, at which nothing is observed."""
-        ...
 
 
 @jax.tree_util.register_dataclass
@@ -153,20 +144,26 @@ def log_likelihood(
 
 
 def without_gross_errors(
-    stream: Stream, state: Trajectory, std: Float[Array, "..."], *, threshold: float = 5.0
+    stream: Stream,
+    state: Trajectory,
+    std: Float[Array, "..."],
+    *,
+    threshold: float = 5.0,
+    tangent: bool = True,
 ) -> Stream:
     """The stream after a background check, which rejects values too far from a background.
 
     A value is rejected if |y - H(x_b)| exceeds `threshold` times its standard deviation, which
     combines the errors of y and H(x_b) (Lorenc & Hammon 1988, Q. J. R. Meteorol. Soc. 114). The
     latter is taken as |H'(x_b) std|, as for a background error of one sign, which favours keeping
-    the observations.
+    the observations; or, of an operator without a slope at x_b, as |H(x_b + std) - H(x_b)|.
 
     Args:
         stream: in state space, with independent errors.
         state: x_b, physical units.
         std: standard deviation of its errors; broadcasts to `state`.
         threshold: in standard deviations.
+        tangent: take the slope of the operator; False takes the difference.
 
     Raises:
         InputError: a stream that is not of this kind, or a threshold that is not positive.
@@ -179,7 +176,10 @@ def without_gross_errors(
             "independent errors in state space"
         )
     direction = jnp.broadcast_to(std, state.shape)
-    _, carried = jax.jvp(stream.operator, (state,), (direction,))
+    if tangent:
+        _, carried = jax.jvp(stream.operator, (state,), (direction,))
+    else:
+        carried = stream.operator(state + direction) - stream.operator(state)
     total = jnp.broadcast_to(stream.covariance.variance, stream.mask.shape) + carried**2
     good = jnp.abs(innovation(stream, state)) <= threshold * jnp.sqrt(total)
     mask = stream.mask & good
@@ -234,9 +234,7 @@ def pad_times(stream: Stream, frames: int) -> Stream:
         covariance = jax.tree.map(lambda a: repeated(a) if len(a) == count else a, covariance)
     elif isinstance(covariance, Padded):
         covariance = covariance.padded(more)
-    if isinstance(operator, Points) and operator.cell.ndim == 3:
-        operator = jax.tree.map(repeated, operator)
-    elif isinstance(operator, Padded):
+    if isinstance(operator, Padded):
         operator = operator.padded(more)
     return dataclasses.replace(
         stream,

@@ -25,6 +25,7 @@ from slams_jax.verify.distances import energy_distance, wasserstein
 from slams_jax.verify.points import AnyArray, Members, Points, Score, Weights
 from slams_jax.verify.probabilistic import (
     asymptotic_rmse,
+    brier,
     crps,
     energy_score,
     flatness,
@@ -55,6 +56,7 @@ __all__ = [
     "asymptotic_rmse",
     "bias",
     "binned_spread_skill",
+    "brier",
     "climatological_std",
     "count",
     "crps",

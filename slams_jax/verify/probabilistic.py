@@ -54,6 +54,38 @@ def crps(members: Members, truth: Points, weights: Weights = None) -> Score:
     return weighted_mean(score, y, weights)
 
 
+def brier(members: Members, truth: Points, threshold: Points, weights: Weights = None) -> Score:
+    """Fair Brier score of the event that the truth exceeds a threshold.
+
+    With k of the M members above the threshold and o = 1 where the truth is, else 0,
+
+        BS = ⟨ (k/M - o)²  -  k (M - k) / (M² (M - 1)) ⟩ ,
+
+    whose expectation does not depend on M (Ferro 2014, Q. J. R. Meteorol. Soc. 140, 1917-1923). A
+    single member has no second term.
+
+    Args:
+        members: x (member, ..., channel).
+        truth: y (..., channel); NaN where missing.
+        threshold: of the event at each point (..., channel).
+        weights: areas (lat, lon) for the axes before the last.
+
+    Returns:
+        (channel,), 0 at best.
+    """
+    check_shapes(members.shape[1:], truth.shape)
+    check_shapes(threshold.shape, truth.shape)
+    x, y, level = float32(members), float32(truth), float32(threshold)
+    share = jnp.mean((x > level[None]).astype(jnp.float32), axis=0)
+    score = jnp.square(share - (y > level).astype(jnp.float32))
+    size = x.shape[0]
+    if size > 1:
+        score = score - share * (1.0 - share) / (size - 1.0)
+    # A member that is missing is no forecast of the event.
+    score = jnp.where(jnp.all(jnp.isfinite(x), axis=0), score, jnp.nan)
+    return weighted_mean(score, y, weights)
+
+
 def energy_score(members: Members, truth: Points, weights: Weights = None) -> Float[Array, ""]:
     """Fair energy score, the CRPS of a vector such as a profile (Gneiting and Raftery 2007).
 

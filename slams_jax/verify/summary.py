@@ -177,6 +177,39 @@ def event_reliability(
     return curves
 
 
+def occurrence_scores(
+    truth: Float[np.ndarray, "time lat lon"],
+    systems: Mapping[str, Float[np.ndarray, "member time lat lon"]],
+    weights: Float[np.ndarray, "lat lon"],
+    thresholds: Sequence[float],
+) -> dict[str, Any]:
+    """How often an amount, such as that of rain, exceeds thresholds, and how well that is foretold.
+
+    Args:
+        truth: physical units, NaN where unknown.
+        systems: ensembles by name.
+        weights: areas.
+        thresholds: likewise in physical units.
+
+    Returns:
+        `thresholds`; `frequency` of the truth; `frequency` and fair `brier` score of each system,
+        each (threshold,).
+    """
+    wide = lambda x: np.repeat(x[..., None], len(thresholds), axis=-1)
+    level, known = np.asarray(thresholds, np.float32), np.isfinite(truth)
+    area = np.broadcast_to(weights, truth.shape) * known
+    often = lambda x: [float(np.average((x > t).mean(axis=0), weights=area)) for t in level]
+    y = wide(truth)
+    scores: dict[str, Any] = {
+        "thresholds": list(thresholds),
+        "truth": {"frequency": often(truth[None])},
+    }
+    for name, members in systems.items():
+        brier = metrics.brier(wide(members), y, np.broadcast_to(level, y.shape), weights)
+        scores[name] = {"frequency": often(members), "brier": _list(brier)}
+    return scores
+
+
 def significance(
     truth: Float[np.ndarray, "time lat lon channel"],
     systems: Mapping[str, Ensemble],

@@ -35,6 +35,7 @@ from experiments.configuration.settings import (
 )
 from experiments.cycle.twin import CycleSettings
 from experiments.process import cli
+from slams_jax.data.anamorphosis import Censored
 from slams_jax.data.archive import Archive
 from slams_jax.data.statistics import Statistics
 from slams_jax.data.store import Field
@@ -76,8 +77,8 @@ from support.small_world import LEVELS, PERIODS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = (
-    *("demo", "iberia", "latent", "lorenz63", "modalities", "moist", "pixel", "prepare_era5"),
-    "slams_reference",
+    *("demo", "iberia", "latent", "lorenz63", "modalities", "moist", "moist_rain", "pixel"),
+    *("prepare_era5", "slams_reference"),
 )
 NATURE = ("held_suarez", "nature_lorenz63")
 CYCLES = ("cycle_lorenz63", "cycle_lorenz96")
@@ -143,6 +144,7 @@ def names_of(*classes, without=()):
 
 BASE = {
     "field": (base.field(""), names_of(FieldSettings)),
+    "censored": (base.censored(), names_of(Censored)),
     "stream": (base.stream(""), names_of(StreamSettings)),
     "data": (base.data(), names_of(DataSettings)),
     "schedule": (base.get_config().schedule, names_of(CosineSchedule)),

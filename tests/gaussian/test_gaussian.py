@@ -287,3 +287,16 @@ def test_input_that_cannot_be_fitted_is_refused():
     prior = fit_prior(waves(40), periodic=True)
     with pytest.raises(InputError, match="at least 10 complete frames, got 0"):
         fit_regression([np.full((40, *SHAPE), np.nan)], waves(40), prior.modes)
+
+
+def test_modes_that_never_vary_tell_no_more_than_rounding_allows(state_model):
+    """As they do beyond the truncation of a spectral model, where background and truth agree."""
+    given = state_model.background
+    least = jax.tree.map(lambda v: jnp.full_like(v, 1e-12), given.variance)
+    exact = dataclasses.replace(given, variance=least)
+    operator, covariance, _ = exact.at(np.array([0, 0]))
+    for slope, variance in zip(operator.slope, covariance.variance, strict=True):
+        np.testing.assert_allclose(np.abs(slope) ** 2 / variance, 1e5, rtol=1e-5)
+    _, covariance, _ = given.at(np.array([0, 0]))
+    for variance, before in zip(covariance.variance, given.variance, strict=True):
+        np.testing.assert_array_equal(variance[..., 0], before[0])

@@ -146,10 +146,11 @@ def everything(model):
         model.background_error,
         model.background,
         model.latent,
+        model.anamorphosis,
     )
 
 
-ARRAYS = ("arrays", "statistics", "background", "latent")
+ARRAYS = ("arrays", "statistics", "background", "latent", "anamorphosis")
 
 
 def assert_same_model(a, b):

@@ -8,7 +8,7 @@ import xarray as xr
 
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.verify import metrics
+from slams_jax.verify import metrics, summary
 
 GLOBE = Grid.of(np.linspace(-75, 75, 6).tolist(), np.arange(0.0, 360.0, 40.0).tolist())
 REGION = Grid.of(np.linspace(32.5, 45.0, 6).tolist(), np.linspace(-12.5, 7.5, 9).tolist())
@@ -340,3 +340,31 @@ def test_the_error_of_a_mean_is_corrected_for_the_number_of_members():
     np.testing.assert_allclose(
         metrics.asymptotic_rmse(one, truth), metrics.rmse(one[0], truth), rtol=1e-6
     )
+
+
+def test_the_brier_score_is_fair():
+    """Its expectation is that of the probability itself, whatever the number of members."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(size=(40_000, 1))
+    y = (rng.uniform(size=p.shape) < p).astype(np.float32)
+    level = np.full(p.shape, 0.5, np.float32)
+    for size in (2, 8):
+        members = (rng.uniform(size=(size, *p.shape)) < p).astype(np.float32)
+        np.testing.assert_allclose(metrics.brier(members, y, level), 1 / 6, atol=0.007)
+    one = metrics.brier(members[:1], y, level)
+    np.testing.assert_allclose(one, np.mean((members[0] - y) ** 2), rtol=1e-5)
+    y[0] = np.nan
+    assert np.isfinite(metrics.brier(members, y, level)).all()
+    members[0, 1] = np.nan
+    assert np.isnan(metrics.brier(members, y, level)).all()
+
+
+def test_occurrence_is_counted_over_area():
+    truth = np.array([[[0.0, 2.0], [np.nan, 5.0]]], np.float32)
+    members = np.array([[[[0.0, 2.0], [0.0, 0.0]]], [[[1.0, 2.0], [0.0, 6.0]]]], np.float32)
+    weights = np.array([[1.0, 1.0], [2.0, 2.0]])
+    found = summary.occurrence_scores(truth, {"analysis": members}, weights, [0.5, 3.0])
+    assert found["truth"]["frequency"] == pytest.approx([3 / 4, 2 / 4])
+    assert found["analysis"]["frequency"] == pytest.approx([(0.5 + 1 + 1) / 4, 1 / 4])
+    # k / M is 1/2 twice where one member is right: (1/2)² - 1/4 = 0.
+    assert found["analysis"]["brier"] == pytest.approx([0.0, 0.0], abs=1e-6)
