@@ -414,20 +414,26 @@ def cycle(**changes: Any) -> Any:
             "dt": 0.05,
             # Time steps in a cycle.
             "substeps": 1,
-            # Standard deviation of the observations of each variable.
+            # "identity" observes every variable, "arctan" and "square" every second one.
+            "operator": "identity",
+            # Standard deviation of each observation.
             "error": 1.0,
             # Share of the observations that are missing.
             "missing": 0.0,
-            # "etkf", "letkf", "enkf", "iterative", "particle filter" or "3dvar".
+            # "etkf", "letkf", "enkf", "iterative", "particle filter", "3dvar" or "score".
             "method": "etkf",
             # Of the ensemble.
             "members": 20,
             # Factor of the departures of an analysis; "adaptive" estimates it ("etkf", "letkf").
             "inflation": _any(1.0),
-            # Where localisation ("letkf") reaches zero, in variables.
+            # Where localisation ("letkf", "score") reaches zero, in variables.
             "radius": 14.0,
             # Variance of the background ("3dvar") over that of the climate.
             "variance": 0.05,
+            # Analyse the cycle before, and forecast again ("iterative", "score").
+            "smooth": False,
+            # Steps of training the prior ("score"); 0 for a Gaussian one.
+            "training": 3000,
             # Cycles between two checkpoints.
             "every": 100,
         },

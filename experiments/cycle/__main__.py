@@ -5,12 +5,14 @@
 Simulates Lorenz-63 or Lorenz-96, writes `observations.nc` and `truth.nc`, and streams the former
 through `cycle.method`. Writes `cycle.jsonl` (a line for each cycle), `analyses.zarr`, a summary
 (`summary.json`, `summary.md`) and `cycle.png`, which is redrawn while the command runs. Repeat the
-command to resume. docs/guides/cycling.md explains the diagnostics.
+command to resume. `--config=configs/benchmark_lorenz.py` compares filters, tuned on other
+observations, in `benchmark.md`. docs/guides/cycling.md explains the diagnostics.
 """
 
 from absl import flags
 
 from experiments.configuration.build import build, plain
+from experiments.cycle.benchmark import BenchmarkSettings, benchmark
 from experiments.cycle.run import run
 from experiments.cycle.twin import CycleSettings
 from experiments.process import cli
@@ -27,13 +29,17 @@ DRAW_EVERY = flags.DEFINE_integer(
 def main() -> None:
     """Run the twin experiment of the configuration."""
     values = plain(CONFIG.value)
-    if set(values) != {"cycle"}:
+    if set(values) not in ({"cycle"}, {"benchmark"}):
         raise InputError(
-            f"a configuration of cycles has the one field 'cycle', got {sorted(values)}: "
-            "see configs/cycle_lorenz96.py"
+            f"a configuration of cycles has the one field 'cycle' or 'benchmark', got "
+            f"{sorted(values)}: see configs/cycle_lorenz96.py"
         )
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the folder to write into")
+    if "benchmark" in values:
+        settings = build(BenchmarkSettings, values["benchmark"], "benchmark")
+        print(benchmark(settings, OUTPUT.value, DRAW_EVERY.value))
+        return
     print(run(build(CycleSettings, values["cycle"], "cycle"), OUTPUT.value, DRAW_EVERY.value))
 
 

@@ -14,7 +14,7 @@ def draw(records: list[dict[str, Any]], error: float, path: Path) -> Path:
     """RMSE of the mean and spread above, chi-squared below.
 
     Args:
-        records: of the cycles, with `rmse`.
+        records: of the cycles, with `rmse` and `state_spread`.
         error: standard deviation of the observations.
         path: of the picture.
     """
@@ -22,7 +22,7 @@ def draw(records: list[dict[str, Any]], error: float, path: Path) -> Path:
     above, below = figure.subplots(2, 1, sharex=True)
     time = _curve(records, "time")
     above.plot(time, _curve(records, "rmse"), color="#D55E00", lw=1.0, label="RMSE of the mean")
-    above.plot(time, _curve(records, "analysis_spread"), color="#0072B2", lw=1.0, label="spread")
+    above.plot(time, _curve(records, "state_spread"), color="#0072B2", lw=1.0, label="spread")
     above.axhline(error, color="0.4", lw=0.8, ls=":", label="error of the observations")
     above.legend(fontsize=8, frameon=False)
     below.plot(time, _curve(records, "chi_squared"), color="#009E73", lw=1.0)

@@ -1,6 +1,7 @@
 """Run a twin experiment, and say how it goes: progress, summary, picture."""
 
 import dataclasses
+import functools
 import json
 import time as clocks
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from absl import logging
 
 from experiments.cycle.picture import draw
 from experiments.cycle.twin import CycleSettings, Twin, scheme, twin
-from slams_jax.cycling import Cycled, observation_series, run_cycle
+from slams_jax.cycling import Cycled, observation_series, run_cycle, summary
+from slams_jax.cycling.ensembles import moments, weighted
 from slams_jax.cycling.files import RECORDS
 from slams_jax.cycling.timeline import Clock
 from slams_jax.errors import Diverged
@@ -28,19 +30,20 @@ SAID_EVERY = 10.0  # seconds between two lines of progress
 # Fields of the summary, and their names in its table.
 NAMES = {
     "rmse": "RMSE of the mean",
-    "analysis_spread": "spread",
+    "state_spread": "spread",
     "chi_squared": "chi-squared",
     "error_ratio": "estimated over assumed error variance",
 }
 
 
-def run(settings: CycleSettings, folder: Path, draw_every: int) -> str:
+def run(settings: CycleSettings, folder: Path, draw_every: int, prior: Path | None = None) -> str:
     """Cycle through the twin experiment, or what is left of it; returns the summary, in Markdown.
 
     Args:
         settings: of the experiment.
         folder: for all files.
         draw_every: cycles between two pictures.
+        prior: folder of the training of the prior of "score"; None for `score` in `folder`.
 
     Raises:
         InputError: settings that the method does not take, or a folder of another run.
@@ -48,7 +51,7 @@ def run(settings: CycleSettings, folder: Path, draw_every: int) -> str:
     """
     key_start, key = jax.random.split(jax.random.key(settings.seed + 1))
     world = twin(settings)
-    method = scheme(settings, world.first, key_start)
+    method = scheme(settings, world.first, key_start, prior or folder / "score")
     progress = _Progress(settings, folder, draw_every)
 
     def observations(time: Any) -> Iterator[tuple[Any, Any]]:
@@ -57,11 +60,19 @@ def run(settings: CycleSettings, folder: Path, draw_every: int) -> str:
         with xr.open_dataset(folder / "observations.nc", engine="h5netcdf") as stored:
             yield from observation_series(stored["state"])(time)
 
-    def verify(time: Any, done: Cycled) -> dict[str, float]:
-        truth = world.truth[round(time / settings.interval) - 1]
-        misfit = np.asarray(method.mean(done.analysis)) - truth
-        return {"rmse": float(np.sqrt(np.mean(misfit**2)))}
+    @jax.jit
+    def moments_of(analysis: Any) -> tuple[Any, Any]:
+        state = method.latest(analysis)
+        return moments(*weighted(state)) if method.observed.ensemble else (state, None)
 
+    def verify(time: Any, done: Cycled) -> dict[str, float | None]:
+        mean, variance = jax.device_get(moments_of(done.analysis))
+        misfit = mean - world.truth[round(time / settings.interval) - 1]
+        rms = lambda square: float(np.sqrt(np.mean(square)))
+        spread = None if variance is None else rms(variance)
+        return {"rmse": rms(misfit**2), "state_spread": spread}
+
+    keep = functools.partial(summary, ensemble=method.observed.ensemble)
     # More cycles extend a run, and a summary of others is of the same run.
     same = {k: v for k, v in dataclasses.asdict(settings).items() if k not in FREE}
     try:
@@ -76,6 +87,7 @@ def run(settings: CycleSettings, folder: Path, draw_every: int) -> str:
             begin=0.0,
             interval=settings.interval,
             about=same,
+            keep=lambda state: keep(method.latest(state)),
             verify=verify,
             report=progress,
             every=settings.every,
@@ -89,10 +101,10 @@ def run(settings: CycleSettings, folder: Path, draw_every: int) -> str:
 def finish(settings: CycleSettings, folder: Path) -> str:
     """Write summary and picture of the records; returns the table."""
     records = read_records(folder / RECORDS)
-    summary = summarise(settings, records)
-    write_text(json.dumps(summary, indent=1) + "\n", folder / "summary.json")
-    rows = [f"| {name} | {_shown(summary[field])} |" for field, name in NAMES.items()]
-    title = f"| {settings.method}, {settings.system} | {summary['cycles']} cycles |"
+    found = summarise(settings, records)
+    write_text(json.dumps(found, indent=1) + "\n", folder / "summary.json")
+    rows = [f"| {name} | {_shown(found[field])} |" for field, name in NAMES.items()]
+    title = f"| {settings.method}, {settings.system} | {found['cycles']} cycles |"
     text = "\n".join([title, "|---|---|", *rows]) + "\n"
     write_text(text, folder / "summary.md")
     if records:
@@ -111,9 +123,9 @@ def summarise(settings: CycleSettings, records: list[Record]) -> Record:
         values = [r[name] for r in counted if r[name] is not None]
         return sum(values) / len(values) if values else None
 
-    summary = {"cycles": len(counted), **{name: mean(name) for name in NAMES}}
+    found = {"cycles": len(counted), **{name: mean(name) for name in NAMES}}
     # It is an average of the cycles before already.
-    return summary | {"error_ratio": records[-1]["error_ratio"] if records else None}
+    return found | {"error_ratio": records[-1]["error_ratio"] if records else None}
 
 
 class _Progress:
@@ -148,8 +160,11 @@ class _Progress:
 def _write_twin(settings: CycleSettings, world: Twin, folder: Path) -> None:
     clock = Clock(0.0, settings.interval)
     times = np.array([clock.time(k) for k in range(settings.cycles)])
-    for name, values in (("truth", world.truth), ("observations", world.observations)):
-        dataset = xr.Dataset({"state": (("time", "variable"), values)}, {"time": times})
+    for name, along, values in (
+        ("truth", "variable", world.truth),
+        ("observations", "observation", world.observations),
+    ):
+        dataset = xr.Dataset({"state": (("time", along), values)}, {"time": times})
         write_dataset(dataset, folder / f"{name}.nc")
 
 

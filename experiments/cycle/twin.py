@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from experiments.cycle.score_prior import SCHEDULE, trained_prior
 from slams_jax.aliases import Forecast, PRNGKey
+from slams_jax.assimilation import score_filter
 from slams_jax.baselines import (
     etkf,
     gaspari_cohn,
@@ -25,7 +28,14 @@ from slams_jax.dynamics import Lorenz63, Lorenz96, lorenz63, lorenz96
 from slams_jax.errors import InputError
 from slams_jax.products import product
 
-METHODS = ("etkf", "letkf", "enkf", "iterative", "particle filter", "3dvar")
+METHODS = ("etkf", "letkf", "enkf", "iterative", "particle filter", "3dvar", "score")
+SMOOTHED = ("iterative", "score")  # methods that may analyse the state of the cycle before
+# H of all variables, and how many variables apart it observes them.
+OPERATORS: dict[str, tuple[Callable[[Array], Array], int]] = {
+    "identity": (lambda x: x, 1),
+    "arctan": (lambda x: 4.0 * jnp.arctan(x / 4.0), 2),
+    "square": (lambda x: x**2 / 10.0, 2),
+}
 SYSTEMS = ("lorenz63", "lorenz96")
 SPIN_UP, CLIMATE = 1000, 2000  # cycles: to the attractor, and on it
 
@@ -42,13 +52,19 @@ class CycleSettings:
         spin_up: number of the first ones that the summary leaves out.
         dt: time step.
         substeps: time steps in a cycle.
-        error: standard deviation of the observations of each variable.
+        operator: what is observed: "identity", every variable; "arctan", 4 arctan(x / 4), or
+            "square", x² / 10, of every second one.
+        error: standard deviation of each observation.
         missing: share of the observations that are missing.
         method: one of `METHODS`.
         members: of the ensemble.
         inflation: factor of the departures of an analysis, or "adaptive" (see `letkf`).
-        radius: where the localisation of "letkf" reaches zero, in variables.
+        radius: where the localisation of "letkf", and of "score" for Lorenz-96, reaches zero, in
+            variables.
         variance: of the background of "3dvar", over that of the climate.
+        smooth: for "iterative" and "score", whether observations are those of a forecast from the
+            state of the cycle before, which is analysed and forecast again.
+        training: steps of training the prior of "score"; 0 leaves the Gaussian it departs from.
         every: cycles between two checkpoints.
     """
 
@@ -59,6 +75,7 @@ class CycleSettings:
     spin_up: int = 200
     dt: float = 0.05
     substeps: int = 1
+    operator: str = "identity"
     error: float = 1.0
     missing: float = 0.0
     method: str = "etkf"
@@ -66,10 +83,16 @@ class CycleSettings:
     inflation: float | str = 1.0
     radius: float = 14.0
     variance: float = 0.05
+    smooth: bool = False
+    training: int = 3000
     every: int = 100
 
     def __post_init__(self):
-        for name, known in (("system", SYSTEMS), ("method", METHODS)):
+        for name, known in (
+            ("system", SYSTEMS),
+            ("method", METHODS),
+            ("operator", tuple(OPERATORS)),
+        ):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown: choose from {known}")
         for name, low in (
@@ -78,6 +101,7 @@ class CycleSettings:
             ("spin_up", 0),
             ("substeps", 1),
             ("members", 2),
+            ("training", 0),
             ("every", 1),
         ):
             if getattr(self, name) < low:
@@ -85,6 +109,8 @@ class CycleSettings:
         for name in ("dt", "error", "radius", "variance"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.smooth and self.method not in SMOOTHED:
+            raise InputError(f"smooth is for {SMOOTHED}, not for method {self.method!r}")
         if not 0.0 <= self.missing < 1.0:
             raise InputError(f"missing must be a share in [0, 1), got {self.missing}")
         if self.spin_up >= self.cycles:
@@ -99,21 +125,27 @@ class CycleSettings:
 
 
 class Twin(NamedTuple):
-    """A truth and its observations (time, variable), after each cycle; and where it starts."""
+    """A truth and its observations, after each cycle; and where it starts."""
 
     truth: Float[np.ndarray, "time variable"]
-    observations: Float[np.ndarray, "time variable"]
+    observations: Float[np.ndarray, "time observation"]
     first: Float[np.ndarray, " variable"]
 
 
 class Scheme(NamedTuple):
-    """What `run_cycle` takes, and the mean of an analysis."""
+    """What `run_cycle` takes, and from an analysis to the state or ensemble of its time."""
 
     forecast: Forecast
     analyse: Analyse
     start: PyTree
     observed: Observed
-    mean: Callable[[PyTree], Array]
+    latest: Callable[[PyTree], PyTree] = lambda state: state
+
+
+def observed_of(settings: CycleSettings) -> Callable[[Array], Array]:
+    """H, from the variables (..., variable) to what is observed of them."""
+    function, apart = OPERATORS[settings.operator]
+    return lambda x: function(x[..., ::apart])
 
 
 def trajectory(settings: CycleSettings) -> Callable[..., Array]:
@@ -133,60 +165,104 @@ def twin(settings: CycleSettings) -> Twin:
     truth = run[1:]
 
     @jax.vmap
-    def observe(time, x):
+    def observe(time, exact):
         # A key for each time, so that a longer run begins with the same observations.
         at = lambda key: jax.random.fold_in(key, time)
-        gone = jax.random.bernoulli(at(key_missing), settings.missing, x.shape)
-        noisy = x + settings.error * jax.random.normal(at(key_error), x.shape)
+        gone = jax.random.bernoulli(at(key_missing), settings.missing, exact.shape)
+        noisy = exact + settings.error * jax.random.normal(at(key_error), exact.shape)
         return jnp.where(gone, jnp.nan, noisy)
 
-    observed = observe(jnp.arange(len(truth)), truth)
+    observed = observe(jnp.arange(len(truth)), observed_of(settings)(truth))
     return Twin(np.asarray(truth), np.asarray(observed), np.asarray(run[0]))
 
 
-def scheme(settings: CycleSettings, first: Float[np.ndarray, " variable"], key: PRNGKey) -> Scheme:
+def scheme(
+    settings: CycleSettings, first: Float[np.ndarray, " variable"], key: PRNGKey, folder: Path
+) -> Scheme:
     """The filter of the settings, which starts from states about `first` with its error.
 
+    Args:
+        settings: of the experiment.
+        first: the truth at the start.
+        key: of the error of the first states.
+        folder: of the training of the prior of "score".
+
     Raises:
-        InputError: an inflation that the method does not take.
+        InputError: an inflation that the method does not take, or a folder of another prior.
     """
     model, size = trajectory(settings), len(first)
-    error = jnp.full(size, settings.error, jnp.float32)
+    operator = observed_of(settings)
+    error = jnp.full(operator(jnp.asarray(first)).shape, settings.error, jnp.float32)
     advance = lambda x, key: model(x, length=1)[0]
-    identity = lambda x: x
     if settings.method == "3dvar":
         climate = model(jnp.asarray(first), length=CLIMATE)
         departures = climate - jnp.mean(climate, axis=0, keepdims=True)
         covariance = product("ti,tj->ij", departures, departures) / (CLIMATE - 1)
         root = jnp.linalg.cholesky(settings.variance * covariance)
-        analyse = variational(identity, error, lambda v: product("ij,j->i", root, v), outer=1)
-        background_error = jnp.sqrt(settings.variance * jnp.diag(covariance))
-        observed = Observed(identity, error, ensemble=False, background_error=background_error)
+        outer = 1 if settings.operator == "identity" else 3
+        analyse = variational(operator, error, lambda v: product("ij,j->i", root, v), outer=outer)
+        background_error = settings.variance**0.5 * jnp.std(operator(climate), axis=0, ddof=1)
+        observed = Observed(operator, error, ensemble=False, background_error=background_error)
         start = jnp.asarray(first) + settings.error * jax.random.normal(key, first.shape)
-        return Scheme(jax.jit(advance), jax.jit(analyse), start, observed, identity)
+        return Scheme(jax.jit(advance), jax.jit(analyse), start, observed)
     noise = settings.error * jax.random.normal(key, (settings.members, size))
-    members, observed = jnp.asarray(first)[None] + noise, Observed(identity, error)
+    members, observed = jnp.asarray(first)[None] + noise, Observed(operator, error)
     if settings.method == "particle filter":
 
         def log_likelihood(states: Array, y: Array) -> Array:
-            misfit = jnp.where(jnp.isfinite(y)[None], (y[None] - states) / settings.error, 0.0)
+            misfit = y[None] - operator(states)
+            misfit = jnp.where(jnp.isfinite(y)[None], misfit / settings.error, 0.0)
             return -0.5 * jnp.sum(misfit**2, axis=-1)
 
         moved = lambda x, key: x._replace(states=advance(x.states, key))
         analyse = jax.jit(regularised_filter(log_likelihood))
         start = WeightedEnsemble.of(members)
-        return Scheme(jax.jit(moved), analyse, start, observed, WeightedEnsemble.mean)
-    analyse = _ensemble_filter(settings, error)
-    mean = functools.partial(jnp.mean, axis=0)
-    return Scheme(jax.jit(advance), jax.jit(analyse), members, observed, mean)
+        return Scheme(jax.jit(moved), analyse, start, observed)
+    if not settings.smooth:
+        analyse = _ensemble_filter(settings, operator, error, size, folder)
+        return Scheme(jax.jit(advance), jax.jit(analyse), members, observed)
+    # A state has two times: that of the cycle before, which is analysed, and that of the forecast.
+    then = lambda x: jnp.stack([x, model(x, length=1)[0]], axis=1)
+    forecast_of = lambda x: operator(model(x, length=1)[0])
+    analyse = _ensemble_filter(settings, forecast_of, error, size, folder)
+    latest = lambda x: x[:, 1]
+    return Scheme(
+        jax.jit(lambda x, key: then(latest(x))),
+        jax.jit(lambda x, y, key: then(analyse(x[:, 0], y, key))),
+        jnp.stack([members, members], axis=1),
+        Observed(lambda x: operator(x[1]), error),
+        latest,
+    )
 
 
-def _ensemble_filter(settings: CycleSettings, error: Array) -> Any:
-    """One of the ensemble Kalman filters."""
-    filters = {"etkf": etkf, "enkf": stochastic_enkf, "iterative": iterative_enkf}
-    if settings.method != "letkf":
-        return filters[settings.method](lambda x: x, error, inflation=settings.inflation)
-    apart = np.abs(np.subtract.outer(np.arange(len(error)), np.arange(len(error))))
-    nearness = gaspari_cohn(np.minimum(apart, len(error) - apart), settings.radius)
-    near = jnp.asarray(nearness, jnp.float32)
-    return letkf(lambda x: x, error, near, inflation=settings.inflation)
+def _ensemble_filter(
+    settings: CycleSettings,
+    operator: Callable[[Array], Array],
+    error: Array,
+    size: int,
+    folder: Path,
+) -> Any:
+    """One of the filters whose members weigh the same."""
+    if settings.method in ("etkf", "enkf", "iterative"):
+        filters = {"etkf": etkf, "enkf": stochastic_enkf, "iterative": iterative_enkf}
+        return filters[settings.method](operator, error, inflation=settings.inflation)
+    apart = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+    taper = gaspari_cohn(np.minimum(apart, size - apart), settings.radius)
+    nearness = jnp.asarray(taper, jnp.float32)
+    if settings.method == "letkf":
+        _, stride = OPERATORS[settings.operator]
+        return letkf(operator, error, nearness[:, ::stride], inflation=settings.inflation)
+    if isinstance(settings.inflation, str):
+        raise InputError(f"inflation of 'score' must be a number, got {settings.inflation!r}")
+    prior = trained_prior(trajectory(settings), size, settings.training, folder)
+    return score_filter(
+        prior.denoiser,
+        prior.climate,
+        SCHEDULE,
+        operator,
+        error,
+        mean=jnp.asarray(prior.mean),
+        std=jnp.asarray(prior.std),
+        nearness=nearness if settings.system == "lorenz96" else None,
+        inflation=settings.inflation,
+    )

@@ -81,7 +81,7 @@ RUNS = (
     *("prepare_era5", "slams_reference"),
 )
 NATURE = ("held_suarez", "nature_lorenz63")
-CYCLES = ("cycle_lorenz63", "cycle_lorenz96")
+CYCLES = ("cycle_lorenz63", "cycle_lorenz96", "benchmark_lorenz")
 
 
 def configuration(name: str) -> ConfigDict:

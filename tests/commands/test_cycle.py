@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from configs import base
 from experiments.configuration.build import build, plain
 from experiments.cycle import __main__ as cycle
 from experiments.cycle import run
+from experiments.cycle.benchmark import BenchmarkSettings, benchmark
 from experiments.cycle.twin import METHODS, CycleSettings, twin
+from slams_jax.errors import InputError
 from slams_jax.storage import read_records
 from support.small_world import run_command, tree
 
@@ -95,6 +98,8 @@ def test_every_method_follows_the_truth(method, tmp_path):
     given = (f"--config.cycle.method={method}", f"--config.cycle.members={members}")
     if method == "3dvar":
         more = (*more, "--config.cycle.variance=0.02")
+    if method == "score":
+        more = (*more, "--config.cycle.training=20")
     assert command(tmp_path, *given, *more, "--config.cycle.radius=6.0") == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["rmse"] < 2.0**0.5
@@ -149,7 +154,7 @@ def test_what_is_missing_from_the_command_is_told(capsys):
     assert "--output is missing" in capsys.readouterr().err
     nature = f"--config={CONFIGS / 'nature_lorenz63.py'}"
     assert run_command(cycle.main, nature, "--output=x") == 2
-    assert "has the one field 'cycle', got ['nature']" in capsys.readouterr().err
+    assert "has the one field 'cycle' or 'benchmark', got ['nature']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cycle_lorenz63", "cycle_lorenz96"])
@@ -161,3 +166,32 @@ def test_configurations_are_valid(name):
 def test_missing_observations_are_as_many_as_asked_for():
     world = twin(CycleSettings(cycles=300, missing=0.3))
     assert abs(np.isnan(world.observations).mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 12000)
+
+
+def test_a_benchmark_tunes_on_other_observations_and_resumes(tmp_path):
+    cycle = plain(base.cycle(system="lorenz63", dt=0.01, substeps=8, cycles=30, spin_up=10))
+    filters = {
+        "ETKF": ({"inflation": 1.05}, {"inflation": 3.0}),
+        "iEnKS": ({"method": "iterative", "smooth": True},),
+    }
+    cases = {"Lorenz-63": {"cycle": {**cycle, "members": 6}, "filters": filters}}
+    settings = BenchmarkSettings(tuning_seed=1, tuning_cycles=20, cases=cases)
+    table = benchmark(settings, tmp_path, 100)
+    assert (tmp_path / "benchmark.md").read_text() == table
+    found = json.loads((tmp_path / "benchmark.json").read_text())["Lorenz-63"]
+    assert found["ETKF"]["settings"] == {"inflation": 1.05}
+    records = read_records(tmp_path / "lorenz-63" / "etkf" / "run" / "cycle.jsonl")
+    rmse = np.array([r["rmse"] for r in records[10:]])
+    np.testing.assert_allclose(found["ETKF"]["rmse"], rmse.mean())
+    batches = rmse.reshape(10, 2).mean(axis=1)
+    np.testing.assert_allclose(found["ETKF"]["rmse_se"], batches.std(ddof=1) / 10**0.5)
+    assert found["iEnKS"]["rmse"] < 1.0
+    assert benchmark(settings, tmp_path, 100) == table
+    with pytest.raises(InputError, match="has the seed of the tuning, 0"):
+        BenchmarkSettings(tuning_seed=0, tuning_cycles=20, cases=cases)
+
+
+def test_the_configuration_of_the_benchmark_is_valid():
+    config = importlib.import_module("configs.benchmark_lorenz").get_config()
+    settings = build(BenchmarkSettings, plain(config.benchmark), "benchmark")
+    assert len(settings.cases) == 3
