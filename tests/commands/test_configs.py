@@ -402,7 +402,7 @@ def published(tmp_path, monkeypatch):
     }
     spans = {"train": slice(0, 8), "validation": slice(8, 13), "test": slice(13, 14)}
     archive = Archive(tmp_path, times, grid, fields)
-    data = Inputs(archive, spans, statistics, tmp_path)
+    data = Inputs(archive, spans, statistics, root=str(tmp_path))
     monkeypatch.setattr(inputs, "load", lambda settings: data)
     return settings, data
 
