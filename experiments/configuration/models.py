@@ -51,11 +51,10 @@ def open_model(settings: Settings, data: Inputs, source: str | None = None) -> M
     source = settings.workdir if source is None else source
     model = load_model(source)
     networks = network_settings(settings, data)
-    transforms = () if data.anamorphosis is None else data.anamorphosis.transforms
     pairs: list[tuple[str, Any, Any]] = [
         ("grid", model.grid, data.archive.grid),
         ("channels", model.channels, data.archive.fields[STATE].channels),
-        ("transforms", model.transforms, transforms),
+        ("transforms", model.transforms, data.transforms),
         ("time step", model.time_step or data.time_step, data.time_step),  # None in old runs
     ]
     for part in ("schedule", "score", "autoencoder"):

@@ -203,7 +203,7 @@ def simulated(
     grid, state = data.archive.grid, data.archive.fields[STATE]
     noise = error if np.ndim(error) == 0 else np.asarray(error)[None, None, None, :]
     values = simulate(key, operator, np.asarray(state.array[frames]), noise, every=every)
-    for i, transform in enumerate(data.anamorphosis.transforms if data.anamorphosis else ()):
+    for i, transform in enumerate(data.transforms):
         if transform is not None:  # no gauge reports less than nothing
             values[..., i] = np.maximum(values[..., i], 0.0)
     lat, lon = (

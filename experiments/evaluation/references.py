@@ -1,7 +1,7 @@
 """References for an analysis: background, persistence, climatology, optimal interpolation."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ from slams_jax.data import Statistics, climatology
 from slams_jax.data.anamorphosis import physical
 from slams_jax.errors import InputError
 from slams_jax.models.model import Model
-from slams_jax.observe import Separable, Stream
+from slams_jax.observe import Separable
 from slams_jax.schema import TIME
 
 CLIMATE_MEMBERS = 50
@@ -124,7 +124,7 @@ class Study:
         climate = climate_of(model, data, frames)
         std = np.asarray(model.arrays.std)
         about = physical_climate(model, data, frames).mean(axis=0)
-        streams: Sequence[Stream] = [
+        streams = [
             to_stream(
                 o,
                 model.grid,
@@ -137,10 +137,8 @@ class Study:
             for o in self.observed(frames, observations)
             if "streams" in uses
         ]
-        if model.transforms:
-            streams = of_gaussian(streams, model.transforms)
         fields = {n: data.standardised(n, frames) for n in uses if n != "streams"}
-        return Window(climate, std, tuple(streams), fields)
+        return Window(climate, std, of_gaussian(streams, model.transforms), fields)
 
     def members(
         self, baseline: Baseline, key: PRNGKey, window: Window, count: int

@@ -481,8 +481,7 @@ def _draw(
     streams = tuple(
         dataclasses.replace(s, covariance=s.covariance.inflated(factor)) for s in problem.streams
     )
-    if model.transforms:
-        streams = of_gaussian(streams, model.transforms)
+    streams = of_gaussian(streams, model.transforms)
     store = None
     if keep is not None:
         name = identity(recipe, key, model.arrays, problem.climate, streams)

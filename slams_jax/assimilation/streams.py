@@ -30,6 +30,8 @@ COMPILED = 8  # programs kept, of the models lately used in this process
 
 def of_gaussian(streams: Sequence[Stream], transforms: Transforms) -> tuple[Stream, ...]:
     """Streams of a state in physical units as streams of what its anamorphosis makes of it."""
+    if not transforms:
+        return tuple(streams)
     to_physical = Physical(transforms)
     return tuple(
         dataclasses.replace(s, operator=Chain((to_physical, s.operator)))

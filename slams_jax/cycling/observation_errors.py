@@ -7,7 +7,7 @@ Chapnik & Poli 2005, Q. J. R. Meteorol. Soc. 131, section 4).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from slams_jax.aliases import Forecast, PRNGKey
-from slams_jax.cycling.cycle import Analyse, cycle
+from slams_jax.cycling.cycle import Analyse, Cycled, cycle
 from slams_jax.cycling.diagnostics import Observed, departure
 from slams_jax.errors import InputError, RunError
 
@@ -78,7 +78,8 @@ def estimate_errors(
     error, found, settled = np.asarray(observed.error), [], False
     while len(found) < rounds and not settled:
         observed = dataclasses.replace(observed, error=jnp.asarray(error))
-        products = _products(forecast, analysis_with, start, observations, key, observed)[spin_up:]
+        done = cycle(forecast, analysis_with(observed.error), start, observations, key)
+        products = _products(observed, done, observations)[spin_up:]
         share = np.where(seen, products / error**2, 0.0).sum(axis=0)
         ratios = np.bincount(groups, share) / np.bincount(groups, seen.sum(axis=0))
         if not np.all(ratios > 0):  # nor where it is not a number
@@ -94,12 +95,9 @@ def estimate_errors(
 
 
 def _products(
-    forecast: Forecast,
-    analysis_with: Callable[[Float[Array, " observation"]], Analyse],
-    start: PyTree,
-    observations: Float[np.ndarray, "cycle observation"],
-    key: PRNGKey,
     observed: Observed,
+    done: Iterable[Cycled],
+    observations: Float[np.ndarray, "cycle observation"],
 ) -> Float[np.ndarray, "cycle observation"]:
     """d_a d_b of each cycle."""
 
@@ -108,7 +106,6 @@ def _products(
         innovation, residual = (departure(observed, x, values)[0] for x in (background, analysis))
         return innovation * residual
 
-    done = cycle(forecast, analysis_with(observed.error), start, observations, key)
     pairs = zip(done, observations, strict=True)
     return np.stack([one(*states, jnp.asarray(values)) for states, values in pairs])
 

@@ -12,7 +12,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from slams_jax.data.anamorphosis import Anamorphosis, Censored, fit_anamorphosis, transforms_of
+from slams_jax.data.anamorphosis import (
+    Anamorphosis,
+    Censored,
+    Transforms,
+    fit_anamorphosis,
+    transforms_of,
+)
 from slams_jax.data.archive import STATE, build_archive
 from slams_jax.data.gridding import grid_points
 from slams_jax.data.statistics import Statistics, fit_statistics, standardise
@@ -66,6 +72,11 @@ class TrainingSet:
         """One field at some times, after the anamorphosis if it has one; else as it is."""
         values = np.asarray(self.archive.fields[name].array[index])
         return _gaussian(self.anamorphosis, name, values, self.archive.times[index])
+
+    @property
+    def transforms(self) -> Transforms:
+        """Of each channel of the state; () where there are none."""
+        return () if self.anamorphosis is None else self.anamorphosis.transforms
 
     @property
     def physical_statistics(self) -> Statistics:

@@ -230,7 +230,7 @@ def train_model(
         data.archive.grid,
         data.archive.fields[STATE].channels,
         latent_inputs,
-        transforms=() if data.anamorphosis is None else data.anamorphosis.transforms,
+        transforms=data.transforms,
         time_step=data.time_step,
         provenance=_provenance(data, autoencoder_training, score_training, seed),
     )
@@ -471,8 +471,8 @@ def _config(
         return config
     spans = {name: [span.start, span.stop] for name, span in data.spans.items()}
     about = {"archive": data.archive.path.name, "periods": spans}
-    if data.anamorphosis is not None:
-        about["transforms"] = [t and dataclasses.asdict(t) for t in data.anamorphosis.transforms]
+    if data.transforms:
+        about["transforms"] = [t and dataclasses.asdict(t) for t in data.transforms]
     return {
         "data": about,
         "autoencoder": networks.autoencoder and dataclasses.asdict(networks.autoencoder),
