@@ -11,7 +11,7 @@ from experiments.configuration.build import non_defaults
 from experiments.configuration.fields import BACKGROUND, STATE, Described, located, open_fields
 from experiments.configuration.settings import DataSettings, Settings
 from experiments.process.distributed import writer_first
-from slams_jax.data import TrainingSet, build_archive, split_archive
+from slams_jax.data import InputTransform, TrainingSet, build_archive, split_archive
 from slams_jax.data.channels import unstack_channels
 from slams_jax.dynamics import nature_run
 from slams_jax.errors import InputError
@@ -91,6 +91,11 @@ def _load(settings: Settings) -> Inputs:
         harmonics=data.harmonics,
         per_point=data.per_point,
         transforms=data.transforms,
+        input_transforms={
+            name: InputTransform(field.transform, field.scale)
+            for name, field in data.modalities.items()
+            if field.transform
+        },
     )
     own = {f.name: getattr(split, f.name) for f in dataclasses.fields(split)}
     return Inputs(**own, root=root, described=described)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.assimilation.diagnostics import StreamDiagnostics, diagnose, warn_of
-from slams_jax.assimilation.intake import background_fields
+from slams_jax.assimilation.intake import background_fields, latent_field
 from slams_jax.assimilation.members import Cost, MemberStore, draw_members, identity
 from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.assimilation.posterior import (
@@ -103,7 +103,7 @@ def assimilate(
     members: int,
     key: Any,
     times: np.ndarray | None = None,
-    latent_inputs: Mapping[str, np.ndarray] | None = None,
+    latent_inputs: Mapping[str, Any] | None = None,
     inflation: float = 1.0,
     gross_error: float | None = None,
     score: ScoreKind = "network",
@@ -128,9 +128,11 @@ def assimilate(
         key: of the draws, `jax.random.key(seed)`; member i depends on it and on i alone.
         times: of the analysis, datetime64, one step apart; needed where there is no background,
             and those of the background where there is one. One time suffices.
-        latent_inputs: standardised fields (time, lat, lon, channel) by name, to enter through the
-            encoder as one latent observation (SLAMS's way); some or all of `model.latent_inputs`.
-            None of them may be observed by a stream too.
+        latent_inputs: fields by name, to enter through the encoder as one latent observation
+            (SLAMS's way); some or all of `model.latent_inputs`. Datasets as the training set was
+            given them, on the grid of `model` or of stations, missing at the times that they lack;
+            or arrays (time, lat, lon, channel), standardised as there. None of them may be
+            observed by a stream too.
         inflation: factor on the error variances of all streams, the background's too: above one
             it widens the ensemble (`fit_inflation` finds it).
         gross_error: reject observations that are further than so many standard deviations from
@@ -306,7 +308,7 @@ def _checked_key(key: Any) -> PRNGKey:
 def _check_counted_once(
     background: Any,
     observations: Sequence[Observations | Stream],
-    latent_inputs: Mapping[str, np.ndarray] | None,
+    latent_inputs: Mapping[str, Any] | None,
 ) -> None:
     """Refuse what would enter the likelihood twice, by its name.
 
@@ -414,7 +416,7 @@ def _pose(
     model: Model,
     background: Float[np.ndarray, "time lat lon channel"] | None,
     observations: Sequence[Observations | Stream],
-    latent_inputs: Mapping[str, np.ndarray] | None,
+    latent_inputs: Mapping[str, Any] | None,
     times: np.ndarray,
     gross_error: float | None,
     mesh: Mesh,
@@ -450,7 +452,8 @@ def _pose(
         told, error = unresolved(model, before, climate, mesh)
         climate = climate + told
     if latent_inputs is not None:
-        streams.append(latent_stream(model, latent_inputs, mesh))
+        fields = {n: latent_field(n, x, model, times) for n, x in latent_inputs.items()}
+        streams.append(latent_stream(model, fields, mesh))
     missed = fit_columns(error / np.asarray(model.arrays.std)) if np.any(error) else None
     return _Problem(climate, tuple(streams), background, missed)
 

@@ -12,7 +12,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from slams_jax.data import standardise
+from slams_jax.data.archive import STATE
 from slams_jax.data.channels import COMPONENT, stack_channels
+from slams_jax.data.gridding import on_cells
+from slams_jax.data.training_data import BACKGROUND
+from slams_jax.data.transforms import WET, transform
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.models.model import Model
@@ -71,6 +76,54 @@ def background_fields(
             f"background.isel({MEMBER}=0), or their mean"
         )
     return data[TIME].values, stack_channels(data, model.channels)
+
+
+def latent_field(
+    name: str, given: Any, model: Model, times: np.ndarray
+) -> Float[np.ndarray, "time lat lon channel"]:
+    """A latent input, standardised, at the times of an analysis; NaN where it is missing.
+
+    Args:
+        name: of the input, one of `model.latent_inputs`.
+        given: a Dataset like that of the training set: its variables on the grid of the model, or
+            stations; or an array that is standardised already.
+        model: which says of what the input is made.
+        times: of the analysis.
+
+    Raises:
+        InputError: what the readers refuse, another grid, no time in common, or a model that does
+            not say of what its inputs are made.
+    """
+    if not isinstance(given, xr.Dataset) or name not in model.latent_inputs:
+        return np.asarray(given)
+    if name not in model.inputs:
+        known = sorted(model.inputs)
+        raise InputError(
+            f"the model does not say how its input {name!r} is made of data, only of {known}: give "
+            "an array that is standardised as in the training set"
+        )
+    channels, how = model.inputs[name].channels, model.inputs[name].transform
+    # The transform may have added some.
+    added = {f"{c.variable}{WET}" for c in channels} if how is not None else set()
+    variables = dict.fromkeys(c.variable for c in channels if c.variable not in added)
+    given = _with_channel(_in_order_of_time(given), {COMPONENT})
+    source = f"the latent input {name!r}"
+    data = on_cells(given, model.grid, times, name=name, variables=tuple(variables))
+    data = on_grid(data, model.grid.latitude, model.grid.longitude, name=source)
+    own = data[TIME].values
+    if not np.isin(times, own).any():
+        raise InputError(
+            f"{source} ({str(own[0])[:16]} to {str(own[-1])[:16]}) shares no time with the "
+            f"analysis ({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
+        )
+    data = data.isel({TIME: np.flatnonzero(np.isin(own, times))}).load()
+    if how is not None:
+        data = transform(data, how.kind, how.scale, name=source).load()
+    values = stack_channels(data.reindex({TIME: times}), channels)
+    if model.anamorphosis is not None and name in (STATE, BACKGROUND):
+        values = model.anamorphosis.gaussian(values, None, name=source)
+    statistics = model.statistics[STATE if name == BACKGROUND else name]
+    return standardise(values, statistics, times)
 
 
 def on_grid(

@@ -13,6 +13,7 @@ from slams_jax.data.statistics import (
 )
 from slams_jax.data.store import Archive, Field, open_archive
 from slams_jax.data.training_data import TrainingSet, split_archive, training_set
+from slams_jax.data.transforms import InputTransform
 from slams_jax.data.windows import window_loader, window_starts
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Archive",
     "Censored",
     "Field",
+    "InputTransform",
     "Statistics",
     "TrainingSet",
     "build_archive",

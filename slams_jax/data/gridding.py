@@ -8,8 +8,10 @@ import xarray as xr
 
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid, degrees_apart
+from slams_jax.readers import from_dataset, from_stations
 from slams_jax.readers.lazy import LazyArray, lazy_variable
 from slams_jax.readers.periods import check_times
+from slams_jax.readers.units import canonical_name
 from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
 
 
@@ -56,6 +58,36 @@ def grid_points(stations: xr.Dataset, grid: Grid, times: np.ndarray, variable: s
         {TIME: times, LATITUDE: list(grid.latitude), LONGITUDE: list(grid.longitude)},
         {"source_digest": digest.hexdigest()[:16]},
     )
+
+
+def on_cells(
+    field: xr.Dataset, grid: Grid, times: np.ndarray, *, name: str, variables: Sequence[str] = ()
+) -> xr.Dataset:
+    """A field in memory, in the schema: stations on the cells of `grid`, others as they are.
+
+    Args:
+        field: gridded, as `from_dataset` reads it, or of stations and one variable, as
+            `from_stations` does.
+        grid: for stations.
+        times: for stations, ascending.
+        name: of the field.
+        variables: that are wanted; all unless given.
+
+    Raises:
+        InputError: what the readers refuse; stations of several variables, or of another.
+    """
+    if STATION not in field.dims:
+        return from_dataset(field, variables=variables or None, name=f"field {name!r}")
+    found = [str(v) for v in field.data_vars if STATION in field[v].dims and v != "error"]
+    if len(found) != 1:
+        raise InputError(
+            f"field {name!r} has the station variables {found}: keep one in each field"
+        )
+    if variables and canonical_name(found[0]) not in variables:
+        raise InputError(f"field {name!r} has stations of {found[0]!r}, not of {variables[0]!r}")
+    records = from_stations(field, variable=found[0], name=f"field {name!r}")
+    variable = next(str(v) for v in records.data_vars if v != "error")
+    return grid_points(records, grid, times, variable)
 
 
 def _cells(stations: xr.Dataset, grid: Grid) -> np.ndarray:

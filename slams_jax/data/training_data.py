@@ -20,13 +20,14 @@ from slams_jax.data.anamorphosis import (
     transforms_of,
 )
 from slams_jax.data.archive import STATE, build_archive
-from slams_jax.data.gridding import grid_points
+from slams_jax.data.gridding import on_cells
 from slams_jax.data.statistics import Statistics, fit_statistics, standardise
 from slams_jax.data.store import Archive
+from slams_jax.data.transforms import InputTransform, transform
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
-from slams_jax.readers import from_dataset, from_stations, split_periods
-from slams_jax.schema import LATITUDE, LONGITUDE, STATION, TIME
+from slams_jax.readers import split_periods
+from slams_jax.schema import LATITUDE, LONGITUDE, TIME
 
 BACKGROUND = "background"
 TRAIN, VALIDATION = "train", "validation"  # the periods that a training needs
@@ -45,6 +46,8 @@ class TrainingSet:
         anamorphosis: of the state and the background, to which their statistics then apply; None
             where they are taken as they are.
         physical: statistics of the state in physical units; None for those in `statistics`.
+        input_transforms: of the modalities that have one, by name; the archive holds them
+            transformed.
     """
 
     archive: Archive
@@ -52,6 +55,7 @@ class TrainingSet:
     statistics: Mapping[str, Statistics]
     anamorphosis: Anamorphosis | None = None
     physical: Statistics | None = None
+    input_transforms: Mapping[str, InputTransform] = dataclasses.field(default_factory=dict)
 
     def frames(self, period: str) -> np.ndarray:
         """Indices of the times of a period."""
@@ -116,6 +120,7 @@ def training_set(
     harmonics: int = 0,
     per_point: bool = True,
     transforms: Mapping[str, Censored] = types.MappingProxyType({}),
+    input_transforms: Mapping[str, InputTransform] = types.MappingProxyType({}),
 ) -> TrainingSet:
     """The training set of Datasets in the library's schema.
 
@@ -133,14 +138,16 @@ def training_set(
         per_point: a climatology for each grid point, or one for each channel.
         transforms: variable of the state, such as "total_precipitation" -> how it is censored;
             others are taken as they are.
+        input_transforms: name of a modality -> how it is transformed, such as rain, most of which
+            is zero; others are taken as they are.
 
     Returns:
         The training set.
 
     Raises:
         InputError: no state, fields that do not fit it, periods that are missing, empty or
-            overlap, transforms of variables that the state lacks, or negative amounts in those
-            that are censored.
+            overlap, transforms of variables or modalities that there are not, or negative amounts
+            in those that are censored or have a logarithm.
     """
     if STATE not in fields:
         raise InputError(f"a training set needs the field {STATE!r}, got {sorted(fields)}")
@@ -149,11 +156,21 @@ def training_set(
             raise InputError(
                 f"periods lack {period!r}, got {sorted(periods)}: give its (first, last) date"
             )
-    gridded = {name: _on_grid(name, field, fields[STATE]) for name, field in fields.items()}
+    _check_inputs(input_transforms, fields)
+    state = fields[STATE]
+    grid, times = Grid.of(state[LATITUDE].values, state[LONGITUDE].values), np.asarray(state[TIME])
+    gridded = {name: on_cells(field, grid, times, name=name) for name, field in fields.items()}
+    for name, how in input_transforms.items():
+        gridded[name] = transform(gridded[name], how.kind, how.scale, name=f"field {name!r}")
     values = {name: _digest(field) for name, field in gridded.items()}
     archive = build_archive(cache, {"values": values}, gridded)
     return split_archive(
-        archive, periods, harmonics=harmonics, per_point=per_point, transforms=transforms
+        archive,
+        periods,
+        harmonics=harmonics,
+        per_point=per_point,
+        transforms=transforms,
+        input_transforms=input_transforms,
     )
 
 
@@ -164,8 +181,12 @@ def split_archive(
     harmonics: int = 0,
     per_point: bool = True,
     transforms: Mapping[str, Censored] = types.MappingProxyType({}),
+    input_transforms: Mapping[str, InputTransform] = types.MappingProxyType({}),
 ) -> TrainingSet:
-    """The training set of an archive; arguments and errors as those of `training_set`."""
+    """The training set of an archive; arguments and errors as those of `training_set`.
+
+    The modalities in the archive are transformed already; `input_transforms` says how.
+    """
     spans = split_periods(archive.times, periods)
     train, weights = spans[TRAIN], archive.grid.area_weights()
     state = archive.fields[STATE]
@@ -193,7 +214,16 @@ def split_archive(
             raise InputError(f"field {name!r}: {error}") from None
     if BACKGROUND in archive.fields:
         statistics[BACKGROUND] = statistics[STATE]
-    return TrainingSet(archive, spans, statistics, anamorphosis, physical)
+    return TrainingSet(archive, spans, statistics, anamorphosis, physical, input_transforms)
+
+
+def _check_inputs(transforms: Mapping[str, InputTransform], fields: Mapping[str, Any]) -> None:
+    modalities = sorted(set(fields) - {STATE, BACKGROUND})
+    for name in transforms:
+        if name not in modalities:
+            raise InputError(
+                f"input_transforms names {name!r}, which is no modality: choose from {modalities}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,20 +250,6 @@ def _gaussian(
     if anamorphosis is None or name not in (STATE, BACKGROUND):
         return values
     return anamorphosis.gaussian(values, times if name == STATE else None, name=name)
-
-
-def _on_grid(name: str, field: xr.Dataset, state: xr.Dataset) -> xr.Dataset:
-    if STATION not in field.dims:
-        return from_dataset(field, name=f"field {name!r}")
-    variables = [str(v) for v in field.data_vars if STATION in field[v].dims and v != "error"]
-    if len(variables) != 1:
-        raise InputError(
-            f"field {name!r} has the station variables {variables}: keep one in each field"
-        )
-    records = from_stations(field, variable=variables[0], name=f"field {name!r}")
-    variable = next(str(v) for v in records.data_vars if v != "error")
-    grid = Grid.of(state[LATITUDE].values, state[LONGITUDE].values)
-    return grid_points(records, grid, np.asarray(state[TIME]), variable)
 
 
 def _digest(field: xr.Dataset) -> str:

@@ -8,6 +8,7 @@ days on which it is exactly dry.
 The state has an `anamorphosis` instead, which is undone: analyses are in physical units.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -21,6 +22,19 @@ from slams_jax.schema import VARIABLES
 Transform = Literal["log1p", "log1p+wet"]
 WET = "_wet"  # added to the name of a variable
 _NOISE = 1e-3  # of the scale: packing leaves values this far below zero, which count as zero
+
+
+@dataclasses.dataclass(frozen=True)
+class InputTransform:
+    """How a modality is transformed; it goes with a model, whose inputs are to be made alike.
+
+    Attributes:
+        kind: "log1p" or "log1p+wet".
+        scale: log(1 + x / scale), in the library's units of the variable.
+    """
+
+    kind: str
+    scale: float = 1.0
 
 
 def transform(

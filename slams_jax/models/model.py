@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import Denoiser, Params, Trajectory
-from slams_jax.data import Anamorphosis, Statistics
+from slams_jax.data import Anamorphosis, InputTransform, Statistics
 from slams_jax.data.anamorphosis import Transforms
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.diffusion.compose import trajectory_denoiser
@@ -76,6 +76,19 @@ def _no_error() -> ErrorSample:
 
 
 @dataclasses.dataclass(frozen=True)
+class LatentInput:
+    """What an input of the encoder is made of.
+
+    Attributes:
+        channels: of the field, after its transform.
+        transform: of the data; None for none.
+    """
+
+    channels: tuple[Channel, ...]
+    transform: InputTransform | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """A trained model and all that it needs to be used; `load_model` reads one.
 
@@ -102,6 +115,7 @@ class Model:
         provenance: data, periods and training, in JSON, for the model card; empty likewise.
         anamorphosis: from the state and the background in physical units to what the networks and
             all statistics are of; None where that is the same.
+        inputs: how each of `latent_inputs` is made of data; empty where it was not recorded.
     """
 
     networks: Networks
@@ -121,6 +135,7 @@ class Model:
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     anamorphosis: Anamorphosis | None = None
+    inputs: Mapping[str, LatentInput] = dataclasses.field(default_factory=dict)
 
     @property
     def transforms(self) -> Transforms:

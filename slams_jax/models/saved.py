@@ -10,6 +10,8 @@ The file is a safetensors file (plain arrays, no pickle): tensors named by what 
     structures               what the statistics are, each with its own version (`_STRUCTURES`)
     time_step_seconds, calendar, units
                              of the data that it was trained on; null or {} where unknown
+    inputs                   what each of latent_inputs is made of: its channels, and its transform
+                             or null; absent where unknown
     transforms               of the variables of the state that have one, by name; absent without
                              any, and beside them "anamorphosis/mean" and "anamorphosis/std"
     provenance               data, periods and training, as the model card tells them
@@ -25,6 +27,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from slams_jax.data import Anamorphosis, Censored, Statistics
+from slams_jax.data import Anamorphosis, Censored, InputTransform, Statistics
 from slams_jax.data.anamorphosis import Transforms, transforms_of
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.errors import InputError, first_line
@@ -43,7 +46,7 @@ from slams_jax.grid import Grid
 from slams_jax.models.autoencoder import AutoencoderConfig
 from slams_jax.models.card import model_card
 from slams_jax.models.denoising import recorded
-from slams_jax.models.model import Model, ModelArrays, Networks
+from slams_jax.models.model import LatentInput, Model, ModelArrays, Networks
 from slams_jax.models.plain import plain_prior, plain_regression, prior_of, regression_of
 from slams_jax.models.score import ScoreConfig
 from slams_jax.models.upgrade import separable_of, upgraded
@@ -79,6 +82,7 @@ _FIELDS = {
     "time_step_seconds",
     "calendar",
     "units",
+    "inputs",
     "transforms",
     "provenance",
     "digest",
@@ -108,6 +112,7 @@ def describe(
     channels: Sequence[Channel],
     latent_inputs: Sequence[str],
     *,
+    inputs: Mapping[str, LatentInput] = types.MappingProxyType({}),
     transforms: Transforms = (),
     time_step: np.timedelta64 | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -116,14 +121,31 @@ def describe(
     return {
         **_static(networks),
         "grid": dataclasses.asdict(grid),
-        "channels": [[c.variable, c.level] for c in channels],
+        "channels": _pairs(channels),
         "latent_inputs": list(latent_inputs),
         "time_step_seconds": _seconds(time_step),
         "calendar": CALENDAR,
         "units": {c.variable: VARIABLES[c.variable].units for c in channels if _known(c)},
         "provenance": dict(provenance or {}),
+        **_inputs(inputs),
         **_transforms(channels, transforms),
     }
+
+
+def _inputs(inputs: Mapping[str, LatentInput]) -> dict[str, Any]:
+    """What the inputs of the encoder are made of, as JSON; nothing where it is unknown."""
+    made = {
+        name: {
+            "channels": _pairs(one.channels),
+            "transform": one.transform and dataclasses.asdict(one.transform),
+        }
+        for name, one in inputs.items()
+    }
+    return {"inputs": made} if made else {}
+
+
+def _pairs(channels: Sequence[Channel]) -> list[list[str | float | None]]:
+    return [[c.variable, c.level] for c in channels]
 
 
 def _transforms(channels: Sequence[Channel], transforms: Transforms) -> dict[str, Any]:
@@ -310,7 +332,7 @@ def _header(model: Model) -> dict[str, Any]:
         "library": importlib.metadata.version("slams-jax"),
         "networks": _static(model.networks),
         "grid": dataclasses.asdict(model.grid),
-        "channels": [[c.variable, c.level] for c in model.channels],
+        "channels": _pairs(model.channels),
         "latent_inputs": list(model.latent_inputs),
         "statistics": list(model.statistics),
         "structures": _STRUCTURES,
@@ -318,6 +340,7 @@ def _header(model: Model) -> dict[str, Any]:
         "calendar": model.calendar,
         "units": dict(model.units),
         "provenance": dict(model.provenance),
+        **_inputs(model.inputs),
         **_transforms(model.channels, model.transforms),
     }
 
@@ -465,7 +488,7 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
             for row in np.asarray(tree.get("latent_patterns", ()))
         )
     arrays = arrays._replace(prior=prior)
-    channels = tuple(Channel(v, p) for v, p in about["channels"])
+    channels = _channels(about["channels"])
     seconds = about.get("time_step_seconds")
     return Model(
         networks,
@@ -485,7 +508,16 @@ def _model(about: Mapping[str, Any], tree: Mapping[str, Any]) -> Model:
         about.get("units", {}),
         about.get("provenance", {}),
         _anamorphosis(channels, about.get("transforms", {}), tree.get("anamorphosis")),
+        {name: _input(**saved) for name, saved in about.get("inputs", {}).items()},
     )
+
+
+def _channels(pairs: Sequence[Sequence[Any]]) -> tuple[Channel, ...]:
+    return tuple(Channel(variable, level) for variable, level in pairs)
+
+
+def _input(channels: Sequence[Sequence[Any]], transform: Mapping[str, Any] | None) -> LatentInput:
+    return LatentInput(_channels(channels), InputTransform(**transform) if transform else None)
 
 
 def _anamorphosis(

@@ -26,7 +26,7 @@ from slams_jax.models import autoencoder, score
 from slams_jax.models import error_statistics as estimate
 from slams_jax.models.autoencoder import STATE, AutoencoderConfig
 from slams_jax.models.denoising import Measured, withheld_windows
-from slams_jax.models.model import Model, ModelArrays, Networks
+from slams_jax.models.model import LatentInput, Model, ModelArrays, Networks
 from slams_jax.models.plain import plain_prior, plain_regression
 from slams_jax.models.saved import (
     AUTOENCODER,
@@ -230,6 +230,10 @@ def train_model(
         data.archive.grid,
         data.archive.fields[STATE].channels,
         latent_inputs,
+        inputs={
+            n: LatentInput(data.archive.fields[n].channels, data.input_transforms.get(n))
+            for n in latent_inputs
+        },
         transforms=data.transforms,
         time_step=data.time_step,
         provenance=_provenance(data, autoencoder_training, score_training, seed),
