@@ -134,6 +134,14 @@ VARIABLES = {
             ("tp", "precip"),
         ),
         Variable(
+            "precipitation_flux",
+            "kg m-2 s-1",
+            "precipitation_flux",
+            "Precipitation",
+            (-1e-6, 0.1),
+            ("pr", "prate"),
+        ),
+        Variable(
             "outgoing_longwave_radiation",
             "W m-2",
             "toa_outgoing_longwave_flux",

@@ -57,6 +57,14 @@ _SPELLINGS = {
         **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), (1.0, 0.0)),
         **dict.fromkeys(("mm", "kgm-2", "kg/m2", "millimeter", "millimetre"), (1e-3, 0.0)),
     },
+    "kg m-2 s-1": {
+        **dict.fromkeys(("kgm-2s-1", "kg/m2/s", "kgm-2/s", "mms-1", "mm/s"), (1.0, 0.0)),
+        **dict.fromkeys(
+            ("mm/day", "mmday-1", "mm/d", "mmd-1", "kgm-2day-1", "kgm-2d-1"), (1.0 / 86400.0, 0.0)
+        ),
+        **dict.fromkeys(("mm/h", "mmh-1", "mm/hr", "mmhr-1", "kgm-2h-1"), (1.0 / 3600.0, 0.0)),
+        **dict.fromkeys(("ms-1", "m/s"), (1000.0, 0.0)),
+    },
     "W m-2": dict.fromkeys(("wm-2", "w/m2", "watt/m2", "watts/m2"), (1.0, 0.0)),
 }
 

@@ -168,6 +168,28 @@ def test_slams_days_of_precipitation_and_radiation(tmp_path):
         np.testing.assert_allclose(olr.outgoing_longwave_radiation[:, 3, 4], [3.0, 4.0])
 
 
+# --- CMIP ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("units", "flux"),
+    [("kg m-2 s-1", 1e-4), ("mm/day", 8.64), ("mm day-1", 8.64), ("mm h-1", 0.36), ("m s-1", 1e-7)],
+)
+def test_precipitation_of_a_climate_model(tmp_path, units, flux):
+    time = np.array(["2000-01-01T12", "2000-01-02T12"], "datetime64[ns]")
+    where = {"lat": np.linspace(90, -90, 7), "lon": np.arange(12) * 30.0, "time": time}
+    name = "precipitation_flux"
+    about = {"units": units, "standard_name": name, "cell_methods": "time: mean"}
+    pr = (("time", "lat", "lon"), np.full((2, 7, 12), flux, np.float32), about)
+    rlut = {"units": "W m-2", "standard_name": "toa_outgoing_longwave_flux"}
+    olr = (("time", "lat", "lon"), np.full((2, 7, 12), 240.0, np.float32), rlut)
+    xr.Dataset({"pr": pr, "rlut": olr}, where).to_netcdf(tmp_path / "day.nc")
+    with open_dataset(tmp_path / "day.nc") as read:
+        np.testing.assert_allclose(read[name], 1e-4, rtol=1e-6)
+        assert read[name].attrs["units"] == "kg m-2 s-1"
+        assert list(read) == [name, "outgoing_longwave_radiation"]
+
+
 # --- yearly NetCDF of NOAA PSL -----------------------------------------------------------------
 
 
