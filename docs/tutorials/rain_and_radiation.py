@@ -3,9 +3,9 @@
 #
 # Rain gauges and outgoing longwave radiation have no usable observation operator for temperature,
 # yet they tell of it. This tutorial goes from the files of a climate model or reanalysis, with
-# gauges and a satellite, to an analysis in which both enter through the encoder. Everything is small (16 x
-# 32 points, three levels, four years of daily data) and takes a minute. Replace the files that the
-# first cells write with your own.
+# gauges and a satellite, to an analysis in which both enter through the encoder. Everything is
+# small (16 x 32 points, three levels, four years of daily data) and takes a minute. Replace the
+# files that the first cells write with your own.
 
 # %%
 import tempfile
