@@ -15,7 +15,7 @@ from slams_jax.assimilation.posterior import compiled_analysis
 from slams_jax.assimilation.streams import latent_stream
 from slams_jax.data import climatology
 from slams_jax.data.channels import stack_channels, unstack_channels
-from slams_jax.diffusion import RefinementConfig, SamplerConfig, sample
+from slams_jax.diffusion import SamplerConfig, sample
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.errors import InputError, RunError
 from slams_jax.models import autoencoder, score
@@ -396,10 +396,6 @@ def test_paths_are_resampled_by_their_weights(caplog):
     assert abs(at(several).mean() - at(fine).mean()) < 4.0 * error
     assert abs(at(several).std() - at(fine).std()) < 4.0 * error
     assert len(np.unique(at(several))) < len(np.unique(at(one))) == 128
-    moved = analysed(sampler=sampler, paths=4, refinement=RefinementConfig(1, sampler=sampler))
-    assert len(np.unique(at(moved))) > len(np.unique(at(several)))
-    assert moved.attrs["evaluations"] == 64 + 16
-    assert 0.0 < moved.attrs["acceptance"] < 1.0
     assert not [r for r in caplog.records if r.levelname == "WARNING"]
 
 
