@@ -420,17 +420,19 @@ def cycle(**changes: Any) -> Any:
             "error": 1.0,
             # Share of the observations that are missing.
             "missing": 0.0,
-            # "etkf", "letkf", "enkf", "iterative", "particle filter", "3dvar" or "score".
+            # "etkf", "letkf", "enkf", "iterative", "particle filter", "3dvar", "hybrid", "score".
             "method": "etkf",
             # Of the ensemble.
             "members": 20,
             # Factor of the departures of an analysis; "adaptive" estimates it ("etkf", "letkf").
             "inflation": _any(1.0),
-            # Where localisation ("letkf", "score") reaches zero, in variables.
+            # Where localisation ("letkf", "hybrid", "score") reaches zero, in variables.
             "radius": 14.0,
-            # Variance of the background ("3dvar") over that of the climate.
+            # Variance of the background ("3dvar", "hybrid") over that of the climate.
             "variance": 0.05,
-            # Analyse the cycle before, and forecast again ("iterative", "score").
+            # Of the ensemble in the covariance of "hybrid".
+            "weight": 0.5,
+            # Analyse the cycle before, and forecast again ("iterative", "hybrid", "score").
             "smooth": False,
             # Steps of training the prior ("score"); 0 for a Gaussian one.
             "training": 3000,

@@ -17,6 +17,7 @@ from slams_jax.assimilation import score_filter
 from slams_jax.baselines import (
     etkf,
     gaspari_cohn,
+    hybrid,
     iterative_enkf,
     letkf,
     regularised_filter,
@@ -28,8 +29,15 @@ from slams_jax.dynamics import Lorenz63, Lorenz96, lorenz63, lorenz96
 from slams_jax.errors import InputError
 from slams_jax.products import product
 
-METHODS = ("etkf", "letkf", "enkf", "iterative", "particle filter", "3dvar", "score")
-SMOOTHED = ("iterative", "score")  # methods that may analyse the state of the cycle before
+METHODS = (
+    *("etkf", "letkf", "enkf", "iterative", "particle filter"),
+    *("3dvar", "hybrid", "score"),
+)
+SMOOTHED = (
+    "iterative",
+    "hybrid",
+    "score",
+)  # methods that may analyse the state of the cycle before
 # H of all variables, and how many variables apart it observes them.
 OPERATORS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "identity": (lambda x: x, 1),
@@ -59,10 +67,12 @@ class CycleSettings:
         method: one of `METHODS`.
         members: of the ensemble.
         inflation: factor of the departures of an analysis, or "adaptive" (see `letkf`).
-        radius: where the localisation of "letkf", and of "score" for Lorenz-96, reaches zero, in
-            variables.
-        variance: of the background of "3dvar", over that of the climate.
-        smooth: for "iterative" and "score", whether observations are those of a forecast from the
+        radius: where the localisation of "letkf", and of "hybrid" and "score" for Lorenz-96,
+            reaches zero, in variables.
+        variance: of the background of "3dvar", and of the static part of that of "hybrid", over
+            that of the climate.
+        weight: of the ensemble in the covariance of "hybrid".
+        smooth: for "iterative", "hybrid" and "score", whether observations are those of a forecast from the
             state of the cycle before, which is analysed and forecast again.
         training: steps of training the prior of "score"; 0 leaves the Gaussian it departs from.
         every: cycles between two checkpoints.
@@ -83,6 +93,7 @@ class CycleSettings:
     inflation: float | str = 1.0
     radius: float = 14.0
     variance: float = 0.05
+    weight: float = 0.5
     smooth: bool = False
     training: int = 3000
     every: int = 100
@@ -106,6 +117,8 @@ class CycleSettings:
         ):
             if getattr(self, name) < low:
                 raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if not 0.0 <= self.weight <= 1.0:
+            raise InputError(f"weight must lie in [0, 1], got {self.weight}")
         for name in ("dt", "error", "radius", "variance"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
@@ -196,11 +209,9 @@ def scheme(
     advance = lambda x, key: model(x, length=1)[0]
     if settings.method == "3dvar":
         climate = model(jnp.asarray(first), length=CLIMATE)
-        departures = climate - jnp.mean(climate, axis=0, keepdims=True)
-        covariance = product("ti,tj->ij", departures, departures) / (CLIMATE - 1)
-        root = jnp.linalg.cholesky(settings.variance * covariance)
-        outer = 1 if settings.operator == "identity" else 3
-        analyse = variational(operator, error, lambda v: product("ij,j->i", root, v), outer=outer)
+        analyse = variational(
+            operator, error, _static_root(settings, climate), outer=_outer(settings)
+        )
         background_error = settings.variance**0.5 * jnp.std(operator(climate), axis=0, ddof=1)
         observed = Observed(operator, error, ensemble=False, background_error=background_error)
         start = jnp.asarray(first) + settings.error * jax.random.normal(key, first.shape)
@@ -219,12 +230,12 @@ def scheme(
         start = WeightedEnsemble.of(members)
         return Scheme(jax.jit(moved), analyse, start, observed)
     if not settings.smooth:
-        analyse = _ensemble_filter(settings, operator, error, size, folder)
+        analyse = _ensemble_filter(settings, operator, error, jnp.asarray(first), folder)
         return Scheme(jax.jit(advance), jax.jit(analyse), members, observed)
     # A state has two times: that of the cycle before, which is analysed, and that of the forecast.
     then = lambda x: jnp.stack([x, model(x, length=1)[0]], axis=1)
     forecast_of = lambda x: operator(model(x, length=1)[0])
-    analyse = _ensemble_filter(settings, forecast_of, error, size, folder)
+    analyse = _ensemble_filter(settings, forecast_of, error, jnp.asarray(first), folder)
     latest = lambda x: x[:, 1]
     return Scheme(
         jax.jit(lambda x, key: then(latest(x))),
@@ -235,23 +246,54 @@ def scheme(
     )
 
 
+def _outer(settings: CycleSettings) -> int:
+    """Linearisations of a variational analysis."""
+    return 1 if settings.operator == "identity" and not settings.smooth else 3
+
+
+def _static_root(
+    settings: CycleSettings, climate: Float[Array, "time variable"]
+) -> Callable[[Array], Array]:
+    """B^(1/2) of the background of one state."""
+    departures = climate - jnp.mean(climate, axis=0, keepdims=True)
+    covariance = product("ti,tj->ij", departures, departures) / (len(climate) - 1)
+    root = jnp.linalg.cholesky(settings.variance * covariance)
+    return lambda v: product("ij,j->i", root, v)
+
+
 def _ensemble_filter(
     settings: CycleSettings,
     operator: Callable[[Array], Array],
     error: Array,
-    size: int,
+    first: Float[Array, " variable"],
     folder: Path,
 ) -> Any:
     """One of the filters whose members weigh the same."""
+    size = len(first)
     if settings.method in ("etkf", "enkf", "iterative"):
         filters = {"etkf": etkf, "enkf": stochastic_enkf, "iterative": iterative_enkf}
         return filters[settings.method](operator, error, inflation=settings.inflation)
     apart = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
     taper = gaspari_cohn(np.minimum(apart, size - apart), settings.radius)
     nearness = jnp.asarray(taper, jnp.float32)
+    localised = settings.system == "lorenz96"
+    _, stride = OPERATORS[settings.operator]
+    local = lambda: letkf(operator, error, nearness[:, ::stride], inflation=settings.inflation)
     if settings.method == "letkf":
-        _, stride = OPERATORS[settings.operator]
-        return letkf(operator, error, nearness[:, ::stride], inflation=settings.inflation)
+        return local()
+    if settings.method == "hybrid":
+        climate = trajectory(settings)(first, length=CLIMATE)
+        values, vectors = jnp.linalg.eigh(nearness if localised else jnp.ones_like(nearness))
+        taper_root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]
+        return hybrid(
+            local() if localised else etkf(operator, error, inflation=settings.inflation),
+            operator,
+            error,
+            _static_root(settings, climate),
+            lambda v: product("ij,j->i", taper_root, v),
+            weight=settings.weight,
+            outer=_outer(settings),
+        )
     if isinstance(settings.inflation, str):
         raise InputError(f"inflation of 'score' must be a number, got {settings.inflation!r}")
     prior = trained_prior(trajectory(settings), size, settings.training, folder)
@@ -263,6 +305,6 @@ def _ensemble_filter(
         error,
         mean=jnp.asarray(prior.mean),
         std=jnp.asarray(prior.std),
-        nearness=nearness if settings.system == "lorenz96" else None,
+        nearness=nearness if localised else None,
         inflation=settings.inflation,
     )

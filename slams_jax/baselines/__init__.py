@@ -28,7 +28,7 @@ from slams_jax.baselines.simple import (
     Persistence,
     tuned,
 )
-from slams_jax.baselines.variational import variational
+from slams_jax.baselines.variational import hybrid, variational
 from slams_jax.cycling import WeightedEnsemble
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "etkf",
     "fit_linear",
     "gaspari_cohn",
+    "hybrid",
     "iterative_enkf",
     "kalman_smoother",
     "letkf",

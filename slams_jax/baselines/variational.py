@@ -1,4 +1,4 @@
-"""3D-Var and strong-constraint 4D-Var of one state: an analysis for `slams_jax.cycling.cycle`."""
+"""Variational analyses for `slams_jax.cycling.cycle`: of one state, or of an ensemble's mean."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.baselines.ensemble_kalman import check_errors
+from slams_jax.baselines.ensemble_kalman import Ensemble, Filter, check_errors
 from slams_jax.baselines.optimal_interpolation import gauss_newton
 from slams_jax.errors import InputError
 
@@ -43,19 +43,93 @@ def variational(
     Raises:
         InputError: an error that is not positive, or no iteration.
     """
+    minimum = _minimum_of(operator, error, iterations, outer)
+
+    def analyse(background: State, observations: Array, key: PRNGKey) -> State:
+        del key  # nothing is random
+        return minimum(background, observations, root, jnp.zeros_like(background))
+
+    return analyse
+
+
+def hybrid(
+    departures: Filter,
+    operator: Callable[[State], Float[Array, " observation"]],
+    error: Float[Array, " observation"],
+    root: Callable[[State], State],
+    localisation: Callable[[State], State],
+    *,
+    weight: float = 0.5,
+    iterations: int = 50,
+    outer: int = 1,
+) -> Filter:
+    """Hybrid EnVar: `variational` for the mean, with a B that is partly the ensemble's.
+
+        B = (1 - weight) B_s + weight L o P
+
+    for the static covariance B_s, that of the members P, and its taper L, through a control variable
+    for each member (Lorenc 2003, Q. J. R. Meteorol. Soc. 129; Buehner 2005, ibid. 131). The departures
+    from the mean are those of an ensemble filter (Wang, Barker, Snyder & Hamill 2008, Mon. Wea. Rev.
+    136). An H that observes a forecast makes it 4D, as in `variational`.
+
+    Args:
+        departures: the filter, such as `letkf` of the same observations.
+        operator: H, of one member.
+        error: standard deviations of the observations, independent of one another; not traced.
+        root: B_s^(1/2), as in `variational`.
+        localisation: L^(1/2), likewise; L has ones where it does not taper.
+        weight: of the ensemble's covariance, in [0, 1].
+        iterations: as in `variational`, as is `outer`.
+        outer: see there.
+
+    Raises:
+        InputError: as `variational`, or a weight out of range.
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise InputError(f"the weight of the ensemble must lie in [0, 1], got {weight}")
+    minimum = _minimum_of(operator, error, iterations, outer)
+
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        mean, count = jnp.mean(background, axis=0), len(background)
+        columns = (background - mean[None]) * (weight / (count - 1)) ** 0.5
+
+        def mixed(v: Float[Array, "control ..."]) -> State:
+            of_members = jnp.sum(columns * jax.vmap(localisation)(v[1:]), axis=0)
+            return (1.0 - weight) ** 0.5 * root(v[0]) + of_members
+
+        controls = jnp.zeros((1 + count, *mean.shape), mean.dtype)
+        members = departures(background, observations, key)
+        members = members - jnp.mean(members, axis=0, keepdims=True)
+        return members + minimum(mean, observations, mixed, controls)[None]
+
+    return analyse
+
+
+def _minimum_of(
+    operator: Callable[[State], Float[Array, " observation"]],
+    error: Float[Array, " observation"],
+    iterations: int,
+    outer: int,
+) -> Callable[[State, Array, Callable[[Array], State], Array], State]:
+    """From a background, observations, B^(1/2) and its control of zero to the best state.
+
+    Raises:
+        InputError: an error that is not positive, or no iteration.
+    """
     check_errors(error)
     if iterations < 1 or outer < 1:
         raise InputError(f"it takes at least one iteration, got {iterations=}, {outer=}")
 
-    def analyse(background: State, observations: Array, key: PRNGKey) -> State:
-        del key  # nothing is random
+    def minimum(
+        background: State, observations: Array, root: Callable[[Array], State], nothing: Array
+    ) -> State:
         seen = jnp.isfinite(observations)
 
-        def residuals(v: State) -> tuple[State, Array]:
+        def residuals(v: Array) -> tuple[Array, Array]:
             misfit = observations - operator(background + root(v))
             return v, jnp.where(seen, misfit, 0.0) / error
 
         step = lambda _, v: gauss_newton(residuals, v, iterations)
-        return background + root(jax.lax.fori_loop(0, outer, step, jnp.zeros_like(background)))
+        return background + root(jax.lax.fori_loop(0, outer, step, nothing))
 
-    return analyse
+    return minimum

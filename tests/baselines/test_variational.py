@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slams_jax.baselines import variational
+from slams_jax.baselines import etkf, hybrid, variational
 from slams_jax.cycling import Analyse, cycle_step
 from slams_jax.dynamics import Lorenz63, lorenz63
 from slams_jax.errors import InputError
@@ -54,6 +54,25 @@ def test_four_dimensional_is_the_smoother_of_the_start_of_the_window():
 
     analyse = variational(predict, single(np.tile(ERROR, 2)), linear(ROOT))
     np.testing.assert_allclose(analyse(single(background), single(y), KEY), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_the_mean_of_the_hybrid_is_the_dense_formula_and_its_departures_are_the_filter_s(weight):
+    y, distance = np.array([1.0, -0.5, np.nan]), np.abs(np.subtract.outer(range(SIZE), range(SIZE)))
+    members = np.arange(SIZE) - 1.0 + RNG.standard_normal((6, SIZE))
+    taper = np.exp(-distance)
+    filter_ = etkf(linear(H), single(ERROR), inflation=1.1)
+    localisation = linear(np.linalg.cholesky(taper))
+    analyse = hybrid(filter_, linear(H), single(ERROR), linear(ROOT), localisation, weight=weight)
+    h, r = H[:2], np.diag(ERROR[:2] ** 2)  # the third is missing
+    covariance = (1 - weight) * ROOT @ ROOT.T + weight * taper * np.cov(members.T)
+    gain = covariance @ h.T @ np.linalg.inv(h @ covariance @ h.T + r)
+    mean = members.mean(axis=0)
+    found = np.asarray(jax.jit(analyse)(single(members), single(y), KEY))
+    np.testing.assert_allclose(found.mean(axis=0), mean + gain @ (y[:2] - h @ mean), atol=1e-4)
+    departures = np.asarray(filter_(single(members), single(y), KEY))
+    departures = departures - departures.mean(axis=0)
+    np.testing.assert_allclose(found - found.mean(axis=0), departures, atol=1e-5)
 
 
 def test_the_cost_is_smallest_where_the_operator_is_not_linear():
@@ -108,3 +127,10 @@ def test_the_score_of_three_dimensional_is_the_published_one():
 def test_bad_input(how, message):
     with pytest.raises(InputError, match=message):
         variational(linear(H), root=linear(ROOT), **how)
+    with pytest.raises(InputError, match=message):
+        hybrid(lambda *_: None, linear(H), root=linear(ROOT), localisation=lambda v: v, **how)
+
+
+def test_a_weight_is_a_share():
+    with pytest.raises(InputError, match=r"must lie in \[0, 1\], got 1.5"):
+        hybrid(lambda *_: None, linear(H), jnp.ones(3), linear(ROOT), lambda v: v, weight=1.5)

@@ -96,7 +96,7 @@ def test_every_method_follows_the_truth(method, tmp_path):
     more = ("--config.cycle.cycles=40", "--config.cycle.spin_up=10", "--config.cycle.substeps=8")
     members = 100 if method == "particle filter" else 10
     given = (f"--config.cycle.method={method}", f"--config.cycle.members={members}")
-    if method == "3dvar":
+    if method in ("3dvar", "hybrid"):
         more = (*more, "--config.cycle.variance=0.02")
     if method == "score":
         more = (*more, "--config.cycle.training=20")
