@@ -72,8 +72,8 @@ class CycleSettings:
         variance: of the background of "3dvar", and of the static part of that of "hybrid", over
             that of the climate.
         weight: of the ensemble in the covariance of "hybrid".
-        smooth: for "iterative", "hybrid" and "score", whether observations are those of a forecast from the
-            state of the cycle before, which is analysed and forecast again.
+        smooth: for "iterative", "hybrid" and "score", whether observations are those of a forecast
+            from the state of the cycle before, which is analysed and forecast again.
         training: steps of training the prior of "score"; 0 leaves the Gaussian it departs from.
         every: cycles between two checkpoints.
     """

@@ -67,10 +67,10 @@ def hybrid(
 
         B = (1 - weight) B_s + weight L o P
 
-    for the static covariance B_s, that of the members P, and its taper L, through a control variable
-    for each member (Lorenc 2003, Q. J. R. Meteorol. Soc. 129; Buehner 2005, ibid. 131). The departures
-    from the mean are those of an ensemble filter (Wang, Barker, Snyder & Hamill 2008, Mon. Wea. Rev.
-    136). An H that observes a forecast makes it 4D, as in `variational`.
+    for the static covariance B_s, that of the members P, and its taper L, through a control
+    variable for each member (Lorenc 2003, Q. J. R. Meteorol. Soc. 129; Buehner 2005, ibid. 131).
+    The departures from the mean are those of an ensemble filter (Wang, Barker, Snyder & Hamill
+    2008, Mon. Wea. Rev. 136). An H that observes a forecast makes it 4D, as in `variational`.
 
     Args:
         departures: the filter, such as `letkf` of the same observations.
