@@ -33,11 +33,8 @@ METHODS = (
     *("etkf", "letkf", "enkf", "iterative", "particle filter"),
     *("3dvar", "hybrid", "score"),
 )
-SMOOTHED = (
-    "iterative",
-    "hybrid",
-    "score",
-)  # methods that may analyse the state of the cycle before
+# Methods that may analyse the state of the cycle before.
+SMOOTHED = ("iterative", "hybrid", "score")
 # H of all variables, and how many variables apart it observes them.
 OPERATORS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "identity": (lambda x: x, 1),
