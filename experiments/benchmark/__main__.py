@@ -1,11 +1,12 @@
-"""Measure speed and memory on this machine, against its limits and against PyTorch.
+"""Measure speed and memory on this machine, against its limits, PyTorch and DAPPER.
 
     python -m experiments.benchmark --output=runs/benchmark --quick
 
 Writes `benchmark.json`, a list of rows with `case`, `seconds`, `percent_of_peak`,
 `throughput_over_pytorch` and the further columns of each case, and the tables `benchmark.md`. Times
 are medians of repetitions in which the library and PyTorch take turns. PyTorch is an extra (`pip
-install slams-jax[torch]`); without it its columns are null. Run nothing else meanwhile: the column
+install slams-jax[torch]`); without it its columns are null. So is DAPPER (`slams-jax[dapper]`);
+without it there are no rows of filters. Run nothing else meanwhile: the column
 `load` shows how many processes competed. docs/performance.md explains the columns. About 12 minutes
 on two free cores, 3 with `--quick`.
 """
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 
-from experiments.benchmark import pytorch_twin, tables
+from experiments.benchmark import filters, pytorch_twin, tables
 from experiments.benchmark.run import run
 from experiments.process import cli
 from slams_jax.errors import InputError
@@ -38,6 +39,8 @@ def main() -> None:
         logging.warning(
             "PyTorch is not installed (pip install 'slams-jax[torch]'): its columns stay empty"
         )
+    if not filters.available():
+        logging.warning("DAPPER is not installed (pip install 'slams-jax[dapper]'): no filters")
     # Programs kept from the last run would make compilation look fast.
     jax.config.update("jax_enable_compilation_cache", False)
     rows: list[dict[str, Any]] = []

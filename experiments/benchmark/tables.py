@@ -50,17 +50,34 @@ DRAWS: Sequence[Column] = (
     COMPILE,
     LOAD,
 )
+FILTERS: Sequence[Column] = (
+    CASE,
+    ("cycles", _number("cycles", ".0f")),
+    SECONDS,
+    ("DAPPER, s", _number("dapper_seconds", ".3g")),
+    ("times faster", _number("throughput_over_dapper", ".3g")),
+    ("RMSE", _number("rmse", ".3f")),
+    ("RMSE of DAPPER", _number("dapper_rmse", ".3f")),
+    COMPILE,
+    LOAD,
+)
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """The machine's limits, one table of networks and one of draws."""
+    """The machine's limits, and a table each of networks, filters and draws."""
     limits = [row for row in rows if row["case"].startswith("limit")]
     networks = [row for row in rows if "gflops" in row and row not in limits]
-    draws = [row for row in rows if row not in limits and row not in networks]
+    filters = [row for row in rows if "dapper_seconds" in row]
+    draws = [row for row in rows if row not in [*limits, *networks, *filters]]
+    groups = ((NETWORKS, networks), (FILTERS, filters), (DRAWS, draws))
     return "\n".join(
-        [f"Measured on: {rows[0]['device']}, {rows[0]['dtype']}.", ""]
-        + [f"- {in_words(row)}" for row in limits]
-        + ["", _table(NETWORKS, networks), _table(DRAWS, draws)]
+        [
+            f"Measured on: {rows[0]['device']}, {rows[0]['dtype']}.",
+            "",
+            *(f"- {in_words(row)}" for row in limits),
+            "",
+            *(_table(columns, found) for columns, found in groups),
+        ]
     )
 
 
@@ -70,6 +87,7 @@ def in_words(row: Row) -> str:
     for name, form, unit in (
         ("gigabytes_per_second", ".1f", "GB/s"),
         ("throughput_over_pytorch", ".2f", "times PyTorch's throughput"),
+        ("throughput_over_dapper", ".3g", "times faster than DAPPER"),
         ("percent_of_peak", ".0f", "% of the peak"),
         ("percent_over_scan", ".1f", "% more than a scan"),
     ):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import analyses as benchmark_analyses
+from experiments.benchmark import filters as benchmark_filters
 from experiments.benchmark import networks as benchmark_networks
 from experiments.benchmark import pytorch_twin as twin
 from experiments.benchmark import tables as benchmark_tables
+from experiments.benchmark.machine import Machine
 from slams_jax.diffusion import SamplerConfig, sample
 from slams_jax.models import score
 from slams_jax.models.score import ScoreConfig
@@ -66,6 +68,27 @@ def test_the_scan_draws_what_the_sampler_draws():
     found = jax.jit(lambda key: sample(key, denoiser, shape, schedule, config))(key)
     expected = jax.jit(lambda key: benchmark_analyses.scan(key, denoiser, shape, 8))(key)
     np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_filters_do_as_well_as_those_of_dapper():
+    """On its own truth and observations; not slower."""
+    pytest.importorskip("dapper")
+    rows = list(benchmark_filters.run_filters(Machine("a CPU", 1.0, 1.0), 1, 300))
+    assert len(rows) == 5
+    for row in rows:
+        # With other random numbers; the square roots on Lorenz-96 hardly feel them.
+        tolerance = 0.15 if "63" in row["case"] or "stochastic" in row["case"] else 0.03
+        assert row["rmse"] == pytest.approx(row["dapper_rmse"], rel=tolerance), row
+    text = benchmark_tables.tables(
+        [{"case": "limit", "device": "a CPU", "dtype": "float32", "seconds": 1.0}, *rows]
+    )
+    assert text.count("| Lorenz-") == 5
+
+
+def test_without_dapper_there_are_no_rows_of_filters(monkeypatch):
+    monkeypatch.setattr(benchmark_filters, "available", lambda: False)
+    assert list(benchmark_filters.run_filters(Machine("a CPU", 1.0, 1.0), 1, 300)) == []
 
 
 def test_tables_leave_out_what_nobody_measured():

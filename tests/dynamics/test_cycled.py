@@ -14,6 +14,8 @@ from slams_jax.dynamics import (
 from slams_jax.errors import InputError
 from slams_jax.observe import simulate
 
+pytestmark = pytest.mark.optimised  # the errors of backgrounds take 400 days
+
 SMALL = HeldSuarezConfig(truncation=10, boundaries=(0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0))
 LEVELS = (100.0, 300.0, 500.0, 850.0)
 
