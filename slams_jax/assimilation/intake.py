@@ -97,10 +97,9 @@ def latent_field(
     if not isinstance(given, xr.Dataset) or name not in model.latent_inputs:
         return np.asarray(given)
     if name not in model.inputs:
-        known = sorted(model.inputs)
         raise InputError(
-            f"the model does not say how its input {name!r} is made of data, only of {known}: give "
-            "an array that is standardised as in the training set"
+            f"the model does not say how its input {name!r} is made of data: give an array that is "
+            "standardised as in the training set"
         )
     channels, how = model.inputs[name].channels, model.inputs[name].transform
     # The transform may have added some.

@@ -1,5 +1,6 @@
 """Saved models and trainings that are wrong: more of the corpus of `bad_data`."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+import xarray as xr
 
+from slams_jax.assimilation.intake import latent_field
 from slams_jax.data import TrainingSet, training_set
 from slams_jax.models import StageConfig, load_model, networks_for, save_model, train_model
+from slams_jax.models.model import LatentInput
 from slams_jax.training import OptimiserConfig
 from support import small_world
-from support.bad_data import Attempt, Bad
-from support.small_model import tiny_model
+from support.bad_data import ANALYSES, Attempt, Bad
+from support.small_model import CHANNELS, GRID, times, tiny_model
 
 MODELS, TRAINING = "Models", "Training"
 CORPUS: list[Bad] = []
@@ -155,6 +159,23 @@ def _fields(change: Callable[[dict[str, Any], dict[str, Any]], object]):
     return make
 
 
+def _latent(change: Callable[[xr.Dataset], xr.Dataset], *, recorded: bool = True):
+    """An attempt to give a latent input that does not fit."""
+    shape = (5, 3, *GRID.shape)
+    given = xr.Dataset(
+        {"temperature": (("time", "level", "latitude", "longitude"), np.full(shape, 250.0))},
+        {
+            "time": times(),
+            "level": [c.level for c in CHANNELS],
+            "latitude": list(GRID.latitude),
+            "longitude": list(GRID.longitude),
+        },
+    )
+    inputs = {"background": LatentInput(CHANNELS)} if recorded else {}
+    model = dataclasses.replace(_model(), inputs=inputs)
+    return lambda _: lambda: latent_field("background", change(given), model, times())
+
+
 def _two_variables(fields: dict[str, Any], periods: dict[str, Any]) -> None:
     stations = small_world.station_data(small_world.world_arrays(days=9)[0])
     fields["stations"] = stations.assign(pressure=stations["temperature"])
@@ -189,6 +210,27 @@ CORPUS += [
             "latent inputs without an autoencoder",
             _training(latent_inputs=("background",)),
             "latent_inputs",
+        ),
+    )
+]
+
+CORPUS += [
+    Bad(ANALYSES, what, make, says)
+    for what, make, says in (
+        (
+            "a latent input of another year",
+            _latent(lambda d: d.assign_coords(time=d.time + np.timedelta64(365, "D"))),
+            "shares no time with the analysis",
+        ),
+        (
+            "a latent input on another grid",
+            _latent(lambda d: d.isel(longitude=slice(4))),
+            "is on another grid",
+        ),
+        (
+            "a Dataset for a model that does not know its inputs",
+            _latent(lambda d: d, recorded=False),
+            "does not say how its input",
         ),
     )
 ]
