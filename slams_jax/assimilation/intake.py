@@ -85,17 +85,21 @@ def latent_field(
 
     Args:
         name: of the input, one of `model.latent_inputs`.
-        given: a Dataset like that of the training set: its variables on the grid of the model, or
-            stations; or an array that is standardised already.
+        given: a Dataset (or one variable of it) like that of the training set: on the grid of the
+            model, or of stations; or an array that is standardised already.
         model: which says of what the input is made.
         times: of the analysis.
 
     Raises:
-        InputError: what the readers refuse, another grid, no time in common, or a model that does
-            not say of what its inputs are made.
+        InputError: what the readers refuse, another name or grid, no time in common, or a model
+            that does not say of what its inputs are made.
     """
-    if not isinstance(given, xr.Dataset) or name not in model.latent_inputs:
+    if not isinstance(given, xr.Dataset | xr.DataArray):
         return np.asarray(given)
+    if name not in model.latent_inputs:
+        raise InputError(
+            f"{name!r} is no latent input of the model: choose from {sorted(model.latent_inputs)}"
+        )
     if name not in model.inputs:
         raise InputError(
             f"the model does not say how its input {name!r} is made of data: give an array that is "
@@ -104,10 +108,12 @@ def latent_field(
     channels, how = model.inputs[name].channels, model.inputs[name].transform
     # The transform may have added some.
     added = {f"{c.variable}{WET}" for c in channels} if how is not None else set()
-    variables = dict.fromkeys(c.variable for c in channels if c.variable not in added)
+    variables = list(dict.fromkeys(c.variable for c in channels if c.variable not in added))
+    if isinstance(given, xr.DataArray):
+        given = given.to_dataset(name=given.name or variables[0])
     given = _with_channel(_in_order_of_time(given), {COMPONENT})
     source = f"the latent input {name!r}"
-    data = on_cells(given, model.grid, times, name=name, variables=tuple(variables))
+    data = on_cells(given, model.grid, times, name=name, variables=variables)
     data = on_grid(data, model.grid.latitude, model.grid.longitude, name=source)
     own = data[TIME].values
     if not np.isin(times, own).any():
