@@ -63,7 +63,8 @@ def run_filters(machine: Machine, repetitions: int, cycles: int) -> Iterator[dic
         return
     dapper = importlib.import_module("dapper")
     methods = importlib.import_module("dapper.da_methods")
-    importlib.import_module("dapper.tools.progressbar").disable_progbar = True
+    progress: Any = importlib.import_module("dapper.tools.progressbar")
+    progress.disable_progbar = True
     dapper.rc.comps["error_only"] = True
     butterfly = _problem(
         "Lorenz63.sakov2012",
