@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from slams_jax.assimilation.streams import check_latent_inputs
 from slams_jax.data import standardise
 from slams_jax.data.archive import STATE
 from slams_jax.data.channels import COMPONENT, stack_channels
@@ -91,15 +92,19 @@ def latent_field(
         times: of the analysis.
 
     Raises:
-        InputError: what the readers refuse, another name or grid, no time in common, or a model
-            that does not say of what its inputs are made.
+        InputError: what the readers refuse, another name, grid or shape, no time in common, or a
+            model that does not say of what its inputs are made.
     """
+    check_latent_inputs(model, [name])
     if not isinstance(given, xr.Dataset | xr.DataArray):
-        return np.asarray(given)
-    if name not in model.latent_inputs:
-        raise InputError(
-            f"{name!r} is no latent input of the model: choose from {sorted(model.latent_inputs)}"
-        )
+        values = np.asarray(given)
+        shape = (len(times), *model.grid.shape, len(model.statistics[_field(name)].std))
+        if values.shape != shape:
+            raise InputError(
+                f"the latent input {name!r} is an array of shape {values.shape}, expected (time, "
+                f"lat, lon, channel) of {shape}: give it so, or as a Dataset"
+            )
+        return values
     if name not in model.inputs:
         raise InputError(
             f"the model does not say how its input {name!r} is made of data: give an array that is "
@@ -127,8 +132,12 @@ def latent_field(
     values = stack_channels(data.reindex({TIME: times}), channels)
     if model.anamorphosis is not None and name in (STATE, BACKGROUND):
         values = model.anamorphosis.gaussian(values, None, name=source)
-    statistics = model.statistics[STATE if name == BACKGROUND else name]
-    return standardise(values, statistics, times)
+    return standardise(values, model.statistics[_field(name)], times)
+
+
+def _field(name: str) -> str:
+    """Whose statistics a field has."""
+    return STATE if name == BACKGROUND else name
 
 
 def on_grid(

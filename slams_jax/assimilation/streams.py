@@ -6,7 +6,7 @@ by `of_gaussian`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,21 @@ def background_stream(
     return _regression_stream("background", model.background, code, patterns)
 
 
+def check_latent_inputs(model: Model, names: Collection[str]) -> None:
+    """Refuse what cannot be a latent observation.
+
+    Raises:
+        InputError: a model without latent statistics, or other inputs than it was made for.
+    """
+    if model.latent is None or model.networks.autoencoder is None:
+        raise InputError("this model has no latent observations: it has no statistics of them")
+    if not names or set(names) - set(model.latent_inputs):
+        raise InputError(
+            f"latent inputs are {sorted(names)}, but the error of the latent was estimated for "
+            f"{sorted(model.latent_inputs)}: give some of these"
+        )
+
+
 def latent_stream(
     model: Model, inputs: Mapping[str, np.ndarray], mesh: Mesh | None = None
 ) -> Stream:
@@ -82,13 +97,7 @@ def latent_stream(
         InputError: a model without latent statistics, other inputs than it was made for, or inputs
             that are missing in every frame.
     """
-    if model.latent is None or model.networks.autoencoder is None:
-        raise InputError("this model has no latent observations: it has no statistics of them")
-    if not inputs or set(inputs) - set(model.latent_inputs):
-        raise InputError(
-            f"latent inputs are {sorted(inputs)}, but the error of the latent was estimated for "
-            f"{sorted(model.latent_inputs)}: give some of these"
-        )
+    check_latent_inputs(model, inputs)
     count = len(next(iter(inputs.values())))
     there = dict.fromkeys(model.latent_inputs, np.zeros(count, bool))
     there |= {n: np.isfinite(x).reshape(count, -1).any(axis=1) for n, x in inputs.items()}
