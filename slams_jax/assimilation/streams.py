@@ -98,6 +98,7 @@ def latent_stream(
             that are missing in every frame.
     """
     check_latent_inputs(model, inputs)
+    assert model.latent is not None
     count = len(next(iter(inputs.values())))
     there = dict.fromkeys(model.latent_inputs, np.zeros(count, bool))
     there |= {n: np.isfinite(x).reshape(count, -1).any(axis=1) for n, x in inputs.items()}
