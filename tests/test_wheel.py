@@ -64,9 +64,7 @@ def test_the_wheel_stands_alone(python, tmp_path):
     run(python, "-c", ALONE, folder=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "tutorial", sorted((ROOT / "docs" / "tutorials").glob("*.py")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("tutorial", sorted(TUTORIALS.glob("*.py")), ids=lambda path: path.stem)
 def test_tutorials_need_nothing_else(tutorial):
     """They run where the checkout is, in `make docs`, and could take from it what others lack."""
     nodes = list(ast.walk(ast.parse(tutorial.read_text())))

@@ -10,7 +10,6 @@ first fifth of the cycles.
 import functools
 import importlib
 import importlib.util
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.benchmark.machine import Machine, load, times
+from experiments.benchmark.machine import Machine, load, medians
+from experiments.benchmark.networks import compile_program
 from slams_jax.baselines import etkf, gaspari_cohn, iterative_enkf, letkf, stochastic_enkf
 from slams_jax.baselines.ensemble_kalman import Filter
 from slams_jax.cycling import cycle_step
@@ -166,11 +166,8 @@ def _row(
     ensemble = problem.start[None] + problem.spread * jax.random.normal(
         jax.random.key(1), (members, len(problem.start))
     )
-    runs = jax.jit(functools.partial(_run, step))
     given = (ensemble, jnp.asarray(problem.truth), jnp.asarray(problem.observations))
-    begun = time.perf_counter()
-    compiled = runs.lower(*given).compile()
-    compile_seconds = time.perf_counter() - begun
+    compiled, compile_seconds = compile_program(jax.jit(functools.partial(_run, step)), *given)
     errors: dict[str, list[float]] = {"ours": [], "theirs": []}
 
     def here() -> None:
@@ -182,7 +179,7 @@ def _row(
         method.stats.average_in_time()
         errors["theirs"].append(float(method.avrgs.err.rms.a.val))
 
-    ours, dapper = (float(np.median(s)) for s in times([here, there], repetitions))
+    ours, dapper = medians([here, there], repetitions)
     return {
         "case": case,
         "device": machine.device,

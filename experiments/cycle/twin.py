@@ -205,10 +205,8 @@ def scheme(
     error = jnp.full(operator(jnp.asarray(first)).shape, settings.error, jnp.float32)
     advance = lambda x, key: model(x, length=1)[0]
     if settings.method == "3dvar":
-        climate = model(jnp.asarray(first), length=CLIMATE)
-        analyse = variational(
-            operator, error, _static_root(settings, climate), outer=_outer(settings)
-        )
+        climate, root = _climate(settings, jnp.asarray(first))
+        analyse = variational(operator, error, root, outer=_outer(settings))
         background_error = settings.variance**0.5 * jnp.std(operator(climate), axis=0, ddof=1)
         observed = Observed(operator, error, ensemble=False, background_error=background_error)
         start = jnp.asarray(first) + settings.error * jax.random.normal(key, first.shape)
@@ -248,14 +246,15 @@ def _outer(settings: CycleSettings) -> int:
     return 1 if settings.operator == "identity" and not settings.smooth else 3
 
 
-def _static_root(
-    settings: CycleSettings, climate: Float[Array, "time variable"]
-) -> Callable[[Array], Array]:
-    """B^(1/2) of the background of one state."""
+def _climate(
+    settings: CycleSettings, first: Float[Array, " variable"]
+) -> tuple[Float[Array, "time variable"], Callable[[Array], Array]]:
+    """States of the climate, and from them B^(1/2) of a background that does not change."""
+    climate = trajectory(settings)(first, length=CLIMATE)
     departures = climate - jnp.mean(climate, axis=0, keepdims=True)
     covariance = product("ti,tj->ij", departures, departures) / (len(climate) - 1)
     root = jnp.linalg.cholesky(settings.variance * covariance)
-    return lambda v: product("ij,j->i", root, v)
+    return climate, lambda v: product("ij,j->i", root, v)
 
 
 def _ensemble_filter(
@@ -279,14 +278,14 @@ def _ensemble_filter(
     if settings.method == "letkf":
         return local()
     if settings.method == "hybrid":
-        climate = trajectory(settings)(first, length=CLIMATE)
+        _, static = _climate(settings, first)
         values, vectors = jnp.linalg.eigh(nearness if localised else jnp.ones_like(nearness))
         taper_root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None]
         return hybrid(
             local() if localised else etkf(operator, error, inflation=settings.inflation),
             operator,
             error,
-            _static_root(settings, climate),
+            static,
             lambda v: product("ij,j->i", taper_root, v),
             weight=settings.weight,
             outer=_outer(settings),

@@ -859,7 +859,7 @@ def test_a_model_without_these_errors_refuses_background_and_latent(state_model)
         assimilate(plain, background, [], **options)
     with pytest.raises(InputError, match="has no latent observations"):
         assimilate(
-            plain, None, [], times=TIMES, latent_inputs={"background": np.zeros(5)}, **options
+            plain, None, [], times=TIMES, latent_inputs={"background": np.zeros(1)}, **options
         )
 
 

@@ -72,7 +72,7 @@ def test_the_scan_draws_what_the_sampler_draws():
 
 @pytest.mark.slow
 def test_filters_do_as_well_as_those_of_dapper():
-    """On its own truth and observations; not slower."""
+    """On its own truth and observations."""
     pytest.importorskip("dapper")
     rows = list(benchmark_filters.run_filters(Machine("a CPU", 1.0, 1.0), 1, 300))
     assert len(rows) == 5
