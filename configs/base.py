@@ -400,7 +400,7 @@ def cycle(**changes: Any) -> Any:
     """A twin experiment of many cycles, for `experiments.cycle`."""
     return _changed(
         {
-            # "lorenz63" or "lorenz96".
+            # "lorenz63", "lorenz96", or "two-scale", Lorenz-96 with forecasts of one scale.
             "system": "lorenz96",
             # Variables of Lorenz-96.
             "variables": 40,

@@ -25,7 +25,7 @@ from slams_jax.baselines import (
     variational,
 )
 from slams_jax.cycling import Analyse, Observed, WeightedEnsemble
-from slams_jax.dynamics import Lorenz63, Lorenz96, lorenz63, lorenz96
+from slams_jax.dynamics import Lorenz63, Lorenz96, TwoScale, lorenz63, lorenz96, two_scale
 from slams_jax.errors import InputError
 from slams_jax.products import product
 
@@ -41,8 +41,10 @@ OPERATORS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "arctan": (lambda x: 4.0 * jnp.arctan(x / 4.0), 2),
     "square": (lambda x: x**2 / 10.0, 2),
 }
-SYSTEMS = ("lorenz63", "lorenz96")
+SYSTEMS = ("lorenz63", "lorenz96", "two-scale")
 SPIN_UP, CLIMATE = 1000, 2000  # cycles: to the attractor, and on it
+FAST_STEPS = 10  # time steps of both scales in one of the slow variables alone
+CLOSURE_SEED = 2005  # of the run that the closure is fitted to, which is no truth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,9 @@ class CycleSettings:
     """A twin experiment.
 
     Attributes:
-        system: "lorenz63" or "lorenz96".
-        variables: of Lorenz-96.
+        system: "lorenz63", "lorenz96", or "two-scale", the slow variables of Lorenz-96 with both
+            scales, of which forecasts have no more than a closure.
+        variables: of Lorenz-96, the slow ones.
         seed: of everything random.
         cycles: number of analyses.
         spin_up: number of the first ones that the summary leaves out.
@@ -64,8 +67,8 @@ class CycleSettings:
         method: one of `METHODS`.
         members: of the ensemble.
         inflation: factor of the departures of an analysis, or "adaptive" (see `letkf`).
-        radius: where the localisation of "letkf", and of "hybrid" and "score" for Lorenz-96,
-            reaches zero, in variables.
+        radius: where the localisation of "letkf", and of "hybrid" and "score" on the ring of
+            Lorenz-96, reaches zero, in variables.
         variance: of the background of "3dvar", and of the static part of that of "hybrid", over
             that of the climate.
         weight: of the ensemble in the covariance of "hybrid".
@@ -159,19 +162,47 @@ def observed_of(settings: CycleSettings) -> Callable[[Array], Array]:
 
 
 def trajectory(settings: CycleSettings) -> Callable[..., Array]:
-    """The model: from states to those of the next `length` cycles."""
+    """The model of the forecasts: from states to those of the next `length` cycles."""
     steps = {"dt": settings.dt, "substeps": settings.substeps}
     if settings.system == "lorenz63":
         return functools.partial(lorenz63.trajectory, Lorenz63(), **steps)
-    return functools.partial(lorenz96.trajectory, Lorenz96(), **steps)
+    model = Lorenz96()
+    if settings.system == "two-scale":
+        start = start_of(settings, jax.random.key(CLOSURE_SEED))
+        run = _both_scales(settings, start, length=SPIN_UP + CLIMATE)[SPIN_UP:]
+        model = two_scale.closed(TwoScale(), run)
+    return functools.partial(lorenz96.trajectory, model, **steps)
+
+
+def nature(settings: CycleSettings) -> Callable[..., Array]:
+    """What is true: as `trajectory`, which it is unless the model is imperfect."""
+    if settings.system != "two-scale":
+        return trajectory(settings)
+    return lambda x, *, length: _both_scales(settings, x, length=length)[..., 0]
+
+
+def start_of(settings: CycleSettings, key: PRNGKey) -> Float[Array, " variable"]:
+    """A state to spin up from."""
+    size = 3 if settings.system == "lorenz63" else settings.variables
+    return 1.0 + jax.random.normal(key, (size,))
+
+
+def _both_scales(settings: CycleSettings, slow: Array, *, length: int) -> Array:
+    """States of both scales after some of the slow variables, whose fast ones are at rest."""
+    return two_scale.trajectory(
+        TwoScale(),
+        two_scale.rested(TwoScale(), slow),
+        dt=settings.dt / FAST_STEPS,
+        substeps=settings.substeps * FAST_STEPS,
+        length=length,
+    )
 
 
 def twin(settings: CycleSettings) -> Twin:
     """A truth on the attractor, and what is observed of it."""
     key_start, key_error, key_missing = jax.random.split(jax.random.key(settings.seed), 3)
-    size = 3 if settings.system == "lorenz63" else settings.variables
-    start = 1.0 + jax.random.normal(key_start, (size,))
-    run = trajectory(settings)(start, length=SPIN_UP + settings.cycles)[SPIN_UP - 1 :]
+    start = start_of(settings, key_start)
+    run = nature(settings)(start, length=SPIN_UP + settings.cycles)[SPIN_UP - 1 :]
     truth = run[1:]
 
     @jax.vmap
@@ -250,7 +281,7 @@ def _climate(
     settings: CycleSettings, first: Float[Array, " variable"]
 ) -> tuple[Float[Array, "time variable"], Callable[[Array], Array]]:
     """States of the climate, and from them B^(1/2) of a background that does not change."""
-    climate = trajectory(settings)(first, length=CLIMATE)
+    climate = nature(settings)(first, length=CLIMATE)
     departures = climate - jnp.mean(climate, axis=0, keepdims=True)
     covariance = product("ti,tj->ij", departures, departures) / (len(climate) - 1)
     root = jnp.linalg.cholesky(settings.variance * covariance)
@@ -272,7 +303,7 @@ def _ensemble_filter(
     apart = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
     taper = gaspari_cohn(np.minimum(apart, size - apart), settings.radius)
     nearness = jnp.asarray(taper, jnp.float32)
-    localised = settings.system == "lorenz96"
+    localised = settings.system != "lorenz63"
     _, stride = OPERATORS[settings.operator]
     local = lambda: letkf(operator, error, nearness[:, ::stride], inflation=settings.inflation)
     if settings.method == "letkf":
@@ -292,7 +323,7 @@ def _ensemble_filter(
         )
     if isinstance(settings.inflation, str):
         raise InputError(f"inflation of 'score' must be a number, got {settings.inflation!r}")
-    prior = trained_prior(trajectory(settings), size, settings.training, folder)
+    prior = trained_prior(nature(settings), size, settings.training, folder)
     return score_filter(
         prior.denoiser,
         prior.climate,

@@ -1,11 +1,11 @@
-"""Models: Lorenz-63 and -96, the Held-Suarez atmosphere, a moist one; nature runs of them.
+"""Models and nature runs: Lorenz-63 and -96, the Held-Suarez atmosphere, a moist one.
 
 from slams_jax.dynamics import HeldSuarezRun, nature_run
 
 folder = nature_run(HeldSuarezRun(days=450))  # state.nc, background.nc, stations.nc, ...
 """
 
-from slams_jax.dynamics import held_suarez, lorenz63, lorenz96, moist
+from slams_jax.dynamics import held_suarez, lorenz63, lorenz96, moist, two_scale
 from slams_jax.dynamics.held_suarez import Atmosphere, Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.dynamics.lorenz96 import Lorenz96
@@ -27,6 +27,7 @@ from slams_jax.dynamics.nature_config import (
     SounderConfig,
     StationsConfig,
 )
+from slams_jax.dynamics.two_scale import TwoScale
 
 __all__ = [
     "Atmosphere",
@@ -51,9 +52,11 @@ __all__ = [
     "RadiosondesConfig",
     "SounderConfig",
     "StationsConfig",
+    "TwoScale",
     "held_suarez",
     "lorenz63",
     "lorenz96",
     "moist",
     "nature_run",
+    "two_scale",
 ]

@@ -1,6 +1,8 @@
 """The Lorenz-96 system, a chaotic ring of variables for testing data assimilation.
 
-    dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F,   i modulo the number of variables
+    dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + F + p(x_i),   i modulo the number of variables
+
+The polynomial p, zero unless given, stands for scales that are not resolved (`two_scale`).
 
 Lorenz (1996), "Predictability: a problem partly solved", Proc. Seminar on Predictability, ECMWF. A
 unit of time is about five days; all quantities are dimensionless.
@@ -23,19 +25,26 @@ class Lorenz96:
 
     Attributes:
         forcing: F.
+        closure: coefficients of p, by ascending power.
     """
 
     forcing: float = 8.0
+    closure: tuple[float, ...] = ()
 
     def __post_init__(self):
         if not math.isfinite(self.forcing):
             raise InputError(f"forcing of Lorenz-96 must be a finite number, got {self.forcing}")
+        if not all(map(math.isfinite, self.closure)):
+            raise InputError(f"closure of Lorenz-96 must be finite numbers, got {self.closure}")
 
 
 def tendency(system: Lorenz96, x: Float[Array, "*n variable"]) -> Float[Array, "*n variable"]:
     """dx/dt at `x`, for four variables or more."""
     back, before, after = (jnp.roll(x, shift, axis=-1) for shift in (2, 1, -1))
-    return (after - back) * before - x + system.forcing
+    resolved = (after - back) * before - x + system.forcing
+    for power, coefficient in enumerate(system.closure):
+        resolved = resolved + coefficient * x**power
+    return resolved
 
 
 def step(

@@ -1,10 +1,12 @@
 """The twin experiments of `experiments.cycle`, in small."""
 
+import dataclasses
 import importlib
 import json
 import re
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,7 +16,7 @@ from experiments.configuration.build import build, plain
 from experiments.cycle import __main__ as cycle
 from experiments.cycle import run
 from experiments.cycle.benchmark import BenchmarkSettings, benchmark
-from experiments.cycle.twin import METHODS, CycleSettings, twin
+from experiments.cycle.twin import METHODS, CycleSettings, trajectory, twin
 from slams_jax.errors import InputError
 from slams_jax.storage import read_records
 from support.small_world import run_command, tree
@@ -163,6 +165,19 @@ def test_configurations_are_valid(name):
     assert isinstance(build(CycleSettings, plain(config.cycle), "cycle"), CycleSettings)
 
 
+def test_forecasts_of_both_scales_know_the_slow_one_alone():
+    settings = CycleSettings(system="two-scale", variables=6, cycles=20, spin_up=5)
+    truth = twin(settings).truth
+    assert truth.shape == (20, 6)
+    errors = {}
+    for system in ("two-scale", "lorenz96"):
+        forecast = trajectory(dataclasses.replace(settings, system=system))
+        ahead = np.asarray(forecast(jnp.asarray(truth[:-1]), length=1)[0])
+        errors[system] = np.sqrt(np.mean((ahead - truth[1:]) ** 2))
+    # Imperfect, and better than without the closure.
+    assert 0.0 < errors["two-scale"] < 0.5 * errors["lorenz96"]
+
+
 def test_missing_observations_are_as_many_as_asked_for():
     world = twin(CycleSettings(cycles=300, missing=0.3))
     assert abs(np.isnan(world.observations).mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 12000)
@@ -194,4 +209,4 @@ def test_a_benchmark_tunes_on_other_observations_and_resumes(tmp_path):
 def test_the_configuration_of_the_benchmark_is_valid():
     config = importlib.import_module("configs.benchmark_lorenz").get_config()
     settings = build(BenchmarkSettings, plain(config.benchmark), "benchmark")
-    assert len(settings.cases) == 3
+    assert len(settings.cases) == 4
