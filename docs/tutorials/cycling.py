@@ -185,9 +185,15 @@ states = (states - center) / scale
 climate = fit_prior(states, order=0).over(1)  # of one state
 schedule = CosineSchedule()
 config = score.ScoreConfig(
-    window=1, channels=VARIABLES, widths=(128,), blocks=2, kernel=1, padding="edge",
-    coordinates="none", frame_noise=False,
-)  # fmt: skip
+    window=1,
+    channels=VARIABLES,
+    widths=(128,),
+    blocks=2,
+    kernel=1,
+    padding="edge",
+    coordinates="none",
+    frame_noise=False,
+)
 
 
 def loss(params, model_state, key, batch):
