@@ -6,7 +6,7 @@ r"""Score an analysis against the truth, withheld stations and classical methods
 Writes `metrics.json`, `table.md` and figures (`*.png`) to the work directory and, with `--report`,
 one HTML file that contains all of them. `--model=FILE_OR_URL` is the model of the analysis, if not
 that in the work directory. `--coastlines` draws the Earth's coastlines on maps, `--nocoastlines`
-omits them; by default they are drawn unless the data are a nature run.
+omits them; by default they are drawn unless the data are a nature run without continents.
 docs/verification.md explains every score.
 """
 
@@ -32,6 +32,7 @@ from experiments.evaluation.scores import score, tables
 from experiments.process import cli
 from slams_jax.assimilation.intake import model_fields
 from slams_jax.data.channels import stack_members
+from slams_jax.dynamics import MoistRun
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.schema import Channel
@@ -47,7 +48,7 @@ REPORT = cli.path_flag(FLAGS, "report", "Self-contained HTML report to write, a 
 COASTLINES = flags.DEFINE_bool(
     "coastlines",
     None,
-    "Draw the Earth's coastlines on maps; by default unless the data are a nature run.",
+    "Draw the Earth's coastlines on maps; by default unless of a nature run without continents.",
     flag_values=FLAGS,
 )
 # What an analysis says of itself, and the scores repeat.
@@ -104,7 +105,8 @@ def evaluate(
     target = Path(settings.workdir) / "metrics.json"
     write_text(json.dumps(without_nan(scores), indent=1), target, parents=True)
     if coastlines is None:
-        coastlines = settings.nature is None
+        # The moist atmosphere has the Earth's land and sea; the other nature runs have none.
+        coastlines = settings.nature is None or isinstance(settings.nature, MoistRun)
     drawn = pictures.draw(
         settings, data, frames, truth, systems, observations, withheld, scores, coastlines
     )
