@@ -1,12 +1,13 @@
-"""Models and nature runs: Lorenz-63 and -96, the Held-Suarez atmosphere, a moist one.
+"""Models and nature runs: Lorenz-63 and -96, Kolmogorov flow, a dry and a moist atmosphere.
 
 from slams_jax.dynamics import HeldSuarezRun, nature_run
 
 folder = nature_run(HeldSuarezRun(days=450))  # state.nc, background.nc, stations.nc, ...
 """
 
-from slams_jax.dynamics import held_suarez, lorenz63, lorenz96, moist, two_scale
+from slams_jax.dynamics import held_suarez, kolmogorov, lorenz63, lorenz96, moist, two_scale
 from slams_jax.dynamics.held_suarez import Atmosphere, Forcing, HeldSuarezConfig
+from slams_jax.dynamics.kolmogorov import Kolmogorov
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.dynamics.lorenz96 import Lorenz96
 from slams_jax.dynamics.moist import Convection, MoistAtmosphere, MoistConfig
@@ -40,6 +41,7 @@ __all__ = [
     "ImperfectConvection",
     "ImperfectForcing",
     "ImperfectLorenz63",
+    "Kolmogorov",
     "Lorenz63",
     "Lorenz63Forecast",
     "Lorenz63Run",
@@ -54,6 +56,7 @@ __all__ = [
     "StationsConfig",
     "TwoScale",
     "held_suarez",
+    "kolmogorov",
     "lorenz63",
     "lorenz96",
     "moist",
