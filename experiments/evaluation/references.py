@@ -21,6 +21,7 @@ from slams_jax.baselines import (
     OptimalInterpolation,
     Persistence,
     Window,
+    fit_background,
     fit_linear,
     tuned,
 )
@@ -33,7 +34,8 @@ from slams_jax.schema import TIME
 
 CLIMATE_MEMBERS = 50
 ANOMALIES = 500  # training days of the climatological ensemble
-TUNED = 24  # validation days on which the variance of B is tuned
+ERRORS = 2000  # training days that B is fitted to, at most
+TUNED = 24  # validation days on which B is chosen
 
 
 def climate_of(model: Model, data: Inputs, frames: np.ndarray) -> np.ndarray:
@@ -165,7 +167,9 @@ class Study:
 def tuned_interpolation(
     study: Study, validation: tuple[np.ndarray, list[Observations]] | None = None
 ) -> OptimalInterpolation:
-    """Optimal interpolation with the variance of B that is best in the validation period.
+    """Optimal interpolation with the B that is best in the validation period.
+
+    It is separable or not, both fitted to the training period, times one of some factors.
 
     Args:
         study: with a model that has a background.
@@ -181,7 +185,11 @@ def tuned_interpolation(
     baseline = OptimalInterpolation(covariance, bias)
     truth = data.gaussian(STATE, frames)
     window = study.window(frames, baseline.uses, observations)
-    return tuned(baseline, window, truth, data.archive.grid.area_weights())
+    grid, train = data.archive.grid, data.frames("train")
+    train = train[:: -(-len(train) // ERRORS)]
+    errors = data.gaussian(BACKGROUND, train) - data.gaussian(STATE, train)
+    choices = covariance, fit_background(errors, periodic=grid.periodic)
+    return tuned(baseline, window, truth, grid.area_weights(), covariances=choices)
 
 
 def validation_frames(data: Inputs) -> np.ndarray:

@@ -11,6 +11,8 @@ from slams_jax.baselines.ensemble_kalman import (
 from slams_jax.baselines.kalman import Smoothed, kalman_smoother
 from slams_jax.baselines.linear import LinearAnalysis, LinearModel, fit_linear
 from slams_jax.baselines.optimal_interpolation import (
+    NonSeparable,
+    fit_background,
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "Climatology",
     "LinearAnalysis",
     "LinearModel",
+    "NonSeparable",
     "OptimalInterpolation",
     "Particles",
     "Persistence",
@@ -45,6 +48,7 @@ __all__ = [
     "Window",
     "climatological_ensemble",
     "etkf",
+    "fit_background",
     "fit_linear",
     "gaspari_cohn",
     "hybrid",

@@ -15,19 +15,71 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float, PyTree
 
 from slams_jax.aliases import PRNGKey, Trajectory
 from slams_jax.errors import InputError
+from slams_jax.gaussian import GaussianPrior, fit_prior
 from slams_jax.observe import Separable, Stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NonSeparable:
+    """B = S P S, not separable; build it with `fit_background`.
+
+    Attributes:
+        std: S, in the units of the field.
+        prior: P, of frames independent of one another.
+    """
+
+    std: Float[Array, "lat lon channel"]
+    prior: GaussianPrior
+
+    def sample_root(
+        self, white: Float[Array, "time lat lon channel"]
+    ) -> Float[Array, "time lat lon channel"]:
+        """B^(1/2) applied to white noise."""
+        alone = self.prior.over(1)
+        return self.std[None] * jax.vmap(lambda w: alone.sample_root(w[None])[0])(white)
+
+    def inflated(self, factor: Array) -> "NonSeparable":
+        """`factor` B."""
+        return dataclasses.replace(self, std=self.std * jnp.sqrt(factor))
+
+
+BackgroundCovariance = Separable | NonSeparable
+
+
+def fit_background(
+    errors: Float[np.ndarray, "time lat lon channel"], *, periodic: bool, rank: int = 400
+) -> NonSeparable:
+    """Estimate B from errors of backgrounds, less their mean.
+
+    Standard deviations are local; correlations depend on scale, latitude and channel, in EOFs of
+    each zonal wavenumber or, where the grid is not periodic, of the whole frame.
+
+    Args:
+        errors: background minus truth; NaN where unknown.
+        periodic: whether the grid goes round a latitude circle.
+        rank: largest number of EOFs of a wavenumber.
+
+    Raises:
+        InputError: fewer than 20 frames, or errors that do not vary.
+    """
+    departures = errors - np.nanmean(errors, axis=0, keepdims=True)
+    std = np.maximum(np.nanstd(departures, axis=0), np.finfo(np.float32).tiny)
+    prior = fit_prior(departures / std, periodic=periodic, rank=rank, order=0)
+    return NonSeparable(jnp.asarray(std, jnp.float32), prior)
 
 
 def optimal_interpolation(
     background: Float[Array, "time lat lon channel"],
     streams: Sequence[Stream],
-    covariance: Separable,
+    covariance: BackgroundCovariance,
     *,
     iterations: int = 100,
     outer: int = 1,
@@ -68,7 +120,7 @@ def optimal_interpolation_ensemble(
     key: PRNGKey,
     background: Float[Array, "time lat lon channel"],
     streams: Sequence[Stream],
-    covariance: Separable,
+    covariance: BackgroundCovariance,
     *,
     members: int,
     batch: int | None = None,
@@ -117,7 +169,11 @@ def optimal_interpolation_ensemble(
 
 
 def _check(
-    background: Array, streams: Sequence[Stream], covariance: Separable, iterations: int, outer: int
+    background: Array,
+    streams: Sequence[Stream],
+    covariance: BackgroundCovariance,
+    iterations: int,
+    outer: int,
 ) -> None:
     """Reject inputs that cannot be analysed."""
     if iterations < 1 or outer < 1:

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from slams_jax.aliases import PRNGKey
 from slams_jax.baselines.climatology import climatological_ensemble
 from slams_jax.baselines.optimal_interpolation import (
+    BackgroundCovariance,
     optimal_interpolation,
     optimal_interpolation_ensemble,
 )
 from slams_jax.baselines.protocol import BACKGROUND, Ensemble, Sees, Window
-from slams_jax.observe import Separable, Stream
+from slams_jax.observe import Stream
 
 FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 BATCH = 4  # members of optimal interpolation at a time
@@ -82,7 +83,7 @@ class OptimalInterpolation:
             the unperturbed ones, which has the smaller error.
     """
 
-    covariance: Separable
+    covariance: BackgroundCovariance
     bias: Float[np.ndarray, "lat lon channel"]
     ensemble: bool = False
     sees: Sees = "past"
@@ -104,31 +105,37 @@ def tuned(
     truth: Float[np.ndarray, "time lat lon channel"],
     weights: Float[np.ndarray, "lat lon"],
     *,
+    covariances: Sequence[BackgroundCovariance] | None = None,
     factors: Sequence[float] = FACTORS,
 ) -> OptimalInterpolation:
-    """The baseline with its B times the factor whose analyses of `window` have the smallest error.
+    """The baseline with the B and the factor of it whose analyses have the smallest error.
 
     Args:
         baseline: deterministic or not; its deterministic analysis is tuned.
         window: times of the validation period.
         truth: at these times, physical units; NaN where unknown.
         weights: areas.
+        covariances: to choose from; None for that of the baseline.
         factors: to choose from.
     """
     background = jnp.asarray(window.background - baseline.bias, jnp.float32)
-    errors = []
-    for factor in factors:
-        scaled = baseline.covariance.inflated(jnp.float32(factor))
-        error = np.asarray(_analysis(background, window.streams, scaled)) - truth
-        square = np.nanmean(np.square(error / window.std), axis=(0, 3))
-        errors.append(float(np.average(square, weights=weights)))
-    best = factors[int(np.argmin(errors))]
-    covariance = baseline.covariance.inflated(jnp.float32(best))
-    return dataclasses.replace(baseline, covariance=covariance)
+    choices = [
+        covariance.inflated(jnp.float32(factor))
+        for covariance in covariances or (baseline.covariance,)
+        for factor in factors
+    ]
+
+    def error(covariance: BackgroundCovariance) -> float:
+        misfit = np.asarray(_analysis(background, window.streams, covariance)) - truth
+        square = np.nanmean(np.square(misfit / window.std), axis=(0, 3))
+        return float(np.average(square, weights=weights))
+
+    best = int(np.argmin([error(c) for c in choices]))
+    return dataclasses.replace(baseline, covariance=choices[best])
 
 
 @jax.jit
-def _analysis(background: jax.Array, streams: tuple[Stream, ...], covariance: Separable):
+def _analysis(background: jax.Array, streams: tuple[Stream, ...], covariance: BackgroundCovariance):
     return optimal_interpolation(background, streams, covariance, outer=LINEARISATIONS)
 
 

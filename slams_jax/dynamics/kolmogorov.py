@@ -2,9 +2,9 @@
 
     dw/dt + u dw/dx + v dw/dy = nu (d²w/dx² + d²w/dy²) - r w - A k cos(k y),   w = dv/dx - du/dy
 
-for the vorticity w of a velocity (u, v) without divergence, on [0, 2 pi)². The force A sin(k y) acts
-along x. Chandler & Kerswell (2013), J. Fluid Mech. 722; the defaults are those of Kochkov et al.
-(2021), PNAS 118, a Reynolds number of 1,000 with drag, which Rozet & Louppe (2023), NeurIPS 36,
+for the vorticity w of a velocity (u, v) without divergence, on [0, 2 pi)². The force A sin(k y)
+acts along x. Chandler & Kerswell (2013), J. Fluid Mech. 722; the defaults are those of Kochkov et
+al. (2021), PNAS 118, a Reynolds number of 1,000 with drag, which Rozet & Louppe (2023), NeurIPS 36,
 observe every 0.2 time units. All quantities are dimensionless.
 
 The solver is that of `exponax`: pseudo-spectral, with exponential time differencing of order 2.

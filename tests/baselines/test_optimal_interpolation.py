@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slams_jax.baselines import optimal_interpolation, optimal_interpolation_ensemble
+from slams_jax.baselines import (
+    OptimalInterpolation,
+    Window,
+    fit_background,
+    optimal_interpolation,
+    optimal_interpolation_ensemble,
+    tuned,
+)
+from slams_jax.baselines.protocol import BACKGROUND
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import (
@@ -225,3 +233,53 @@ def test_errors():
         optimal_interpolation_ensemble(
             jax.random.key(0), background, [stream], covariance, members=0
         )
+
+
+# --- a covariance that is not separable ---------------------------------------------------------
+
+
+def uneven_errors(count, seed=0):
+    """Waves whose channels are alike if long and opposite if short, of uneven amplitude."""
+    rng = np.random.default_rng(seed)
+    longitude = 2.0 * np.pi * np.arange(LON) / LON
+    errors = np.zeros((count, LAT, LON, 2))
+    for wavenumber, sign in ((1, 1.0), (2, -1.0)):
+        wave = rng.standard_normal((count, LAT, 1, 2)) @ np.stack(
+            [np.cos(wavenumber * longitude), np.sin(wavenumber * longitude)]
+        )
+        errors += np.stack([wave[:, :, 0], sign * wave[:, :, 0]], axis=-1)
+    return errors * np.linspace(0.5, 2.0, LAT)[:, None, None] + 3.0
+
+
+def test_errors_of_two_scales_keep_their_own_vertical_correlation():
+    fitted = fit_background(uneven_errors(400), periodic=True)
+    np.testing.assert_allclose(fitted.std[:, 0, 0], 2**0.5 * np.linspace(0.5, 2.0, LAT), rtol=0.1)
+    white = jax.random.normal(jax.random.key(0), (2000, LAT, LON, 2))
+    drawn = np.fft.rfft(fitted.sample_root(white), axis=2)
+    for wavenumber, sign in ((1, 1.0), (2, -1.0)):
+        a, b = np.moveaxis(drawn[:, :, wavenumber], -1, 0)
+        coherence = np.mean(a * b.conj()).real / np.mean(np.abs(a) * np.abs(b))
+        assert sign * coherence > 0.8
+    doubled = fitted.inflated(jnp.float32(4.0)).sample_root(white)
+    np.testing.assert_allclose(doubled, 2.0 * fitted.sample_root(white), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_analysis_with_it_equals_the_closed_form():
+    background, stream, _ = problem("points")
+    covariance = fit_background(uneven_errors(60), periodic=True)
+    expected, _ = closed_form(background, stream, covariance)
+    np.testing.assert_allclose(analyse(background, [stream], covariance), expected, atol=2e-3)
+
+
+def test_the_better_covariance_is_chosen():
+    """For errors that it describes, and observations of one channel alone."""
+    errors = uneven_errors(200) - 3.0
+    right, wrong = fit_background(errors[:150], periodic=True), background_covariance()
+    truth = np.full((50, LAT, LON, 2), 280.0)
+    values = np.where(np.arange(2) == 0, truth, np.nan)
+    stream = make_stream("one", values, Stride(1), Diagonal(jnp.full((LAT, LON, 2), 0.01)))
+    window = Window(truth, np.ones(2), (stream,), {BACKGROUND: errors[150:]})
+    start = OptimalInterpolation(wrong, np.zeros((LAT, LON, 2)))
+    found = tuned(start, window, truth, np.ones((LAT, LON)), covariances=(wrong, right))
+    assert type(found.covariance) is type(right)
