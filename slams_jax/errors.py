@@ -1,4 +1,6 @@
-"""Exceptions: errors that a user can correct, and runs that ended early."""
+"""Exceptions: errors that a user can correct, and runs that ended early; checks of settings."""
+
+from collections.abc import Sequence
 
 
 def first_line(error: BaseException) -> str:
@@ -31,3 +33,39 @@ class Preempted(Exception):
 
     Not an error: commands exit with status 143; repeat the command to resume.
     """
+
+
+def check_at_least(settings: object, prefix: str = "", /, **least: int) -> None:
+    """Refuse attributes of `settings` below their `least`; `prefix` stands before their names.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name, low in least.items():
+        value = getattr(settings, name)
+        if value < low:
+            raise InputError(f"{prefix}{name} must be at least {low}, got {value}")
+
+
+def check_positive(settings: object, /, *names: str) -> None:
+    """Refuse attributes of `settings` that are not positive.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise InputError(f"{name} must be positive, got {value}")
+
+
+def check_known(settings: object, prefix: str = "", /, **choices: Sequence[str]) -> None:
+    """Refuse attributes of `settings` outside their `choices`; `prefix` as in `check_at_least`.
+
+    Raises:
+        InputError: the first of them.
+    """
+    for name, known in choices.items():
+        value = getattr(settings, name)
+        if value not in known:
+            raise InputError(f"{prefix}{name} {value!r} is unknown: choose from {known}")

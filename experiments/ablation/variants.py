@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.configuration.build import build
 from experiments.configuration.settings import Settings, StreamSettings, read
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least, check_positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +65,13 @@ class Ablation:
         for name in ("coarsening", "noise", "stride"):
             if any(not value > 0 for value in getattr(self, name)):
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name, low in (("every", 1), ("frames", 1), ("members", 2)):
-            if getattr(self, name) < low:
-                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        check_at_least(self, every=1, frames=1, members=2)
         if self.noise and not self.coarsening:
             raise InputError("noise is varied at the smallest coarsening: give coarsening factors")
         used = {m for variant in self.models.values() for m in variant.modalities}
         if unseen := sorted(set(self.streams) - used):
             raise InputError(f"streams has {unseen[0]!r}, which no model sees: leave it out")
-        if not self.error > 0:
-            raise InputError(f"error must be positive, got {self.error}")
+        check_positive(self, "error")
 
 
 def read_ablation(group: Mapping[str, Any]) -> Ablation:

@@ -73,19 +73,21 @@ def ranks(
 
     Those with a refinement are of the first case alone.
     """
+    # Moves of windows that are composed take too long.
+    runs = [
+        (case, method)
+        for case in cases
+        for method in chosen
+        if method.refinement is None or case is cases[0]
+    ]
     rows: list[Row] = []
-    for case in cases:
-        for method in chosen:
-            if method.refinement is not None and case is not cases[0]:
-                continue  # moves of windows that are composed take too long
-            found = calibrate_ranks(
-                case, method, pairs=pairs, members=RANKED, key=jax.random.key(1)
-            )
-            rows.append(_row(case, method, found, pairs))
-            p_values = ", ".join(f"{p:.2g}" for p in found.p_values)
-            logging.info("%s, %s: ranks even with p = %s", case.name, method.label, p_values)
-            write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ranks.json")
-            jax.clear_caches()
+    for case, method in runs:
+        found = calibrate_ranks(case, method, pairs=pairs, members=RANKED, key=jax.random.key(1))
+        rows.append(_row(case, method, found, pairs))
+        p_values = ", ".join(f"{p:.2g}" for p in found.p_values)
+        logging.info("%s, %s: ranks even with p = %s", case.name, method.label, p_values)
+        write_text(json.dumps(rows, indent=1, allow_nan=False), folder / "ranks.json")
+        jax.clear_caches()
     draw(rows, folder)
     return rows
 

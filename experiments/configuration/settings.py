@@ -15,7 +15,7 @@ from slams_jax.data import Censored
 from slams_jax.diffusion import CosineSchedule, RefinementConfig, SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import NatureRun
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least, check_known
 from slams_jax.models import StageConfig
 from slams_jax.training import OptimiserConfig
 
@@ -151,8 +151,7 @@ class StreamSettings:
 
     def __post_init__(self):
         kinds = ("points", "grid", "coarse", "stride", "sounder", "olr")
-        if self.kind not in kinds:
-            raise InputError(f"kind {self.kind!r} is unknown: choose from {kinds}")
+        check_known(self, kind=kinds)
         if self.error < 0 or (self.error == 0 and not self.path):
             raise InputError(f"error must be positive, got {self.error}: give a standard deviation")
         if isinstance(self.withhold, float | int) and not 0.0 <= self.withhold < 1.0:
@@ -202,25 +201,20 @@ class AssimilationSettings:
     rank: int = 400
 
     def __post_init__(self):
-        for name, low in (
-            ("members", 1),
-            ("frames", 0),
-            ("window_chunk", 0),
-            ("member_batch", 0),
-            ("window_devices", 1),
-            ("space_devices", 1),
-            ("rank", 1),
-            ("paths", 1),
-            ("gross_error", 0),
-        ):
-            if getattr(self, name) < low:
-                raise InputError(
-                    f"assimilation.{name} must be at least {low}, got {getattr(self, name)}"
-                )
-        if self.score not in get_args(ScoreKind):
-            raise InputError(
-                f"assimilation.score {self.score!r} is unknown: choose from {get_args(ScoreKind)}"
-            )
+        check_at_least(
+            self,
+            "assimilation.",
+            members=1,
+            frames=0,
+            window_chunk=0,
+            member_batch=0,
+            window_devices=1,
+            space_devices=1,
+            rank=1,
+            paths=1,
+            gross_error=0,
+        )
+        check_known(self, "assimilation.", score=get_args(ScoreKind))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,18 +243,7 @@ class CompareSettings:
     inputs: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self):
-        for name, low in (
-            ("windows", 1),
-            ("every", 1),
-            ("before", 0),
-            ("after", 0),
-            ("members", 2),
-            ("rank", 1),
-        ):
-            if getattr(self, name) < low:
-                raise InputError(
-                    f"compare.{name} must be at least {low}, got {getattr(self, name)}"
-                )
+        check_at_least(self, "compare.", windows=1, every=1, before=0, after=0, members=2, rank=1)
         if any(isinstance(seen, str) for seen in self.inputs):
             raise InputError(
                 f"compare.inputs must be a tuple of tuples of names, got {self.inputs}: "

@@ -51,8 +51,7 @@ def trained_prior(trajectory: Callable[..., Array], size: int, steps: int, folde
     states = (states - mean) / std
     climate = fit_prior(states, order=0).over(1)
     if steps == 0:
-        gaussian = lambda x_t, t: climate.denoise(x_t, SCHEDULE.alpha(t), SCHEDULE.sigma(t))
-        return Prior(gaussian, climate, mean, std)
+        return Prior(score.PosteriorDenoiser(climate, SCHEDULE), climate, mean, std)
     config = score.ScoreConfig(
         window=1,
         channels=size,

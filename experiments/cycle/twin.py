@@ -26,7 +26,7 @@ from slams_jax.baselines import (
 )
 from slams_jax.cycling import Analyse, Observed, WeightedEnsemble
 from slams_jax.dynamics import Lorenz63, Lorenz96, TwoScale, lorenz63, lorenz96, two_scale
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least, check_known, check_positive
 from slams_jax.products import product
 
 METHODS = (
@@ -99,29 +99,13 @@ class CycleSettings:
     every: int = 100
 
     def __post_init__(self):
-        for name, known in (
-            ("system", SYSTEMS),
-            ("method", METHODS),
-            ("operator", tuple(OPERATORS)),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} {getattr(self, name)!r} is unknown: choose from {known}")
-        for name, low in (
-            ("variables", 4),
-            ("cycles", 1),
-            ("spin_up", 0),
-            ("substeps", 1),
-            ("members", 2),
-            ("training", 0),
-            ("every", 1),
-        ):
-            if getattr(self, name) < low:
-                raise InputError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        check_known(self, system=SYSTEMS, method=METHODS, operator=tuple(OPERATORS))
+        check_at_least(
+            self, variables=4, cycles=1, spin_up=0, substeps=1, members=2, training=0, every=1
+        )
         if not 0.0 <= self.weight <= 1.0:
             raise InputError(f"weight must lie in [0, 1], got {self.weight}")
-        for name in ("dt", "error", "radius", "variance"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        check_positive(self, "dt", "error", "radius", "variance")
         if self.smooth and self.method not in SMOOTHED:
             raise InputError(f"smooth is for {SMOOTHED}, not for method {self.method!r}")
         if not 0.0 <= self.missing < 1.0:

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, Int
 
 from slams_jax.aliases import Denoiser, PRNGKey, Trajectory
 from slams_jax.diffusion import (
-    CosineSchedule,
     DrawInfo,
     RefinementConfig,
     SamplerConfig,
@@ -53,6 +52,7 @@ from slams_jax.models.model import (
     trajectory_prior,
     window_prior,
 )
+from slams_jax.models.score import PosteriorDenoiser
 from slams_jax.networks import compiler_options
 from slams_jax.observe import Stream, log_likelihood, whitened_innovations
 
@@ -238,7 +238,7 @@ def _posterior(
     gaussian, window, streams, absorbed, missed, free = given
     schedule = networks.schedule
     if free is not None:
-        prior = gaussian_denoiser(free, schedule)
+        prior = PosteriorDenoiser(free, schedule)
     else:
         prior = trajectory_prior(
             networks, arrays, recipe.window_chunk, remat=recipe.remat, gaussian=window
@@ -348,11 +348,6 @@ def _absorbed(stream: Stream) -> tuple[Matrices, Coefficients]:
     assert isinstance(operator, ModalOperator)
     assert isinstance(covariance, ModalCovariance)
     return absorbed(operator, covariance, stream.values)
-
-
-def gaussian_denoiser(gaussian: GaussianPosterior, schedule: CosineSchedule) -> Denoiser:
-    """The surrogate of a trained prior: the denoiser of its own Gaussian statistics."""
-    return lambda x_t, t: gaussian.denoise(x_t, schedule.alpha(t), schedule.sigma(t))
 
 
 def placed_arguments(

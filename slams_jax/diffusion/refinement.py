@@ -27,7 +27,7 @@ from slams_jax.aliases import Denoiser, PRNGKey
 from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.sampler import SamplerConfig, evaluations, integrate
 from slams_jax.diffusion.schedule import CosineSchedule
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least
 
 STOCHASTIC = ("dpmpp_2m", "euler_maruyama", "heun")
 
@@ -50,8 +50,7 @@ class RefinementConfig:
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
 
     def __post_init__(self):
-        if self.moves < 1:
-            raise InputError(f"refinement moves must be at least 1, got {self.moves}")
+        check_at_least(self, "refinement ", moves=1)
         if not 0.0 < self.lowest <= self.highest <= 1.0:
             raise InputError(
                 "refinement levels must satisfy 0 < lowest <= highest <= 1, got "

@@ -28,7 +28,7 @@ from slams_jax.diffusion.solvers import (
     reverse_sde_terms,
 )
 from slams_jax.diffusion.split_gibbs import anneal
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least
 from slams_jax.mesh import MEMBER, devices_along, split
 
 Solver = Literal[
@@ -101,9 +101,7 @@ class SamplerConfig:
                     f"sampler {name} = {value!r} has no effect with solver {self.solver!r}: leave "
                     f"it out, or choose solver {solver!r}"
                 )
-        for name in ("steps", "corrections", "sweeps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"sampler {name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, "sampler ", steps=1, corrections=1, sweeps=1)
         if self.slices < 0:
             raise InputError(f"sampler slices must not be negative, got {self.slices}")
         if not 0.0 <= self.eta <= 1.0:

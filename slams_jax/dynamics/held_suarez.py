@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.errors import InputError, RunError
+from slams_jax.errors import InputError, RunError, check_at_least
 from slams_jax.grid import Grid
 from slams_jax.mesh import cores
 
@@ -108,8 +108,7 @@ class HeldSuarezConfig:
             raise InputError(
                 f"boundaries must go from sigma 0 to 1, got {edges[0]:g} to {edges[-1]:g}"
             )
-        if self.steps_per_day < 1:
-            raise InputError(f"steps_per_day must be at least 1, got {self.steps_per_day}")
+        check_at_least(self, steps_per_day=1)
         if not (math.isfinite(self.diffusion_days) and self.diffusion_days > 0):
             raise InputError(f"diffusion_days must be positive, got {self.diffusion_days}")
         if not 1 <= self.diffusion_order <= 8:

@@ -7,7 +7,7 @@ from slams_jax.dynamics import lorenz63
 from slams_jax.dynamics.held_suarez import Forcing, HeldSuarezConfig
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.dynamics.moist import LEVELS, Convection, MoistConfig
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least, check_positive
 from slams_jax.observe.satellite import SOUNDER_PEAKS
 from slams_jax.schema import SLAMS_LEVELS
 
@@ -98,12 +98,10 @@ class CycleConfig:
     radius: float = 1500.0
 
     def __post_init__(self):
-        for name, least in (("spin_up", 0), ("soundings", 1), ("members", 2), ("interval", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("temperature_error", "wind_error", "pressure_error", "variance", "radius"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        check_at_least(self, spin_up=0, soundings=1, members=2, interval=1)
+        check_positive(
+            self, "temperature_error", "wind_error", "pressure_error", "variance", "radius"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,8 +279,7 @@ def _check_daily(run: HeldSuarezRun | MoistRun, before: int, shorter: str) -> No
             f"spin_up must be at least {before} days, got {run.spin_up}: raise it, or lower "
             f"{shorter}"
         )
-    if not run.longwave_error > 0:
-        raise InputError(f"longwave_error must be positive, got {run.longwave_error}")
+    check_positive(run, "longwave_error")
 
 
 @dataclasses.dataclass(frozen=True)

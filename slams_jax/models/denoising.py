@@ -48,11 +48,7 @@ def errors_at_levels(
     """
     schedule = networks.schedule
     t = schedule.time(jnp.array(LOG_SNR))
-
-    def prior(x_t: Array, t: Array) -> Array:
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        return jax.vmap(lambda x: gaussian.denoise(x, alpha, sigma))(x_t)
-
+    prior = jax.vmap(score.PosteriorDenoiser(gaussian, schedule), (0, None))
     network = score.window_denoiser(networks.score, schedule, params, gaussian)
     measure = lambda denoise: denoising_errors(
         jax.random.key(0), denoise, windows, t, schedule.alpha(t), schedule.sigma(t)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from slams_jax.aliases import Params, PRNGKey, Scalar
+from slams_jax.aliases import Params, PRNGKey, Scalar, Trajectory
 from slams_jax.diffusion.compose import WindowDenoiser
 from slams_jax.diffusion.schedule import CosineSchedule, target, to_denoised
 from slams_jax.errors import InputError
@@ -251,6 +251,24 @@ def window_denoiser(
         return to_denoised(schedule, prediction, config.prediction, x_t, _of_frames(times))
 
     return denoise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PosteriorDenoiser:
+    """The denoiser of Gaussian statistics: of a prior, or of what it is given observations.
+
+    Attributes:
+        gaussian: the statistics of consecutive frames.
+        schedule: noise schedule.
+    """
+
+    gaussian: GaussianPosterior
+    schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x_t: Trajectory, t: Array) -> Trajectory:
+        """E[x_0 | x_t], and given what is absorbed."""
+        return self.gaussian.denoise(x_t, self.schedule.alpha(t), self.schedule.sigma(t))
 
 
 def _gaussian(

@@ -20,7 +20,7 @@ import numpy as np
 from slams_jax.data import window_loader
 from slams_jax.data.training_data import BACKGROUND, TRAIN, VALIDATION, TrainingSet
 from slams_jax.diffusion import CosineSchedule
-from slams_jax.errors import InputError, first_line
+from slams_jax.errors import InputError, check_at_least, first_line
 from slams_jax.mesh import place, whole
 from slams_jax.models import autoencoder, score
 from slams_jax.models import error_statistics as estimate
@@ -89,8 +89,7 @@ class StageConfig:
     loss_limit: float | None = None
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_at_least(self, batch_size=1)
         # The groups own the checks; making them now tells before anything has been computed.
         _ = self.intervals, self.divergence, self.devices
 

@@ -10,18 +10,15 @@ Either the statistics of the code are given, or they are estimated from pairs of
 of z from a trajectory: as those of a trained model are.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from slams_jax.diffusion import CosineSchedule
 from slams_jax.gaussian import (
-    GaussianPosterior,
     GaussianPrior,
     Modes,
     Regression,
@@ -31,6 +28,7 @@ from slams_jax.gaussian import (
     fit_prior,
     fit_regression,
 )
+from slams_jax.models.score import PosteriorDenoiser
 from slams_jax.observe import Diagonal, Select, make_stream
 from slams_jax.reference_problems.cases import Case, Problem
 from slams_jax.reference_problems.exact import Exact
@@ -91,24 +89,6 @@ def latent_cases(
         name = "latent exact" if count is None else f"latent {count} pairs"
         cases.append(Case(name, Problem(denoiser, (stream,), gaussian, schedule, shape), exact))
     return cases
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class PosteriorDenoiser:
-    """The denoiser of a `GaussianPosterior`.
-
-    Attributes:
-        gaussian: the posterior.
-        schedule: noise schedule.
-    """
-
-    gaussian: GaussianPosterior
-    schedule: CosineSchedule = dataclasses.field(metadata={"static": True})
-
-    def __call__(self, x_t: Array, t: Array) -> Array:
-        """E[x_0 | x_t, what is absorbed]."""
-        return self.gaussian.denoise(x_t, self.schedule.alpha(t), self.schedule.sigma(t))
 
 
 def _series(

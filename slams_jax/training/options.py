@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,7 @@ class DivergenceConfig:
     loss_limit: float | None = None
 
     def __post_init__(self):
-        if self.rollbacks < 0:
-            raise InputError(f"rollbacks must be at least 0, got {self.rollbacks}")
+        check_at_least(self, rollbacks=0)
         if self.loss_limit is not None and not self.loss_limit > 0:
             raise InputError(f"loss_limit must be positive, or None, got {self.loss_limit}")
 
@@ -83,8 +82,7 @@ class DeviceConfig:
     compiler_options: Mapping[str, Any] | None = None
 
     def __post_init__(self):
-        if self.accumulate < 1:
-            raise InputError(f"accumulate must be at least 1, got {self.accumulate}")
+        check_at_least(self, accumulate=1)
 
 
 class Due(NamedTuple):

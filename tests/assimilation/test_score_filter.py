@@ -10,6 +10,7 @@ from slams_jax.cycling import Analyse, cycle_step
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.errors import InputError
 from slams_jax.gaussian import GaussianPrior, Modes, Spectrum
+from slams_jax.models.score import PosteriorDenoiser
 
 SCHEDULE = CosineSchedule()
 SIZE, SEEN = 8, np.array([0, 1, 3, 4, 6])
@@ -33,10 +34,6 @@ def ring():
     return 0.9 * np.exp(-apart / 2.0) + 0.1 * np.eye(SIZE)
 
 
-def gaussian_denoiser(climate):
-    return lambda x, t: climate.denoise(x, SCHEDULE.alpha(t), SCHEDULE.sigma(t))
-
-
 def kalman(mean, covariance, y):
     """The analysis of the values that are not missing."""
     seen = np.isfinite(y)
@@ -51,7 +48,7 @@ def test_an_analysis_is_that_of_the_kalman_filter():
     shift, scale = 3.0, 2.0
     analyse = jax.jit(
         score_filter(
-            gaussian_denoiser(climate),
+            PosteriorDenoiser(climate, SCHEDULE),
             climate,
             SCHEDULE,
             OPERATOR,
@@ -104,7 +101,11 @@ def test_a_cycle_is_the_kalman_filter():
         return damping * jnp.roll(x, 1, axis=1) + jax.random.normal(key, x.shape) @ noise.T
 
     analyse = score_filter(
-        gaussian_denoiser(climate), climate, SCHEDULE, OPERATOR, jnp.asarray(ERROR, jnp.float32)
+        PosteriorDenoiser(climate, SCHEDULE),
+        climate,
+        SCHEDULE,
+        OPERATOR,
+        jnp.asarray(ERROR, jnp.float32),
     )
 
     def step(state, given):
@@ -180,7 +181,9 @@ def test_bad_input_is_one_line(changed, expected):
     members = given.pop("members", jnp.zeros((3, SIZE)))
 
     def analyse():
-        made = score_filter(gaussian_denoiser(climate), climate, SCHEDULE, OPERATOR, **given)
+        made = score_filter(
+            PosteriorDenoiser(climate, SCHEDULE), climate, SCHEDULE, OPERATOR, **given
+        )
         return made(members, jnp.zeros(5), jax.random.key(0))
 
     with pytest.raises(InputError, match=expected):

@@ -8,29 +8,15 @@ import pytest
 from slams_jax.baselines import etkf
 from slams_jax.cycling import Observed, estimate_errors
 from slams_jax.errors import InputError, RunError
+from support.linear_model import ERROR, forecast, operator, twin
 
-TURN = np.array([[0.9, 0.4, 0.0], [-0.4, 0.9, 0.1], [0.0, -0.1, 0.8]], np.float32)
-NOISE, ERROR = 0.3, np.array([0.5, 1.0], np.float32)
 CYCLES = 420
 
 
-def operator(x):
-    return x[:2]
-
-
-@jax.jit
-def forecast(members, key):
-    noise = NOISE * jax.random.normal(key, members.shape)
-    return jnp.einsum("ij,mj->mi", TURN, members) + noise
-
-
-def observations(missing=0.2):
-    rng = np.random.default_rng(0)
-    x, seen = np.zeros(3), []
-    for _ in range(CYCLES):
-        x = TURN @ x + NOISE * rng.standard_normal(3)
-        seen.append(x[:2] + ERROR * rng.standard_normal(2))
-    return np.where(rng.random((CYCLES, 2)) < missing, np.nan, seen).astype(np.float32)
+def observations():
+    """Those of a twin, a fifth of them missing."""
+    missing = np.random.default_rng(1).random((CYCLES, 2)) < 0.2
+    return np.where(missing, np.nan, twin(CYCLES)[1]).astype(np.float32)
 
 
 def estimated(guess, values=None, **options):

@@ -23,43 +23,15 @@ from slams_jax.cycling import (
 )
 from slams_jax.errors import Diverged, InputError, RunError
 from slams_jax.storage import locked, read_records
+from support.linear_model import ERROR, NOISE, TURN, forecast, operator, twin
 
-# A linear model with noise, dx = A x + q, of which two of three values are observed.
-TURN = jnp.array([[0.9, 0.4, 0.0], [-0.4, 0.9, 0.1], [0.0, -0.1, 0.8]])
-ERROR = jnp.array([0.5, 1.0])
 MEMBERS = 8
-
-
-def operator(x):
-    return x[:2]
-
-
 OBSERVED = Observed(operator, ERROR)
-
-
-@jax.jit
-def forecast(members, key):
-    noise = 0.3 * jax.random.normal(key, members.shape)
-    return jnp.einsum("ij,mj->mi", TURN, members) + noise
-
-
 analyse = jax.jit(etkf(operator, ERROR, inflation=1.02))
 
 
 def start_of(members=MEMBERS):
     return jax.random.normal(jax.random.key(7), (members, 3))
-
-
-@functools.cache
-def twin(count):
-    """A truth and its observations."""
-    rng = np.random.default_rng(0)
-    states, x = [], np.zeros(3)
-    for _ in range(count):
-        x = np.asarray(TURN) @ x + 0.3 * rng.standard_normal(3)
-        states.append(x)
-    truth = np.array(states)
-    return truth, truth[:, :2] + np.asarray(ERROR) * rng.standard_normal((count, 2))
 
 
 def pairs(count=10, interval=0.5):
@@ -365,7 +337,7 @@ def kalman_twin(count):
     turn, h = np.asarray(TURN, float), np.eye(3)[:2]
     mean, covariance, means = np.zeros(3), np.eye(3), []
     for y in twin(count)[1]:
-        mean, covariance = turn @ mean, turn @ covariance @ turn.T + 0.09 * np.eye(3)
+        mean, covariance = turn @ mean, turn @ covariance @ turn.T + NOISE**2 * np.eye(3)
         gain = covariance @ h.T @ np.linalg.inv(h @ covariance @ h.T + np.diag(ERROR**2))
         mean, covariance = mean + gain @ (y - h @ mean), covariance - gain @ h @ covariance
         means.append(mean)
