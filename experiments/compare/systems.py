@@ -102,7 +102,7 @@ def systems_of(study: Study) -> dict[str, System]:
 
 def _without_inputs(study: Study) -> dict[str, System]:
     """Baselines that have no use for what the encoder sees."""
-    interpolation = functools.cache(lambda: tuned_interpolation(study))
+    interpolation = functools.cache(lambda: tuned_interpolation(study, thorough=True))
     baselines: Mapping[str, Callable[[], Baseline]] = {
         "climatology": lambda: Climatology(training_anomalies(study.data))
     }

@@ -15,6 +15,7 @@ from slams_jax.assimilation.observations import Observations, to_stream
 from slams_jax.assimilation.streams import of_gaussian
 from slams_jax.baselines import (
     Background,
+    BackgroundCovariance,
     Baseline,
     Climatology,
     LinearAnalysis,
@@ -165,16 +166,20 @@ class Study:
 
 
 def tuned_interpolation(
-    study: Study, validation: tuple[np.ndarray, list[Observations]] | None = None
+    study: Study,
+    validation: tuple[np.ndarray, list[Observations]] | None = None,
+    *,
+    thorough: bool = False,
 ) -> OptimalInterpolation:
     """Optimal interpolation with the B that is best in the validation period.
 
-    It is separable or not, both fitted to the training period, times one of some factors.
+    It is a covariance of the training period times one of some factors.
 
     Args:
         study: with a model that has a background.
         validation: indices of times of that period and observations at them; those of the
             configuration if not given.
+        thorough: whether to try a covariance that is not separable too, which takes as long again.
     """
     data = study.data
     if validation is None:
@@ -185,11 +190,14 @@ def tuned_interpolation(
     baseline = OptimalInterpolation(covariance, bias)
     truth = data.gaussian(STATE, frames)
     window = study.window(frames, baseline.uses, observations)
-    grid, train = data.archive.grid, data.frames("train")
-    train = train[:: -(-len(train) // ERRORS)]
-    errors = data.gaussian(BACKGROUND, train) - data.gaussian(STATE, train)
-    choices = covariance, fit_background(errors, periodic=grid.periodic)
-    return tuned(baseline, window, truth, grid.area_weights(), covariances=choices)
+    choices: list[BackgroundCovariance] = [covariance]
+    if thorough:
+        train = data.frames("train")
+        train = train[:: -(-len(train) // ERRORS)]
+        errors = data.gaussian(BACKGROUND, train) - data.gaussian(STATE, train)
+        choices.append(fit_background(errors, periodic=data.archive.grid.periodic))
+    weights = data.archive.grid.area_weights()
+    return tuned(baseline, window, truth, weights, covariances=choices)
 
 
 def validation_frames(data: Inputs) -> np.ndarray:

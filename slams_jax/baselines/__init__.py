@@ -11,6 +11,7 @@ from slams_jax.baselines.ensemble_kalman import (
 from slams_jax.baselines.kalman import Smoothed, kalman_smoother
 from slams_jax.baselines.linear import LinearAnalysis, LinearModel, fit_linear
 from slams_jax.baselines.optimal_interpolation import (
+    BackgroundCovariance,
     NonSeparable,
     fit_background,
     optimal_interpolation,
@@ -35,6 +36,7 @@ from slams_jax.cycling import WeightedEnsemble
 
 __all__ = [
     "Background",
+    "BackgroundCovariance",
     "Baseline",
     "Climatology",
     "LinearAnalysis",

@@ -255,7 +255,9 @@ def test_errors_of_two_scales_keep_their_own_vertical_correlation():
     fitted = fit_background(uneven_errors(400), periodic=True)
     np.testing.assert_allclose(fitted.std[:, 0, 0], 2**0.5 * np.linspace(0.5, 2.0, LAT), rtol=0.1)
     white = jax.random.normal(jax.random.key(0), (2000, LAT, LON, 2))
-    drawn = np.fft.rfft(fitted.sample_root(white), axis=2)
+    errors = fitted.sample_root(white)
+    np.testing.assert_allclose(jnp.std(errors, axis=0), fitted.std, rtol=0.15)
+    drawn = np.fft.rfft(errors, axis=2)
     for wavenumber, sign in ((1, 1.0), (2, -1.0)):
         a, b = np.moveaxis(drawn[:, :, wavenumber], -1, 0)
         coherence = np.mean(a * b.conj()).real / np.mean(np.abs(a) * np.abs(b))
