@@ -2,7 +2,7 @@
 
     python -m experiments.cycle --config=configs/benchmark_lorenz.py --output=runs/benchmark
 
-Takes about an hour on two cores. Repeat the command to resume.
+Takes about an hour on one core. Repeat the command to resume.
 """
 
 from ml_collections import ConfigDict
