@@ -18,9 +18,9 @@ def get_config() -> ConfigDict:
         of(method, inflation=value, **changes) for value in values
     ]
     located = lambda method, *values, **changes: [
-        of(method, inflation=value, radius=radius, members=20, **changes)
+        choice
         for radius in (8.0, 14.0, 20.0)
-        for value in values
+        for choice in inflated(method, *values, radius=radius, members=20, **changes)
     ]
     factors = (1.0, 1.02, 1.05, 1.1, 1.2)
     lorenz63 = {

@@ -1,6 +1,7 @@
 """Exceptions: errors that a user can correct, and runs that ended early; checks of settings."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 
 def first_line(error: BaseException) -> str:
@@ -69,3 +70,17 @@ def check_known(settings: object, prefix: str = "", /, **choices: Sequence[str])
         value = getattr(settings, name)
         if value not in known:
             raise InputError(f"{prefix}{name} {value!r} is unknown: choose from {known}")
+
+
+def require_positive(parameters: Mapping[str, int | float], owner: str) -> None:
+    """Raise InputError at a parameter of `owner` that is no positive number."""
+    for name, value in parameters.items():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} of {owner} must be a positive number, got {value}")
+
+
+def missing_package(owner: str, package: str, extra: str, error: ImportError) -> InputError:
+    """What says that `owner` needs a package, and which extra of this library brings it."""
+    return InputError(
+        f"{owner} needs the package {package}: pip install 'slams-jax[{extra}]' ({error})"
+    )

@@ -29,13 +29,13 @@ from slams_jax.baselines import (
 from slams_jax.data import Statistics, climatology
 from slams_jax.data.anamorphosis import physical
 from slams_jax.errors import InputError
+from slams_jax.models.error_statistics import background_errors
 from slams_jax.models.model import Model
 from slams_jax.observe import Separable
 from slams_jax.schema import TIME
 
 CLIMATE_MEMBERS = 50
 ANOMALIES = 500  # training days of the climatological ensemble
-ERRORS = 2000  # training days that B is fitted to, at most
 TUNED = 24  # validation days on which B is chosen
 
 
@@ -192,9 +192,7 @@ def tuned_interpolation(
     window = study.window(frames, baseline.uses, observations)
     choices: list[BackgroundCovariance] = [covariance]
     if thorough:
-        train = data.frames("train")
-        train = train[:: -(-len(train) // ERRORS)]
-        errors = data.gaussian(BACKGROUND, train) - data.gaussian(STATE, train)
+        errors = background_errors(data)
         choices.append(fit_background(errors, periodic=data.archive.grid.periodic))
     weights = data.archive.grid.area_weights()
     return tuned(baseline, window, truth, weights, covariances=choices)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 
 from slams_jax.aliases import PRNGKey, Trajectory
 from slams_jax.errors import InputError
-from slams_jax.gaussian import GaussianPrior, fit_prior
+from slams_jax.gaussian import GaussianPosterior, fit_prior
 from slams_jax.observe import Separable, Stream, whitened_innovations
 from slams_jax.observe.streams import identity_decode
 
@@ -33,18 +33,18 @@ class NonSeparable:
 
     Attributes:
         std: S, in the units of the field.
-        prior: P, of frames independent of one another.
+        prior: P, of one frame.
     """
 
     std: Float[Array, "lat lon channel"]
-    prior: GaussianPrior
+    prior: GaussianPosterior
 
     def sample_root(
         self, white: Float[Array, "time lat lon channel"]
     ) -> Float[Array, "time lat lon channel"]:
         """B^(1/2) applied to white noise."""
-        alone = self.prior.over(1)
-        return self.std[None] * jax.vmap(lambda w: alone.sample_root(w[None])[0])(white)
+        alone = jax.vmap(lambda w: self.prior.sample_root(w[None])[0])
+        return self.std[None] * alone(white)
 
     def inflated(self, factor: Array) -> "NonSeparable":
         """`factor` B."""
@@ -73,7 +73,7 @@ def fit_background(
     departures = errors - np.nanmean(errors, axis=0, keepdims=True)
     std = np.maximum(np.nanstd(departures, axis=0), np.finfo(np.float32).tiny)
     prior = fit_prior(departures / std, periodic=periodic, rank=rank, order=0)
-    return NonSeparable(jnp.asarray(std, jnp.float32), prior)
+    return NonSeparable(jnp.asarray(std, jnp.float32), prior.over(1))
 
 
 def optimal_interpolation(

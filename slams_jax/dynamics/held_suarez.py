@@ -14,7 +14,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.errors import InputError, RunError, check_at_least
+from slams_jax.errors import (
+    InputError,
+    RunError,
+    check_at_least,
+    missing_package,
+    require_positive,
+)
 from slams_jax.grid import Grid
 from slams_jax.mesh import cores
 
@@ -64,13 +70,6 @@ class Forcing:
 
     def __post_init__(self):
         require_positive(dataclasses.asdict(self), "the forcing")
-
-
-def require_positive(parameters: Mapping[str, float], owner: str) -> None:
-    """Raise InputError at a parameter of `owner` that is no positive number."""
-    for name, value in parameters.items():
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} of {owner} must be a positive number, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,10 +350,7 @@ def _dinosaur() -> Any:
     try:
         import dinosaur
     except ImportError as error:
-        raise InputError(
-            "the Held-Suarez atmosphere needs the package dinosaur: "
-            f"pip install 'slams-jax[osse]' ({error})"
-        ) from None
+        raise missing_package("the Held-Suarez atmosphere", "dinosaur", "osse", error) from None
     return dinosaur
 
 

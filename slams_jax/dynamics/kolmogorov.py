@@ -22,7 +22,9 @@ from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.dynamics.held_suarez import relaxed_promotion
-from slams_jax.errors import InputError
+from slams_jax.dynamics.runge_kutta import repeated
+from slams_jax.errors import InputError, missing_package
+from slams_jax.observe import Coarsen
 
 Vorticity = Float[Array, "*n y x"]
 
@@ -82,14 +84,9 @@ def trajectory(
     stepper = _stepper(system)
     # Its axes are (channel, x, y), its vorticity is du/dy - dv/dx, and its force is ours then.
     step = jax.vmap(lambda w: -stepper(-w.T[None])[0].T)
-
-    def advance(w, _):
-        with relaxed_promotion():
-            w = jax.lax.fori_loop(0, system.substeps, lambda _, w: step(w), w)
-        return w, w
-
     flat = vorticity.reshape(-1, points, points)
-    run = jax.lax.scan(advance, flat, length=length)[1]
+    with relaxed_promotion():
+        run = repeated(step, flat, length=length, substeps=system.substeps)
     return run.reshape(length, *vorticity.shape)
 
 
@@ -127,8 +124,8 @@ def coarsened(
     *front, size, _, components = field.shape
     if points < 1 or size % points:
         raise InputError(f"{size} points cannot be averaged to {points}: choose a divisor")
-    cells = field.reshape(*front, points, size // points, points, size // points, components)
-    return jnp.mean(cells, axis=(-4, -2))
+    means = Coarsen(size // points)(field.reshape(-1, size, size, components))
+    return means.reshape(*front, points, points, components)
 
 
 def _multiplied(field: Vorticity, factor: np.ndarray) -> Vorticity:
@@ -149,10 +146,7 @@ def _stepper(system: Kolmogorov) -> Any:
     try:
         from exponax.stepper import KolmogorovFlowVorticity  # slow to import
     except ImportError as error:
-        raise InputError(
-            "the Kolmogorov flow needs the package exponax: "
-            f"pip install 'slams-jax[kolmogorov]' ({error})"
-        ) from None
+        raise missing_package("the Kolmogorov flow", "exponax", "kolmogorov", error) from None
     with relaxed_promotion(), jax.ensure_compile_time_eval():
         return KolmogorovFlowVorticity(
             2,

@@ -7,7 +7,6 @@ Lorenz (1963), J. Atmos. Sci. 20, 130-141. All quantities are dimensionless.
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float
 from slams_jax.aliases import PRNGKey
 from slams_jax.cycling import cycle_step, ensemble_oi
 from slams_jax.dynamics.runge_kutta import run, runge_kutta
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, require_positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +33,7 @@ class Lorenz63:
     beta: float = 8.0 / 3.0
 
     def __post_init__(self):
-        for name in ("sigma", "rho", "beta"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} of Lorenz-63 must be a positive number, got {value}")
+        require_positive(dataclasses.asdict(self), "Lorenz-63")
 
 
 IMPERFECT = Lorenz63(rho=30.0)  # the model of the backgrounds of nature runs

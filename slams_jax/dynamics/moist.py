@@ -27,8 +27,8 @@ from jaxtyping import Array, Float, Int
 from slams_jax.aliases import PRNGKey
 from slams_jax.dynamics import held_suarez
 from slams_jax.dynamics.datasets import FIRST_DAY
-from slams_jax.dynamics.held_suarez import relaxed_promotion, require_positive
-from slams_jax.errors import InputError, RunError
+from slams_jax.dynamics.held_suarez import relaxed_promotion
+from slams_jax.errors import InputError, RunError, missing_package, require_positive
 from slams_jax.grid import Grid
 
 LEVELS = (30.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0)  # hPa, between the layers
@@ -313,9 +313,7 @@ def _model(config: MoistConfig) -> tuple[Any, Any]:
         grids = _module("physics.speedy.speedy_coords")
         terms = _module("physics.speedy.speedy_terms")
     except ImportError as error:
-        raise InputError(
-            f"the moist atmosphere needs the package jcm: pip install 'slams-jax[moist]' ({error})"
-        ) from None
+        raise missing_package("the moist atmosphere", "jcm", "moist", error) from None
     files = resources.files("jcm.data.bc.t30.clim")
     parameters = speedy.Parameters.default()
     chosen = dataclasses.replace(

@@ -32,8 +32,16 @@ def run(
             f"dt, length and substeps must be positive, got {dt}, {length} and {substeps}"
         )
 
+    return repeated(lambda x: runge_kutta(tendency, x, dt), x, length=length, substeps=substeps)
+
+
+def repeated(
+    step: Callable[[Array], Array], x: Float[Array, "..."], *, length: int, substeps: int
+) -> Float[Array, "time ..."]:
+    """The next `length` states after `x`, each `substeps` steps apart."""
+
     def advance(x, _):
-        x = jax.lax.fori_loop(0, substeps, lambda _, x: runge_kutta(tendency, x, dt), x)
+        x = jax.lax.fori_loop(0, substeps, lambda _, x: step(x), x)
         return x, x
 
     return jax.lax.scan(advance, x, length=length)[1]

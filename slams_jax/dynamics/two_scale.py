@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from slams_jax.dynamics import lorenz96
 from slams_jax.dynamics.lorenz96 import Lorenz96
 from slams_jax.dynamics.runge_kutta import run
-from slams_jax.errors import InputError
+from slams_jax.errors import InputError, require_positive
 
 # Each slow variable, followed by its fast ones.
 State = Float[Array, "*n variable part"]
@@ -51,10 +51,8 @@ class TwoScale:
                 raise InputError(
                     f"{name} of Lorenz-96 must be a finite number, got {getattr(self, name)}"
                 )
-        for name, low in (("fast", 1), ("rate", 0), ("amplitude", 0)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= low and value > 0):
-                raise InputError(f"{name} of Lorenz-96 must be a positive number, got {value}")
+        positive = {name: getattr(self, name) for name in ("fast", "rate", "amplitude")}
+        require_positive(positive, "Lorenz-96")
 
     @property
     def exchange(self) -> float:

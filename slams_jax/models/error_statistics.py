@@ -176,11 +176,15 @@ def reconstruction_errors(
 
 def background_error(data: TrainingSet, *, rank: int) -> dict[str, np.ndarray]:
     """Covariance and bias of background minus truth in one frame, as they are saved."""
+    covariance, bias = fit_separable(background_errors(data), rank=rank)
+    return {**_fields(covariance), "bias": bias}
+
+
+def background_errors(data: TrainingSet) -> Float[np.ndarray, "time lat lon channel"]:
+    """Background minus truth at times of the training period, after any anamorphosis."""
     frames = data.frames(TRAIN)
     frames = frames[:: -(-len(frames) // SAMPLE)]
-    background, truth = (data.gaussian(n, frames) for n in (BACKGROUND, STATE))
-    covariance, bias = fit_separable(background - truth, rank=rank)
-    return {**_fields(covariance), "bias": bias}
+    return data.gaussian(BACKGROUND, frames) - data.gaussian(STATE, frames)
 
 
 def prior(data: TrainingSet, codes: Codes, scales: Scales, *, rank: int) -> GaussianPrior:
