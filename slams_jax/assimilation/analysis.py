@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.assimilation.diagnostics import StreamDiagnostics, diagnose, warn_of
+from slams_jax.assimilation.hybrid import HybridConfig
 from slams_jax.assimilation.intake import background_fields, latent_field
 from slams_jax.assimilation.members import Cost, MemberStore, draw_members, identity
 from slams_jax.assimilation.observations import Observations, to_stream
@@ -104,6 +105,7 @@ def assimilate(
     key: Any,
     times: np.ndarray | None = None,
     latent_inputs: Mapping[str, Any] | None = None,
+    hybrid: HybridConfig = HybridConfig(),
     inflation: float = 1.0,
     gross_error: float | None = None,
     score: ScoreKind = "network",
@@ -121,8 +123,9 @@ def assimilate(
         model: trained.
         background: the model state to be calibrated, a Dataset with the variables and levels of
             `model`, on its grid and with its time step; read as a file is
-            (`slams_jax.readers.from_dataset`). Its times are those of the analysis. None: no
-            background.
+            (`slams_jax.readers.from_dataset`). Its times are those of the analysis. With a
+            dimension `member` it is an ensemble of forecasts: its mean is calibrated, and its
+            spread tells of the errors of the day (`hybrid`). None: no background.
         observations: streams in physical units, or ready-made `Stream`s.
         members: number of draws.
         key: of the draws, `jax.random.key(seed)`; member i depends on it and on i alone.
@@ -133,6 +136,8 @@ def assimilate(
             given them, on the grid of `model` or of stations, missing at the times that they lack;
             or arrays (time, lat, lon, channel), standardised as there. None of them may be
             observed by a stream too.
+        hybrid: how members of the background enter the covariance of its errors; one member, or
+            none, has those of the model's statistics.
         inflation: factor on the error variances of all streams, the background's too: above one
             it widens the ensemble (`fit_inflation` finds it).
         gross_error: reject observations that are further than so many standard deviations from
@@ -184,7 +189,7 @@ def assimilate(
         times = _same_times(times, background_times)
     times = _checked_times(times, model)
     mesh = analysis_mesh(members) if compute.mesh is None else compute.mesh
-    problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh)
+    problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh, hybrid)
     _, size = equal_parts(members, compute.member_batch, mesh.shape[MEMBER])
     recipe = Recipe(
         model.networks,
@@ -414,12 +419,13 @@ class _Problem(NamedTuple):
 
 def _pose(
     model: Model,
-    background: Float[np.ndarray, "time lat lon channel"] | None,
+    members: Float[np.ndarray, "member time lat lon channel"] | None,
     observations: Sequence[Observations | Stream],
     latent_inputs: Mapping[str, Any] | None,
     times: np.ndarray,
     gross_error: float | None,
     mesh: Mesh,
+    hybrid: HybridConfig,
 ) -> _Problem:
     """The streams in the order of the log-likelihood: observations, background, latent."""
     climate = climatology(model.statistics["state"], times)
@@ -441,15 +447,17 @@ def _pose(
         )
         for o in observations
     ]
+    background = None if members is None else members.mean(axis=0)
     if gross_error is not None:
         streams = _without_gross_errors(streams, model, background, gross_error)
     error = model.state_error
-    if background is not None:
-        before = background
+    if members is not None:
+        before = members
         if model.anamorphosis is not None:
-            before = model.anamorphosis.gaussian(background, None, name="the background")
-        streams.append(background_stream(model, before, climate, mesh))
-        told, error = unresolved(model, before, climate, mesh)
+            name = "the background"
+            before = np.stack([model.anamorphosis.gaussian(m, None, name=name) for m in members])
+        streams.append(background_stream(model, before, climate, mesh, hybrid))
+        told, error = unresolved(model, before.mean(axis=0), climate, mesh)
         climate = climate + told
     if latent_inputs is not None:
         fields = {n: latent_field(n, x, model, times) for n, x in latent_inputs.items()}

@@ -64,19 +64,27 @@ def model_fields(dataset: Any, channels: Sequence[Channel], grid: Grid, *, name:
 
 def background_fields(
     background: Any, model: Model
-) -> tuple[np.ndarray, Float[np.ndarray, "time lat lon channel"]]:
-    """Times and values of a background, on the grid of the model.
+) -> tuple[np.ndarray, Float[np.ndarray, "member time lat lon channel"]]:
+    """Times and values of a background, on the grid of the model: one member, or an ensemble.
 
     Raises:
-        InputError: as `model_fields`; several members.
+        InputError: as `model_fields`; values that some members have and others lack.
     """
     data = model_fields(background, model.channels, model.grid, name="the background")
-    if MEMBER in data.dims:
+    if MEMBER not in data.dims:
+        data = data.expand_dims(MEMBER)
+    each = [
+        stack_channels(data.isel({MEMBER: i}), model.channels) for i in range(data.sizes[MEMBER])
+    ]
+    values = np.stack(each)
+    seen = np.isfinite(values)
+    if np.any(seen != seen[:1]):
+        member = int(np.flatnonzero(np.any(seen != seen[:1], axis=(1, 2, 3, 4)))[0])
         raise InputError(
-            f"the background has {data.sizes[MEMBER]} members: give one of them, such as "
-            f"background.isel({MEMBER}=0), or their mean"
+            f"member {member} of the background lacks values that member 0 has, or has others: "
+            "leave it out, or the times at which a member is missing"
         )
-    return data[TIME].values, stack_channels(data, model.channels)
+    return data[TIME].values, values
 
 
 def latent_field(

@@ -33,10 +33,10 @@ from slams_jax.diffusion import (
 from slams_jax.diffusion.guidance import Estimate, Guided, Innovations
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.gaussian import (
-    Coefficients,
+    Absorbed,
     Columns,
     GaussianPosterior,
-    Matrices,
+    HybridCovariance,
     ModalCovariance,
     ModalOperator,
     absorbed,
@@ -343,10 +343,10 @@ class Layout(NamedTuple):
         return jnp.concatenate([a.reshape(len(a), -1) for a in (latent, error)], axis=1)
 
 
-def _absorbed(stream: Stream) -> tuple[Matrices, Coefficients]:
+def _absorbed(stream: Stream) -> Absorbed:
     operator, covariance = stream.operator, stream.covariance
     assert isinstance(operator, ModalOperator)
-    assert isinstance(covariance, ModalCovariance)
+    assert isinstance(covariance, ModalCovariance | HybridCovariance)
     return absorbed(operator, covariance, stream.values)
 
 

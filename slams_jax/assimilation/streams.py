@@ -14,10 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from slams_jax.assimilation.hybrid import HybridConfig, hybrid_covariance
 from slams_jax.data.anamorphosis import Physical, Transforms
 from slams_jax.errors import InputError
 from slams_jax.frames import whole_frames
-from slams_jax.gaussian import Regression
+from slams_jax.gaussian import ModalCovariance, Regression
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import ErrorSample, Model, ModelArrays, Networks, encode, residual
@@ -43,18 +44,22 @@ def of_gaussian(streams: Sequence[Stream], transforms: Transforms) -> tuple[Stre
 
 def background_stream(
     model: Model,
-    background: Float[np.ndarray, "time lat lon channel"],
+    background: Float[np.ndarray, "member time lat lon channel"],
     climate: Float[np.ndarray, "time lat lon channel"],
     mesh: Mesh | None = None,
+    hybrid: HybridConfig = HybridConfig(),
 ) -> Stream:
     """The background as one object in space and time: its code, a regression on the state's.
+
+    Of several members it is the mean of their codes, whose errors are those of `hybrid`.
 
     Args:
         model: with the statistics of its background.
         background: in the units of the channels of `model`, after any anamorphosis, on its grid;
-            frames without it are NaN throughout.
+            frames without it are NaN throughout, in all members.
         climate: climatology at its times.
         mesh: the devices that encode it; one unless given.
+        hybrid: how several members enter the covariance of the errors.
 
     Raises:
         InputError: a model without a background, or frames in which some values are missing.
@@ -62,11 +67,29 @@ def background_stream(
     if model.background is None:
         raise InputError("this model was trained without a background: it has no error statistics")
     seen = np.isfinite(background)
-    known = whole_frames(seen, "the background")
+    known = whole_frames(seen[0], "the background")
     scaled = np.where(seen, (background - climate) / np.asarray(model.arrays.std), 0.0)
-    code = _on_frames(encode, model, {STATE: scaled}, _own(mesh))
+    frames = scaled.reshape(-1, *climate.shape[1:]).astype(np.float32)
+    codes = _on_frames(encode, model, {STATE: frames}, _own(mesh))
+    codes = codes.reshape(*background.shape[:2], *codes.shape[1:])
     patterns = np.where(known, 0, -1)
-    return _regression_stream("background", model.background, code, patterns)
+    stream = _regression_stream("background", model.background, codes.mean(axis=0), patterns)
+    if len(codes) == 1:
+        return stream
+    static = stream.covariance
+    assert isinstance(static, ModalCovariance)
+    places = _places_of_codes(model)
+    return dataclasses.replace(stream, covariance=hybrid_covariance(static, codes, places, hybrid))
+
+
+def _places_of_codes(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes of what is diffused: means of the points that a code stands for."""
+    encoder = model.networks.autoencoder
+    points = 1 if encoder is None else encoder.compression
+    means = lambda axis: np.array(
+        [np.mean(axis[i : i + points]) for i in range(0, len(axis), points)]
+    )
+    return means(model.grid.latitude), means(model.grid.longitude)
 
 
 def check_latent_inputs(model: Model, names: Collection[str]) -> None:

@@ -310,7 +310,9 @@ def _gaussian(
     Rissanen et al. (2025, "Free hunch") start from such a C.
     """
     ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
-    return _estimate(denoiser, x_t, t), lambda v: covariance(v, ratio)
+    # What depends on the noise level alone is computed once, not in every iteration of a solver.
+    _, product = jax.linearize(lambda v: covariance(v, ratio), jnp.zeros_like(x_t))
+    return _estimate(denoiser, x_t, t), product
 
 
 def _denoised(

@@ -58,17 +58,46 @@ class Modes:
             blocks = blocks + complement
         return self._fields(blocks)
 
+    def vector(self, coefficients: Coefficients) -> Float[Array, " value"]:
+        """Coefficients as one real vector, whose scalar products are those of the fields."""
+        root = jnp.asarray(np.sqrt(self._multiplicity), jnp.float32)[:, None, None]
+        halves = lambda c: jnp.stack([c.real, c.imag]) if self.periodic else c[None]
+        return jnp.concatenate([(root[None] * halves(c)).ravel() for c in coefficients])
+
+    def of_vector(self, vector: Float[Array, " value"]) -> Coefficients:
+        """Inverts `vector`."""
+        root = jnp.asarray(np.sqrt(self._multiplicity), jnp.float32)[:, None, None]
+        blocks, size, rank = self.vectors.shape
+        halves, counts = 1 + self.periodic, (rank,) if self.complete else (rank, size)
+        time = vector.size // (halves * blocks * sum(counts))
+        ends = np.cumsum([halves * blocks * n * time for n in counts])[:-1]
+        parts = []
+        for flat, count in zip(jnp.split(vector, ends), counts, strict=True):
+            halved = flat.reshape(halves, blocks, count, time) / root[None]
+            parts.append(jax.lax.complex(*halved) if self.periodic else halved[0])
+        return tuple(parts)
+
+    def factors(self, factors: tuple[Array, ...], time: int) -> Float[Array, " value"]:
+        """Real factors of coefficients, which broadcast, as factors of their `vector`."""
+        blocks, size, rank = self.vectors.shape
+        counts = (rank,) if self.complete else (rank, size)
+        shapes = [(1 + self.periodic, blocks, n, time) for n in counts]
+        wide = [jnp.broadcast_to(f[None], s) for f, s in zip(factors, shapes, strict=True)]
+        return jnp.concatenate([f.ravel() for f in wide])
+
     def mean_variance(self, variances: Sequence[Array]) -> Float[Array, " time"]:
         """Mean variance of the values of a frame, of coefficients' (block, mode, time)."""
-        _, lon, _ = self.shape
-        blocks, size, rank = self.vectors.shape
-        wave = np.arange(blocks)
-        # A complex coefficient stands for its conjugate too.
-        twice = 1.0 + (self.periodic & (wave > 0) & (2 * wave != lon))
-        weight = jnp.asarray(twice / math.prod(self.shape), jnp.float32)
+        _, size, rank = self.vectors.shape
+        weight = jnp.asarray(self._multiplicity / math.prod(self.shape), jnp.float32)
         counts = (rank, size - rank)  # one mode may stand for all of a part
         means = (n * jnp.mean(v, axis=1) for n, v in zip(counts, variances, strict=False))
         return jnp.sum(weight[:, None] * sum(means), axis=0)
+
+    @property
+    def _multiplicity(self) -> Float[np.ndarray, " block"]:
+        """How many coefficients of a field one of each block stands for: its conjugate too."""
+        wave = np.arange(len(self.vectors))
+        return 1.0 + (self.periodic & (wave > 0) & (2 * wave != self.shape[1]))
 
     def _blocks(self, x: Array) -> Array:
         """(block, dim, time); real blocks where the grid is not periodic."""

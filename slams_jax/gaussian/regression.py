@@ -192,19 +192,6 @@ class Regression:
         )
 
 
-def absorbed(
-    operator: ModalOperator, covariance: ModalCovariance, values: Trajectory
-) -> tuple[Matrices, Coefficients]:
-    """M^* R^-1 M and M^* R^-1 y of observations y, for `condition`."""
-    precision = covariance.precision()
-    seen = over_time(precision, operator.modes.coefficients(values))
-    matrices = tuple(
-        s.conj()[..., :, None] * p * s[..., None, :]
-        for s, p in zip(operator.slope, precision, strict=True)
-    )
-    return matrices, tuple(s.conj() * y for s, y in zip(operator.slope, seen, strict=True))
-
-
 def fit_regression(
     seen: Sequence[Float[np.ndarray, "time lat lon channel"]],
     truth: Float[np.ndarray, "time lat lon channel"],

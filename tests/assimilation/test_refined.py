@@ -109,7 +109,7 @@ def test_moves_know_the_prior_alone_and_all_observations(score):
     model = tiny_model(latent=False, network=0.0)
     background, climate = a_background(model)
     mesh = analysis_mesh(1, devices=jax.local_devices()[:1])
-    stream = background_stream(model, background, climate, mesh)
+    stream = background_stream(model, background[None], climate, mesh)
     recipe = posterior.Recipe(
         model.networks,
         SamplerConfig(),

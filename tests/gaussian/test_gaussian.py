@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from slams_jax.errors import InputError
-from slams_jax.gaussian import absorbed, chi_squared, condition, fit_prior, fit_regression
+from slams_jax.gaussian import (
+    HybridCovariance,
+    absorbed,
+    chi_squared,
+    condition,
+    fit_prior,
+    fit_regression,
+)
 from slams_jax.gaussian.prior import warn_of_misfit
 from slams_jax.gaussian.spectrum import Spectrum, stationary
 
@@ -182,36 +189,81 @@ def seen_through(frames: np.ndarray, slope: float, rho: float, seed: int = 5) ->
     return slope * frames + 1.0 + error
 
 
-def posterior_of(prior, regression, values, patterns):
+def posterior_of(prior, regression, values, patterns, columns=None):
     operator, covariance, offset = regression.at(patterns)
+    if columns is not None:
+        covariance = HybridCovariance.of(covariance, columns)
     entered = absorbed(operator, covariance, jnp.asarray(values, jnp.float32) - offset)
     return condition(prior.modes, prior.spectra, len(values), [entered])
 
 
 @pytest.mark.slow
-def test_absorbing_is_bayes_rule(prior):
+@pytest.mark.parametrize("count", [0, 5])
+def test_absorbing_is_bayes_rule(prior, count):
+    """Errors of the climate alone, and with those that `count` columns say."""
     frames = waves(400)
     regression = fit_regression([seen_through(frames, 0.4, 0.8)], frames, prior.modes)
     patterns = np.array([0, -1, 0, 0])
     values = np.random.default_rng(1).standard_normal((FRAMES, *SHAPE))
-    posterior = posterior_of(prior, regression, values, patterns)
+    columns = np.random.default_rng(2).standard_normal((count, FRAMES, *SHAPE))
+    posterior = posterior_of(prior, regression, values, patterns, columns if count else None)
     operator, covariance, offset = regression.at(patterns)
     root = dense(prior.sample_root)
     errors = dense(covariance.sample_root)
     seen = np.repeat(patterns >= 0, np.prod(SHAPE))
     slope = dense(operator)[seen]
-    noise = (errors @ errors.T)[np.ix_(seen, seen)]
+    shared = columns.reshape(count, seen.size)[:, seen]
+    noise = (errors @ errors.T)[np.ix_(seen, seen)] + shared.T @ shared
     precision = np.linalg.inv(root @ root.T) + slope.T @ np.linalg.solve(noise, slope)
     gap = np.asarray(values - offset, np.float64).reshape(-1)[seen]
     mean = np.linalg.solve(precision, slope.T @ np.linalg.solve(noise, gap))
     found = dense(lambda x: posterior.solve(x, jnp.float32(0.5)))
-    np.testing.assert_allclose(found, np.linalg.inv(precision + 2.0 * np.eye(len(root))), atol=1e-3)
+    expected = np.linalg.inv(precision + 2.0 * np.eye(len(root)))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    half = dense(lambda x: posterior.sample_root(x, jnp.float32(0.5)))
+    np.testing.assert_allclose(half @ half.T, expected, atol=1e-3)
     whole = posterior.solve(posterior.pull, jnp.float32(1e6))
     np.testing.assert_allclose(np.asarray(whole).reshape(-1), mean, atol=3e-3)
     # Through the denoiser of the prior, at any noise level.
     x_t, alpha, sigma = jnp.asarray(values, jnp.float32), jnp.float32(0.6), jnp.float32(0.8)
     absorbing = posterior.absorb(prior.denoise(x_t, alpha, sigma), (sigma / alpha) ** 2)
     np.testing.assert_allclose(absorbing, posterior.denoise(x_t, alpha, sigma), atol=2e-3)
+
+
+def test_errors_of_the_day_are_whitened_with_those_of_the_climate():
+    frames = waves(400)
+    prior = fit_prior(frames, periodic=True)
+    regression = fit_regression([seen_through(frames, 0.4, 0.8)], frames, prior.modes)
+    _, static, _ = regression.at(np.zeros(FRAMES, int))
+    columns = 0.5 * np.random.default_rng(2).standard_normal((3, FRAMES, *SHAPE))
+    covariance = HybridCovariance.of(static, columns)
+    root, shared = dense(static.sample_root), columns.reshape(3, -1)
+    expected = root @ root.T + shared.T @ shared
+    half = dense(covariance.sample_root)
+    np.testing.assert_allclose(half @ half.T, expected, atol=1e-4)
+    white = dense(lambda x: covariance.whiten(x, jnp.zeros(())))
+    np.testing.assert_allclose(white @ expected @ white.T, np.eye(len(white)), atol=1e-4)
+    twice = dense(covariance.inflated(jnp.float32(2.0)).sample_root)
+    np.testing.assert_allclose(twice @ twice.T, 2.0 * expected, atol=2e-4)
+    # Of the frames that are left, as if the others had never been.
+    mask = np.broadcast_to(
+        np.array([True, False, True, True])[:, None, None, None], frames[:4].shape
+    )
+    left = dense(covariance.observed(mask, "background").sample_root)
+    kept = np.ix_(mask.ravel(), mask.ravel())
+    np.testing.assert_allclose((left @ left.T)[kept], expected[kept], atol=1e-4)
+
+
+def test_patterns_that_stand_out_most_are_kept():
+    frames = waves(400)
+    prior = fit_prior(frames, periodic=True)
+    regression = fit_regression([seen_through(frames, 0.4, 0.8)], frames, prior.modes)
+    _, static, _ = regression.at(np.zeros(FRAMES, int))
+    columns = np.random.default_rng(2).standard_normal((6, FRAMES, *SHAPE))
+    whole, few = HybridCovariance.of(static, columns), HybridCovariance.of(static, columns, rank=2)
+    np.testing.assert_allclose(few.excess, whole.excess[:2])
+    assert whole.excess.shape == (6,)
+    assert np.all(np.diff(whole.excess) < 0)
 
 
 @pytest.mark.slow

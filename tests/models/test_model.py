@@ -214,7 +214,7 @@ def test_a_background_is_a_regression_in_frames_that_are_complete(model):
     background = STD * states(3) + 1.0
     climate = np.zeros_like(background)
     background[1] = np.nan
-    stream = background_stream(model, background, climate)
+    stream = background_stream(model, background[None], climate)
     z = encode(model.networks, model.arrays, {"state": jnp.asarray(background / STD)})
     offset = model.background.offset[0]
     np.testing.assert_allclose(stream.values[0], np.asarray(z)[0] - offset, atol=1e-4)
@@ -222,4 +222,4 @@ def test_a_background_is_a_regression_in_frames_that_are_complete(model):
     assert stream.covariance.known.tolist() == [True, False, True]
     background[0, 0, 0, 0] = np.nan
     with pytest.raises(InputError, match="background has correlated errors but incomplete frames"):
-        background_stream(model, background, climate)
+        background_stream(model, background[None], climate)

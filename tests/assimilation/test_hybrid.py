@@ -1,0 +1,186 @@
+"""Backgrounds with members: the errors of the day in the analysis."""
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from slams_jax.assimilation import HybridConfig, assimilate
+from slams_jax.assimilation.hybrid import partition
+from slams_jax.data import climatology
+from slams_jax.data.channels import unstack_channels
+from slams_jax.diffusion import SamplerConfig
+from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.errors import InputError
+from slams_jax.grid import EARTH_RADIUS
+from support.small_model import BACKGROUND_ERROR, BIAS, CHANNELS, GRID, STD, times, tiny_model
+
+TIMES = times(3)
+SHAPE = (len(TIMES), *GRID.shape, len(CHANNELS))
+FINE = SamplerConfig(steps=32)
+EAST = np.asarray(GRID.longitude) >= 180.0
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The prior is white noise about the climatology, exactly; so are errors of the background."""
+    return tiny_model(latent=False, network=0.0)
+
+
+def climate_of(model):
+    return climatology(model.statistics["state"], TIMES)
+
+
+def dataset(values):
+    """(member, time, lat, lon, channel) in physical units as a Dataset."""
+    return unstack_channels(
+        np.asarray(values, np.float32), CHANNELS, TIMES, GRID.latitude, GRID.longitude
+    )
+
+
+def forecasts(model, count=6, seed=0):
+    """Members about one state, 0.6 climatological deviations apart in the east alone."""
+    rng = np.random.default_rng(seed)
+    state = climate_of(model) + STD * rng.standard_normal(SHAPE)
+    departures = 0.6 * STD * rng.standard_normal((count, *SHAPE)) * EAST[:, None]
+    return state + departures - departures.mean(axis=0) + BIAS
+
+
+def standardised(model, analysis):
+    values = np.moveaxis(analysis["temperature"].values, 2, -1)
+    return (values - climate_of(model)) / STD
+
+
+def test_bumps_sum_to_a_gaussian():
+    latitude, longitude = np.arange(-87.5, 90.0, 5.0), np.arange(0.0, 360.0, 5.0)
+    bumps = partition(latitude, longitude, 2000.0)
+    flat = bumps.reshape(len(bumps), -1)
+    places = np.deg2rad(np.meshgrid(latitude, longitude, indexing="ij")).reshape(2, -1)
+    unit = np.stack(
+        [
+            np.cos(places[0]) * np.cos(places[1]),
+            np.cos(places[0]) * np.sin(places[1]),
+            np.sin(places[0]),
+        ]
+    )
+    apart = EARTH_RADIUS / 1e3 * np.sqrt(np.maximum(2.0 - 2.0 * unit.T @ unit, 0.0))
+    correlation = flat.T @ flat
+    np.testing.assert_allclose(np.diag(correlation), 1.0, atol=1e-5)
+    np.testing.assert_allclose(correlation, np.exp(-0.5 * (apart / 2000.0) ** 2), atol=0.08)
+    region = partition(latitude[20:24], longitude[:4], 2000.0)
+    assert len(region) < len(bumps) / 4
+    np.testing.assert_allclose(np.sum(region**2, axis=0), 1.0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("radius", [None, 4000.0])
+def test_the_analysis_is_that_of_the_hybrid_covariance(model, radius):
+    """Mean, and variances along the directions of the posterior, in closed form."""
+    members, count, weight = forecasts(model), 200, 0.7
+    config = HybridConfig(weight=weight, radius=radius)
+    analysis = assimilate(
+        model,
+        dataset(members),
+        [],
+        members=count,
+        key=jax.random.key(1),
+        hybrid=config,
+        sampler=FINE,
+        score="gaussian",  # the network is zero: the same, and faster
+    )
+    draws = standardised(model, analysis).reshape(count, -1)
+    seen = ((members.mean(axis=0) - climate_of(model) - BIAS) / STD).ravel()
+    departures = ((members - members.mean(axis=0)) / STD).reshape(len(members), -1)
+    covariance = departures.T @ departures / (len(members) - 1)
+    if radius is not None:
+        bumps = partition(np.asarray(GRID.latitude), np.asarray(GRID.longitude), radius)
+        near = np.einsum("bxy,buv->xyuv", bumps, bumps)
+        wide = np.broadcast_to(near[None, :, :, None, None, :, :, None], SHAPE + SHAPE)
+        covariance = covariance * wide.reshape(covariance.shape)
+    error = (1.0 - weight) * BACKGROUND_ERROR**2 * np.eye(seen.size) + weight * covariance
+    gain = np.linalg.inv(np.eye(seen.size) + error)
+    mean, expected = gain @ seen, np.eye(seen.size) - gain
+    off = (draws.mean(axis=0) - mean) / np.sqrt(np.diag(expected) / count)
+    assert np.mean(off**2) == pytest.approx(1.0, abs=0.25)
+    values, vectors = np.linalg.eigh(expected)
+    ratio = np.var((draws - mean) @ vectors, axis=0) / values
+    for part in (ratio[:100], ratio[-4:]):
+        assert part.mean() == pytest.approx(1.0, abs=5.0 * np.sqrt(2.0 / count / len(part)) + 0.02)
+
+
+@pytest.mark.slow
+def test_rules_that_whiten_the_errors_agree_with_the_closed_form(model):
+    draw = lambda rule: assimilate(
+        model,
+        dataset(forecasts(model)),
+        [],
+        members=1,
+        key=jax.random.key(1),
+        hybrid=HybridConfig(weight=0.7),
+        sampler=SamplerConfig(steps=8),
+        guidance=GuidanceConfig(rule, iterations=80, tolerance=1e-5),
+    )
+    closed, whitened = (standardised(model, draw(rule)) for rule in ("gaussian", "mmps"))
+    np.testing.assert_allclose(whitened, closed, atol=0.02)
+
+
+def test_one_member_and_no_weight_are_the_statistics_alone(model):
+    members = forecasts(model)
+    draw = lambda background, **options: assimilate(
+        model,
+        background,
+        [],
+        members=2,
+        key=jax.random.key(1),
+        sampler=SamplerConfig(steps=4),
+        **options,
+    )
+    alone = draw(dataset(members.mean(axis=0)[None]))
+    xr.testing.assert_allclose(alone, draw(dataset(members), hybrid=HybridConfig(weight=0.0)))
+    xr.testing.assert_allclose(alone, draw(dataset(members.mean(axis=0)[None]).isel(member=0)))
+
+
+@pytest.mark.slow
+def test_members_enter_through_the_encoder_and_beside_missing_times():
+    model = tiny_model(latent=True)
+    members = forecasts(model)
+    members[:, 1] = np.nan
+    analysis = assimilate(
+        model,
+        dataset(members),
+        [],
+        members=12,
+        key=jax.random.key(1),
+        hybrid=HybridConfig(weight=0.9, inflation=3.0),
+        sampler=SamplerConfig(steps=8),
+    )
+    spread = standardised(model, analysis).std(axis=0).mean(axis=(1, 3))
+    east, west = spread[:, EAST].mean(axis=1), spread[:, ~EAST].mean(axis=1)
+    assert np.all(east[[0, 2]] > 1.2 * west[[0, 2]])
+    assert np.all(spread[1] > 0.7)  # no forecast
+    assert np.all(west[[0, 2]] < 0.6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(weight=1.0), r"weight of HybridConfig must lie in \[0, 1\), got 1.0"),
+        (dict(radius=0.0), "radius of HybridConfig must be a positive number, got 0.0"),
+        (dict(inflation=-1.0), "inflation of HybridConfig must be"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        HybridConfig(**options)
+
+
+def test_members_that_tell_nothing_or_differ_in_gaps_are_refused(model):
+    members = forecasts(model)
+    draw = lambda values: assimilate(
+        model, dataset(values), [], members=1, key=jax.random.key(0), sampler=SamplerConfig(steps=4)
+    )
+    with pytest.raises(InputError, match="members of the background are all the same"):
+        draw(np.repeat(members[:1], 3, axis=0))
+    members[2, 1] = np.nan
+    with pytest.raises(InputError, match="member 2 of the background lacks values"):
+        draw(members)
