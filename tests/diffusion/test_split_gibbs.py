@@ -115,15 +115,14 @@ def quadrature():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("levels", [1, 4])
-def test_slices_make_draws_right_where_the_operator_is_bent(levels):
+def test_slices_make_draws_right_where_the_operator_is_bent():
     """Both modes, each with its shape; without slices both are wrong."""
     nodes, weights = quadrature()
     statistics = (np.abs, lambda x: x**2, lambda x: x[:, ::-1] * x, lambda x: x**4)
 
     def worst(slices):
         """Largest error of a statistic, in standard errors."""
-        x, _ = draws(SamplerConfig("split_gibbs", levels, slices=slices), bent)
+        x, _ = draws(SamplerConfig("split_gibbs", 4, slices=slices), bent)
         found = []
         for of in statistics:
             exact = weights @ of(nodes)

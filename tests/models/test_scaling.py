@@ -81,9 +81,7 @@ def large(params):
     ("devices", "options"),
     [
         (8, {}),
-        (2, {"sharded": True}),
         (8, {"sharded": True}),
-        (2, {"accumulate": 4}),
         (2, {"accumulate": 2, "sharded": True}),
     ],
 )
