@@ -17,6 +17,7 @@ from slams_jax import training as training
 from slams_jax import verify as verify
 from slams_jax.assimilation import ComputeConfig as ComputeConfig
 from slams_jax.assimilation import HybridConfig as HybridConfig
+from slams_jax.assimilation import InversionConfig as InversionConfig
 from slams_jax.assimilation import Observations as Observations
 from slams_jax.assimilation import assimilate as assimilate
 from slams_jax.assimilation import fit_inflation as fit_inflation

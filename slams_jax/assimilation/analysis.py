@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.assimilation.diagnostics import StreamDiagnostics, diagnose, warn_of
-from slams_jax.assimilation.hybrid import HybridConfig
+from slams_jax.assimilation.ensembles import HybridConfig, InversionConfig
 from slams_jax.assimilation.intake import background_fields, latent_field
 from slams_jax.assimilation.members import Cost, MemberStore, draw_members, identity
 from slams_jax.assimilation.observations import Observations, to_stream
@@ -32,6 +32,7 @@ from slams_jax.assimilation.posterior import (
 )
 from slams_jax.assimilation.streams import (
     background_stream,
+    codes_of,
     latent_stream,
     of_gaussian,
     unresolved,
@@ -105,7 +106,7 @@ def assimilate(
     key: Any,
     times: np.ndarray | None = None,
     latent_inputs: Mapping[str, Any] | None = None,
-    hybrid: HybridConfig = HybridConfig(),
+    ensemble: HybridConfig | InversionConfig = HybridConfig(),
     inflation: float = 1.0,
     gross_error: float | None = None,
     score: ScoreKind = "network",
@@ -124,8 +125,8 @@ def assimilate(
         background: the model state to be calibrated, a Dataset with the variables and levels of
             `model`, on its grid and with its time step; read as a file is
             (`slams_jax.readers.from_dataset`). Its times are those of the analysis. With a
-            dimension `member` it is an ensemble of forecasts: its mean is calibrated, and its
-            spread tells of the errors of the day (`hybrid`). None: no background.
+            dimension `member` it is an ensemble of forecasts, which enters as `ensemble` says.
+            None: no background.
         observations: streams in physical units, or ready-made `Stream`s.
         members: number of draws.
         key: of the draws, `jax.random.key(seed)`; member i depends on it and on i alone.
@@ -136,8 +137,10 @@ def assimilate(
             given them, on the grid of `model` or of stations, missing at the times that they lack;
             or arrays (time, lat, lon, channel), standardised as there. None of them may be
             observed by a stream too.
-        hybrid: how members of the background enter the covariance of its errors; one member, or
-            none, has those of the model's statistics.
+        ensemble: how members of the background enter. `HybridConfig`: their mean is the background,
+            and their covariance tells of its errors beside the model's statistics; a single member
+            has those alone. `InversionConfig`: draws start from noisy members, which enter nowhere
+            else.
         inflation: factor on the error variances of all streams, the background's too: above one
             it widens the ensemble (`fit_inflation` finds it).
         gross_error: reject observations that are further than so many standard deviations from
@@ -189,7 +192,10 @@ def assimilate(
         times = _same_times(times, background_times)
     times = _checked_times(times, model)
     mesh = analysis_mesh(members) if compute.mesh is None else compute.mesh
-    problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh, hybrid)
+    inverted = isinstance(ensemble, InversionConfig)
+    if inverted:
+        _check_inversion(model, before, paths, refinement)
+    problem = _pose(model, before, observations, latent_inputs, times, gross_error, mesh, ensemble)
     _, size = equal_parts(members, compute.member_batch, mesh.shape[MEMBER])
     recipe = Recipe(
         model.networks,
@@ -202,6 +208,7 @@ def assimilate(
         score,
         refinement,
         paths,
+        ensemble.level if inverted else 1.0,
     )
     # A window needs its frames: those after the last time are unobserved, and cut off again.
     padded = _padded(problem, max(len(times), model.networks.score.window))
@@ -235,6 +242,31 @@ def assimilate(
         score=score,
         solver=sampler.solver,
     )
+
+
+def _check_inversion(
+    model: Model,
+    members: Float[np.ndarray, "member time lat lon channel"] | None,
+    paths: int,
+    refinement: RefinementConfig | None,
+) -> None:
+    """Refuse what cannot start from members of the background, or be weighted from there."""
+    if members is None or not np.isfinite(members).all():
+        raise InputError(
+            "InversionConfig starts from members of the background, at all its times: give one "
+            "without missing values, or choose HybridConfig"
+        )
+    window = model.networks.score.window
+    if members.shape[1] < window:
+        raise InputError(
+            f"InversionConfig needs as many times as the windows of the model have: give {window} "
+            f"or more, got {members.shape[1]}"
+        )
+    if paths > 1 or refinement is not None:
+        raise InputError(
+            "draws from members have no weights: leave paths and refinement out, or choose "
+            "HybridConfig"
+        )
 
 
 def _check_paths(
@@ -409,12 +441,14 @@ class _Problem(NamedTuple):
             physical units.
         background: physical units; None without one.
         missed: statistics of what the decoder misses, standardised; None if it misses nothing.
+        codes: of the members that draws start from; None for pure noise.
     """
 
     climate: Float[np.ndarray, "time lat lon channel"]
     streams: tuple[Stream, ...]
     background: Float[np.ndarray, "time lat lon channel"] | None
     missed: Columns | None
+    codes: Float[np.ndarray, "member time lat lon channel"] | None = None
 
 
 def _pose(
@@ -425,7 +459,7 @@ def _pose(
     times: np.ndarray,
     gross_error: float | None,
     mesh: Mesh,
-    hybrid: HybridConfig,
+    ensemble: HybridConfig | InversionConfig,
 ) -> _Problem:
     """The streams in the order of the log-likelihood: observations, background, latent."""
     climate = climatology(model.statistics["state"], times)
@@ -450,20 +484,24 @@ def _pose(
     background = None if members is None else members.mean(axis=0)
     if gross_error is not None:
         streams = _without_gross_errors(streams, model, background, gross_error)
-    error = model.state_error
+    error, codes = model.state_error, None
     if members is not None:
         before = members
         if model.anamorphosis is not None:
             name = "the background"
             before = np.stack([model.anamorphosis.gaussian(m, None, name=name) for m in members])
-        streams.append(background_stream(model, before, climate, mesh, hybrid))
-        told, error = unresolved(model, before.mean(axis=0), climate, mesh)
-        climate = climate + told
+        if isinstance(ensemble, InversionConfig):
+            codes = codes_of(model, before, climate, mesh)
+        else:
+            streams.append(background_stream(model, before, climate, mesh, ensemble))
+        if model.background is not None:
+            told, error = unresolved(model, before.mean(axis=0), climate, mesh)
+            climate = climate + told
     if latent_inputs is not None:
         fields = {n: latent_field(n, x, model, times) for n, x in latent_inputs.items()}
         streams.append(latent_stream(model, fields, mesh))
     missed = fit_columns(error / np.asarray(model.arrays.std)) if np.any(error) else None
-    return _Problem(climate, tuple(streams), background, missed)
+    return _Problem(climate, tuple(streams), background, missed, codes)
 
 
 def _padded(problem: _Problem, frames: int) -> _Problem:
@@ -495,12 +533,14 @@ def _draw(
     streams = of_gaussian(streams, model.transforms)
     store = None
     if keep is not None:
-        name = identity(recipe, key, model.arrays, problem.climate, streams)
+        name = identity(recipe, key, model.arrays, problem.climate, streams, problem.codes)
         store = MemberStore(Path(keep).expanduser(), (members, *problem.climate.shape), name)
     analyse = compiled_analysis(recipe)
     frames = len(problem.climate)
     conditioned = condition_on(recipe, model.arrays, frames, streams, problem.missed)
-    arguments = placed_arguments(model, recipe.mesh, key, conditioned, problem.climate)
+    arguments = placed_arguments(
+        model, recipe.mesh, key, conditioned, problem.climate, problem.codes
+    )
 
     def draw(first: int) -> Any:
         return analyse(np.int32(first), *arguments)

@@ -30,8 +30,11 @@ from slams_jax.diffusion import (
     sample_ensemble,
     sample_with_info,
 )
+from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.guidance import Estimate, Guided, Innovations
 from slams_jax.diffusion.presets import GuidanceConfig
+from slams_jax.diffusion.sampler import integrate
+from slams_jax.diffusion.solvers import UNWEIGHTED
 from slams_jax.gaussian import (
     Absorbed,
     Columns,
@@ -94,6 +97,7 @@ class Recipe:
         score: the denoiser of the prior: the "network", or the "gaussian" of its statistics.
         refinement: Metropolis moves of each draw; None for none.
         paths: guided for each member; of more than one, all are resampled by their weights.
+        level: t of the noise that draws start from; below 1, that of given trajectories.
     """
 
     networks: Networks
@@ -106,14 +110,16 @@ class Recipe:
     score: ScoreKind = "network"
     refinement: RefinementConfig | None = None
     paths: int = 1
+    level: float = 1.0
 
 
 @functools.lru_cache(maxsize=COMPILED)
 def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
-    """The compiled function (first, key, arrays, conditioned, climate) -> `Drawn`.
+    """The compiled function (first, key, arrays, conditioned, climate, codes) -> `Drawn`.
 
     It draws `recipe.members` members, counted from `first`; `arrays` are those of the model but
-    for the prior, which is part of what is `conditioned`. Call it within
+    for the prior, which is part of what is `conditioned`; `codes` are what draws start from at
+    `recipe.level`, in turn, and None where that is pure noise. Call it within
     `jax.set_mesh(recipe.mesh)`. The `COMPILED` recipes used last are kept.
     """
 
@@ -123,15 +129,25 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
         arrays: ModelArrays,
         conditioned: Conditioned,
         climate: Trajectory,
+        codes: Members | None,
     ) -> Drawn:
         posterior = _posterior(recipe, arrays, conditioned, climate)
         schedule = recipe.networks.schedule
 
-        def path(key: PRNGKey) -> tuple[Array, DrawInfo, Array]:
-            x, info = sample_with_info(
-                key, posterior.guided, posterior.shape, schedule, recipe.sampler
+        def path(key: PRNGKey, code: Trajectory | None = None) -> tuple[Array, DrawInfo, Array]:
+            if code is None:
+                x, info = sample_with_info(
+                    key, posterior.guided, posterior.shape, schedule, recipe.sampler
+                )
+                return x, info, info.log_ratio + posterior.log_likelihood(x)
+            key_start, key_noise = jax.random.split(key)
+            start = posterior.noised(key_start, code, jnp.float32(recipe.level))
+            times = time_grid(
+                schedule, recipe.sampler.grid, recipe.sampler.steps, first=recipe.level
             )
-            return x, info, info.log_ratio + posterior.log_likelihood(x)
+            x, info = integrate(key_noise, start, times, posterior.guided, schedule, recipe.sampler)
+            # No path of the prior starts there: it has no weight.
+            return x, info, jnp.full((), UNWEIGHTED, x.dtype)
 
         def finished(key: PRNGKey, x: Array) -> tuple[Trajectory, Array]:
             """The state, after any moves, and how many of them were accepted."""
@@ -141,13 +157,13 @@ def compiled_analysis(recipe: Recipe) -> Callable[..., Drawn]:
             x, _, accepted = refine(key, x, posterior.prior, likelihood, schedule, moves)
             return posterior.to_state(x), jnp.sum(accepted)
 
-        def draw(key: PRNGKey) -> Drawn:
-            x, info, weight = path(key)
+        def draw(key: PRNGKey, code: Trajectory | None = None) -> Drawn:
+            x, info, weight = path(key, code)
             state, accepted = finished(jax.random.fold_in(key, 1), x)
             return Drawn(state, info, accepted, weight[None])
 
         if recipe.paths == 1:
-            return sample_ensemble(key, draw, recipe.members, first=first)
+            return sample_ensemble(key, draw, recipe.members, first=first, each=codes)
         key_path, key_choice, key_moves = jax.random.split(key, 3)
         x, info, weight = sample_ensemble(key_path, path, recipe.members * recipe.paths)
         chosen = resample(key_choice, weight, recipe.members)
@@ -221,6 +237,7 @@ class _Posterior(NamedTuple):
         prior: that of the prior; reads it too.
         log_likelihood: log p(all observations | x_0), up to a constant.
         to_state: from what is diffused to the state; reads the ambient mesh.
+        noised: from a key and a latent to what is diffused of it at time t.
         shape: of what is diffused.
     """
 
@@ -228,6 +245,7 @@ class _Posterior(NamedTuple):
     prior: Denoiser
     log_likelihood: Callable[[Array], Array]
     to_state: Callable[[Array], Trajectory]
+    noised: Callable[[PRNGKey, Trajectory, Array], Array]
     shape: tuple[int, ...]
 
 
@@ -298,6 +316,14 @@ def _posterior(
             error = missed.sample_root(error, ratio)
         return layout.joined(gaussian.sample_root(latent, ratio), error)
 
+    def noised(key: PRNGKey, code: Trajectory, t: Array) -> Array:
+        key_error, key_noise = jax.random.split(key)
+        _, error = layout.parts(jax.random.normal(key_error, layout.shape))
+        if missed is not None:
+            error = missed.sample_root(error, jnp.float32(1e6))
+        x = layout.joined(code, error)
+        return schedule.alpha(t) * x + schedule.sigma(t) * jax.random.normal(key_noise, x.shape)
+
     guided = guide(
         Guided(near),
         innovations if streams else None,
@@ -308,7 +334,7 @@ def _posterior(
         **dataclasses.asdict(recipe.guidance),
     )
     alone = lambda x_t, t: near(x_t, t).prior
-    return _Posterior(guided, alone, likelihood, to_state, layout.shape)
+    return _Posterior(guided, alone, likelihood, to_state, noised, layout.shape)
 
 
 class Layout(NamedTuple):
@@ -351,7 +377,12 @@ def _absorbed(stream: Stream) -> Absorbed:
 
 
 def placed_arguments(
-    model: Model, mesh: Mesh, key: PRNGKey, conditioned: Conditioned, climate: Any
+    model: Model,
+    mesh: Mesh,
+    key: PRNGKey,
+    conditioned: Conditioned,
+    climate: Any,
+    codes: Any,
 ) -> tuple[Any, ...]:
     """The arguments of `compiled_analysis` after `first`: fields in bands, the rest whole."""
     bands = in_bands(mesh, model.grid.shape, model.networks.frame_shape[:2])
@@ -367,4 +398,5 @@ def placed_arguments(
             place(conditioned.free, mesh, whole),
         ),
         place(climate, mesh, bands),
+        place(codes, mesh, whole),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from slams_jax.assimilation.hybrid import HybridConfig, hybrid_covariance
+from slams_jax.assimilation.ensembles import HybridConfig, hybrid_covariance
 from slams_jax.data.anamorphosis import Physical, Transforms
 from slams_jax.errors import InputError
 from slams_jax.frames import whole_frames
@@ -66,12 +66,8 @@ def background_stream(
     """
     if model.background is None:
         raise InputError("this model was trained without a background: it has no error statistics")
-    seen = np.isfinite(background)
-    known = whole_frames(seen[0], "the background")
-    scaled = np.where(seen, (background - climate) / np.asarray(model.arrays.std), 0.0)
-    frames = scaled.reshape(-1, *climate.shape[1:]).astype(np.float32)
-    codes = _on_frames(encode, model, {STATE: frames}, _own(mesh))
-    codes = codes.reshape(*background.shape[:2], *codes.shape[1:])
+    known = whole_frames(np.isfinite(background[0]), "the background")
+    codes = codes_of(model, background, climate, mesh)
     patterns = np.where(known, 0, -1)
     stream = _regression_stream("background", model.background, codes.mean(axis=0), patterns)
     if len(codes) == 1:
@@ -80,6 +76,19 @@ def background_stream(
     assert isinstance(static, ModalCovariance)
     places = _places_of_codes(model)
     return dataclasses.replace(stream, covariance=hybrid_covariance(static, codes, places, hybrid))
+
+
+def codes_of(
+    model: Model,
+    states: Float[np.ndarray, "member time lat lon channel"],
+    climate: Float[np.ndarray, "time lat lon channel"],
+    mesh: Mesh | None = None,
+) -> Float[np.ndarray, "member time row column code"]:
+    """What is diffused of states as `background_stream` has them; where they are missing, zero."""
+    scaled = np.nan_to_num((states - climate) / np.asarray(model.arrays.std))
+    frames = scaled.reshape(-1, *climate.shape[1:]).astype(np.float32)
+    codes = _on_frames(encode, model, {STATE: frames}, _own(mesh))
+    return codes.reshape(*states.shape[:2], *codes.shape[1:])
 
 
 def _places_of_codes(model: Model) -> tuple[np.ndarray, np.ndarray]:

@@ -322,28 +322,35 @@ def equal_parts(members: int, batch: int | None, devices: int) -> tuple[int, int
 
 def sample_ensemble(
     key: PRNGKey,
-    draw: Callable[[PRNGKey], Draw],
+    draw: Callable[..., Draw],
     members: int,
     *,
     batch: int | None = None,
     first: int | Int[Array, ""] = 0,
+    each: Float[Array, "row ..."] | None = None,
 ) -> Draw:
     """`members` independent draws, `batch` at a time (None: all at once).
 
     Member i uses `fold_in(key, i)` for any number of members, batches and devices; i counts from
     `first`. The result of `draw`, an array or a tree of arrays, gets the axis of the members in
     front. Reads the ambient mesh: devices along "member" share the members, each drawing `batch` at
-    a time.
+    a time. Where `each` is given, its rows are the second argument of `draw`, in turn.
     """
     devices = devices_along(MEMBER)
     parts, size = equal_parts(members, batch, devices)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first + jnp.arange(size * parts))
-    several = jax.vmap(draw, spmd_axis_name=MEMBER if devices > 1 else None)
+    number = first + jnp.arange(size * parts)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(number)
+    drawing = jax.vmap(draw, spmd_axis_name=MEMBER if devices > 1 else None)
+
+    def several(keys: Array, number: Array) -> Draw:
+        own = () if each is None else (split(each[number % len(each)], MEMBER),)
+        return drawing(split(keys, MEMBER), *own)
+
     if parts == 1:
-        return jax.tree.map(lambda x: x[:members], several(split(keys, MEMBER)))
+        return jax.tree.map(lambda x: x[:members], several(keys, number))
     # The members of a device stay together, so that no draw moves between devices.
-    rows = lambda keys: several(split(keys, MEMBER))
-    drawn = jax.lax.map(rows, keys.reshape(size, parts).T)
+    rows = [a.reshape(size, parts).T for a in (keys, number)]
+    drawn = jax.lax.map(lambda row: several(*row), tuple(rows))
     return jax.tree.map(
         lambda x: jnp.moveaxis(x, 0, 1).reshape(size * parts, *x.shape[2:])[:members], drawn
     )

@@ -1062,9 +1062,9 @@ CORPUS += [
     ),
     Bad(
         ANALYSES,
-        "a background of several members",
+        "a background of members that are all the same",
         _analysis(lambda data: data.expand_dims(member=[0, 1])),
-        "give one of them",
+        "give their mean alone",
     ),
     Bad(
         ANALYSES,

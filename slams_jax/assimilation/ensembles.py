@@ -1,6 +1,6 @@
-"""The covariance of a background's errors from an ensemble of forecasts and from statistics.
+"""An ensemble of forecasts as background: as a covariance of its errors, or where draws start.
 
-The errors of a background that is the mean of members have the covariance
+*Hybrid*: the errors of a background that is the mean of members have the covariance
 
     R = (1 - w) S + w L o (X X^T),
 
@@ -8,6 +8,10 @@ with S of the statistics of the model, the members' departures in the columns of
 localisation L that takes off what few members tell of places far from one another. L is a sum of
 products of bumps, so that each member gives as many columns as there are bumps: the modulated
 ensemble of Bishop, Whitaker & Lei (2017), Mon. Wea. Rev. 145, 4575-4592.
+
+*Inversion*: each member is taken to a noise level, from which the guided sampler leads back. Of the
+member there remains what stands above the noise; the prior and the observations say the rest. No
+statistics of errors are needed (DAISI, Andrae et al. 2025, does so with a deterministic flow).
 """
 
 import dataclasses
@@ -53,6 +57,30 @@ class HybridConfig:
             )
         names = ("inflation", "patterns", *(["radius"] if self.radius is not None else []))
         require_positive({name: getattr(self, name) for name in names}, "HybridConfig")
+
+
+@dataclasses.dataclass(frozen=True)
+class InversionConfig:
+    """Draws start from noisy members of the background, in turn, in place of pure noise.
+
+    A draw from member f is one of p(x) N(f + s e; x, s^2) p(y | x), s = sigma / alpha of the level
+    and e white noise: all members count the same, however well they fit the observations.
+
+    Attributes:
+        level: t of the noise, in (0, 1): the larger, the less is left of the members.
+
+    Raises:
+        InputError: a level outside (0, 1).
+    """
+
+    level: float = 0.5
+
+    def __post_init__(self):
+        if not 0.0 < self.level < 1.0:
+            raise InputError(
+                f"level of InversionConfig must lie in (0, 1), got {self.level}: at 0 members stay "
+                "as they are, at 1 nothing is left of them"
+            )
 
 
 def hybrid_covariance(

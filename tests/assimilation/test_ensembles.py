@@ -1,12 +1,15 @@
 """Backgrounds with members: the errors of the day in the analysis."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
-from slams_jax.assimilation import HybridConfig, assimilate
-from slams_jax.assimilation.hybrid import partition
+from slams_jax.assimilation import HybridConfig, InversionConfig, assimilate
+from slams_jax.assimilation.ensembles import partition
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import SamplerConfig
@@ -84,7 +87,7 @@ def test_the_analysis_is_that_of_the_hybrid_covariance(model, radius):
         [],
         members=count,
         key=jax.random.key(1),
-        hybrid=config,
+        ensemble=config,
         sampler=FINE,
         score="gaussian",  # the network is zero: the same, and faster
     )
@@ -116,7 +119,7 @@ def test_rules_that_whiten_the_errors_agree_with_the_closed_form(model):
         [],
         members=1,
         key=jax.random.key(1),
-        hybrid=HybridConfig(weight=0.7),
+        ensemble=HybridConfig(weight=0.7),
         sampler=SamplerConfig(steps=8),
         guidance=GuidanceConfig(rule, iterations=80, tolerance=1e-5),
     )
@@ -136,8 +139,34 @@ def test_one_member_and_no_weight_are_the_statistics_alone(model):
         **options,
     )
     alone = draw(dataset(members.mean(axis=0)[None]))
-    xr.testing.assert_allclose(alone, draw(dataset(members), hybrid=HybridConfig(weight=0.0)))
+    xr.testing.assert_allclose(alone, draw(dataset(members), ensemble=HybridConfig(weight=0.0)))
     xr.testing.assert_allclose(alone, draw(dataset(members.mean(axis=0)[None]).isel(member=0)))
+
+
+@pytest.mark.slow
+def test_draws_start_from_members_in_turn(model):
+    """Of a white prior: x given f + s e, seen with an error of s."""
+    members, count, level = forecasts(model, count=2), 200, 0.4
+    model = dataclasses.replace(model, background=None)  # no statistics are needed
+    analysis = assimilate(
+        model,
+        dataset(members),
+        [],
+        members=count,
+        key=jax.random.key(1),
+        ensemble=InversionConfig(level),
+        sampler=FINE,
+        score="gaussian",
+    )
+    schedule = model.networks.schedule
+    ratio = float((schedule.sigma(jnp.float32(level)) / schedule.alpha(jnp.float32(level))) ** 2)
+    mean = (members - climate_of(model)) / STD / (1.0 + ratio)
+    variance = ratio / (1.0 + ratio) ** 2 + ratio / (1.0 + ratio)
+    draws = standardised(model, analysis).reshape(count // 2, 2, *SHAPE)
+    off = (draws.mean(axis=0) - mean) / np.sqrt(variance / (count // 2))
+    assert np.mean(off**2) == pytest.approx(1.0, abs=0.2)
+    assert np.mean(draws.var(axis=0, ddof=1)) == pytest.approx(variance, rel=0.03)
+    assert "divergence" not in analysis.attrs
 
 
 @pytest.mark.slow
@@ -151,7 +180,7 @@ def test_members_enter_through_the_encoder_and_beside_missing_times():
         [],
         members=12,
         key=jax.random.key(1),
-        hybrid=HybridConfig(weight=0.9, inflation=3.0),
+        ensemble=HybridConfig(weight=0.9, inflation=3.0),
         sampler=SamplerConfig(steps=8),
     )
     spread = standardised(model, analysis).std(axis=0).mean(axis=(1, 3))
@@ -172,6 +201,32 @@ def test_members_enter_through_the_encoder_and_beside_missing_times():
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         HybridConfig(**options)
+
+
+def test_draws_that_cannot_start_from_members_are_refused(model):
+    members = forecasts(model)
+    start = lambda background, **options: assimilate(
+        model,
+        background,
+        [],
+        members=1,
+        key=jax.random.key(0),
+        times=TIMES,
+        ensemble=InversionConfig(),
+        **options,
+    )
+    with pytest.raises(InputError, match="starts from members of the background, at all its times"):
+        start(None)
+    with pytest.raises(InputError, match="draws from members have no weights"):
+        start(dataset(members), paths=2)
+    few = dataset(members).isel(time=slice(2))
+    with pytest.raises(InputError, match="give 3 or more, got 2"):
+        assimilate(model, few, [], members=1, key=jax.random.key(0), ensemble=InversionConfig())
+    members[:, 1] = np.nan
+    with pytest.raises(InputError, match="without missing values, or choose HybridConfig"):
+        start(dataset(members))
+    with pytest.raises(InputError, match=r"level of InversionConfig must lie in \(0, 1\), got 1.0"):
+        InversionConfig(1.0)
 
 
 def test_members_that_tell_nothing_or_differ_in_gaps_are_refused(model):
