@@ -52,21 +52,23 @@ class HybridCovariance:
     ) -> "HybridCovariance":
         """The covariance with the `columns` of F, of which the `rank` leading patterns are kept.
 
-        Those stand out most from S. Frames that S does not know have none.
+        Those stand out most from S. The variance of the others is spread over all directions, in
+        proportion to S. Frames that S does not know have none.
         """
         known = static.known[None, :, None, None, None]
         white = np.asarray(_whitened(static, jnp.where(known, jnp.asarray(columns), 0.0)))
         flat = white.reshape(len(white), -1)
         excess, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
         kept = np.flatnonzero(excess > LEAST)[::-1][:rank]
-        roots = np.sqrt(excess[kept])
-        patterns = (vectors[:, kept] / roots).astype(np.float32).T @ flat
-        scale = jnp.mean(static.modes.mean_variance([jnp.asarray(v) for v in static.variance]))
+        patterns = (vectors[:, kept] / np.sqrt(excess[kept])).astype(np.float32).T @ flat
+        values = np.count_nonzero(static.known) * flat.shape[1] / len(static.known)
+        rest = max(excess.sum() - excess[kept].sum(), 0.0) / values
+        static = static.inflated(jnp.float32(1.0 + rest))
         return cls(
             static,
             jnp.asarray(patterns.reshape(len(kept), *white.shape[1:])),
-            jnp.asarray(excess[kept], jnp.float32),
-            scale,
+            jnp.asarray((excess[kept] - rest) / (1.0 + rest), jnp.float32),
+            jnp.mean(static.modes.mean_variance(static.variance)),
         )
 
     def whiten(self, residual: Trajectory, extra: Array) -> Trajectory:

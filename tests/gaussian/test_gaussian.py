@@ -261,9 +261,14 @@ def test_patterns_that_stand_out_most_are_kept():
     _, static, _ = regression.at(np.zeros(FRAMES, int))
     columns = np.random.default_rng(2).standard_normal((6, FRAMES, *SHAPE))
     whole, few = HybridCovariance.of(static, columns), HybridCovariance.of(static, columns, rank=2)
-    np.testing.assert_allclose(few.excess, whole.excess[:2])
     assert whole.excess.shape == (6,)
     assert np.all(np.diff(whole.excess) < 0)
+    np.testing.assert_allclose(few.patterns, whole.patterns[:2], atol=1e-5)
+    # Along them nothing changes, and what the others had is spread over all directions.
+    size = float(FRAMES * np.prod(SHAPE))
+    more = 1.0 + np.sum(whole.excess[2:]) / size
+    np.testing.assert_allclose(few.scale, more * whole.scale, rtol=1e-4)
+    np.testing.assert_allclose(more * (1.0 + few.excess), 1.0 + whole.excess[:2], rtol=1e-4)
 
 
 @pytest.mark.slow
