@@ -38,7 +38,8 @@ class HybridConfig:
         radius: of localisation, km: correlations over a distance d are multiplied by about
             exp(-d² / 2 radius²); None for none.
         patterns: of the members' covariance that are kept, those that differ most from the
-            statistics. Cost and memory grow with their square, and with them.
+            statistics; the variance of the others is spread evenly. Memory grows with their number,
+            and time with its square.
 
     Raises:
         InputError: a weight outside [0, 1), or a number that is not positive.
@@ -93,7 +94,7 @@ def hybrid_covariance(
 
     Args:
         static: S.
-        members: as they are diffused; frames without them are not finite.
+        members: as they are diffused.
         places: latitudes and longitudes of their points, degrees.
         config: the weight, and how members are localised.
 
@@ -102,12 +103,12 @@ def hybrid_covariance(
     """
     if config.weight == 0.0:
         return static
-    if np.array_equal(members[1:], members[:-1], equal_nan=True):
+    if np.array_equal(members[1:], members[:-1]):
         raise InputError(
             "the members of the background are all the same: give their mean alone, or set "
             "the weight of HybridConfig to 0"
         )
-    departures = np.nan_to_num(members - members.mean(axis=0))
+    departures = members - members.mean(axis=0)
     departures *= config.inflation * math.sqrt(config.weight / (len(members) - 1))
     if config.radius is not None:
         bumps = partition(*places, config.radius)[None, :, None, :, :, None]
