@@ -21,13 +21,10 @@ import xarray as xr
 from slams_jax.assimilation import score_filter
 from slams_jax.baselines import gaspari_cohn, letkf
 from slams_jax.cycling import Observed, observation_series, run_cycle
-from slams_jax.data import window_loader
-from slams_jax.diffusion import CosineSchedule
 from slams_jax.dynamics import Lorenz96, lorenz96
 from slams_jax.errors import RunError
-from slams_jax.gaussian import fit_prior
-from slams_jax.models import score
-from slams_jax.training import OptimiserConfig, fit
+from slams_jax.models import train_state_prior
+from slams_jax.training import OptimiserConfig
 
 CYCLES, INTERVAL, VARIABLES, MEMBERS = 1460, 0.05, 40, 10
 ERROR = jnp.ones(VARIABLES)  # of the observations, standard deviations
@@ -173,55 +170,19 @@ assert abs(error / mean("rmse") - 1.0) < 0.1
 #
 # `score_filter` adds to background and observations what a network has learned of the climate: here
 # of 16,000 states from runs that start elsewhere. The network is trained to correct the Gaussian
-# approximation of the climate, `climate`. An analysis takes 24 evaluations of the network for each
+# approximation of the climate. An analysis takes 24 evaluations of the network for each
 # member.
 
 # %%
 elsewhere = system.forcing + jax.random.normal(jax.random.key(1), (32, VARIABLES))
 states = lorenz96.trajectory(system, elsewhere, dt=INTERVAL, length=1000)[500:]
-states = np.asarray(states).reshape(-1, 1, 1, VARIABLES)  # (time, lat, lon, channel)
-center, scale = states.mean(), states.std()
-states = (states - center) / scale
-climate = fit_prior(states, order=0).over(1)  # of one state
-schedule = CosineSchedule()
-config = score.ScoreConfig(
-    window=1,
-    channels=VARIABLES,
-    widths=(128,),
-    blocks=2,
-    kernel=1,
-    padding="edge",
-    coordinates="none",
-    frame_noise=False,
-)
-
-
-def loss(params, model_state, key, batch):
-    value, info = score.loss(config, schedule, params, key, batch["state"], climate)
-    return value, (model_state, info)
-
-
-trained = fit(
+states = np.asarray(states)
+prior = train_state_prior(
     folder / "prior",
-    loss,
-    lambda key: (score.init(config, key, (1, 1)), {}),
-    window_loader({"state": states}, length=1, batch_size=128, seed=0),
+    states.reshape(-1, VARIABLES),
     optimiser=OptimiserConfig(steps=1000, learning_rate=2e-3, warmup_steps=100),
-    seed=0,
 )
-params = jax.tree.map(jnp.asarray, jax.device_get(trained.ema))
-window = score.window_denoiser(config, schedule, params, climate)
-analyse = score_filter(
-    lambda x_t, t: window(x_t[None], t)[0],
-    climate,
-    schedule,
-    operator,
-    ERROR,
-    mean=center,
-    std=scale,
-    nearness=nearness,
-    inflation=1.02,
-)
+analyse = score_filter(prior, operator, ERROR, nearness=nearness, inflation=1.02)
 cycle("score", analyse, 1.02, observations[:120])
 
 # %% tags=["check"]

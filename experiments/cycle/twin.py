@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from experiments.cycle.score_prior import SCHEDULE, trained_prior
+from experiments.cycle.score_prior import trained_prior
 from slams_jax.aliases import Forecast, PRNGKey
 from slams_jax.assimilation import score_filter
 from slams_jax.baselines import (
@@ -309,13 +309,9 @@ def _ensemble_filter(
         raise InputError(f"inflation of 'score' must be a number, got {settings.inflation!r}")
     prior = trained_prior(nature(settings), size, settings.training, folder)
     return score_filter(
-        prior.denoiser,
-        prior.climate,
-        SCHEDULE,
+        prior,
         operator,
         error,
-        mean=jnp.asarray(prior.mean),
-        std=jnp.asarray(prior.std),
         nearness=nearness if localised else None,
         inflation=settings.inflation,
     )

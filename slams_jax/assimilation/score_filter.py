@@ -32,14 +32,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from slams_jax.aliases import Denoiser, PRNGKey, Trajectory
+from slams_jax.aliases import PRNGKey, Trajectory
 from slams_jax.baselines.ensemble_kalman import Filter, check_errors
-from slams_jax.diffusion import CosineSchedule, SamplerConfig, guide
+from slams_jax.diffusion import SamplerConfig, guide
 from slams_jax.diffusion.grids import time_grid
 from slams_jax.diffusion.sampler import integrate
 from slams_jax.errors import InputError
 from slams_jax.gaussian import GaussianPosterior
 from slams_jax.gaussian.linalg import spectral
+from slams_jax.models.state_prior import StatePrior
 from slams_jax.products import product
 
 FLOW = SamplerConfig(solver="dpmpp_3m_ode", steps=24)
@@ -47,14 +48,10 @@ SMALLEST = 1e-6  # eigenvalue of B, relative to the largest
 
 
 def score_filter(
-    denoiser: Denoiser,
-    climate: GaussianPosterior,
-    schedule: CosineSchedule,
+    prior: StatePrior,
     operator: Callable[[Array], Float[Array, " observation"]],
     error: Float[Array, " observation"],
     *,
-    mean: Float[Array, "*#channel"] | float = 0.0,
-    std: Float[Array, "*#channel"] | float = 1.0,
     nearness: Float[Array, "value value"] | None = None,
     inflation: float = 1.0,
     iterations: int = 10,
@@ -66,16 +63,11 @@ def score_filter(
     lon, channel). Covariances are matrices of them: for states of up to a few hundred values.
 
     Args:
-        denoiser: E[x_0 | x_t] of standardised trajectories; `climate.denoise` makes a Gaussian
-            filter of it.
-        climate: N(0, C) of the same trajectories, as `GaussianPrior.over` their number of frames.
-        schedule: the noise schedule of `denoiser`.
+        prior: p and N(0, C), from `slams_jax.models.train_state_prior` or your own.
         operator: H, of one member in physical units; JAX differentiates it. Where it is a forecast
             followed by what observes it, the analysis is of the time at which that starts, as in
             `slams_jax.baselines.iterative_enkf`.
         error: standard deviations of the observations, independent of one another; not traced.
-        mean: of the states, that standardises them; by channel or one for all.
-        std: their standard deviation, likewise.
         nearness: factors of the covariances between values of the flattened state, such as
             `slams_jax.baselines.gaspari_cohn` of their distances; None for no localisation, which
             needs more members than values.
@@ -85,11 +77,12 @@ def score_filter(
 
     Raises:
         InputError: an error, inflation or standard deviation that is not positive, a sampler with
-            noise, or states of another size than those of `climate`.
+            noise, or states of another size than those of the prior.
     """
     check_errors(error)
     if not inflation > 0:
         raise InputError(f"inflation must be positive, got {inflation!r}: 1 changes nothing")
+    denoiser, climate, schedule, mean, std = prior
     if not np.all(np.asarray(std) > 0):
         raise InputError(f"the standard deviation of the states must be positive, got {std}")
     if sampler.weighted or sampler.solver not in ("dpmpp_2m_ode", "dpmpp_3m_ode", "ddim", "ode"):
@@ -122,7 +115,7 @@ def score_filter(
             along = product("ij,i->j", vectors, x.ravel()) * ratio * values / (ratio + values)
             return product("ij,j->i", vectors, along).reshape(shape)
 
-        def prior(x_t: Trajectory, t: Array) -> Trajectory:
+        def before(x_t: Trajectory, t: Array) -> Trajectory:
             alpha, sigma = schedule.alpha(t), schedule.sigma(t)
             ratio = (sigma / alpha) ** 2
             departure = denoiser(x_t, t) - climate.denoise(x_t, alpha, sigma)
@@ -138,7 +131,7 @@ def score_filter(
             return jnp.where(seen, observations - predicted, 0.0) / error
 
         posterior = guide(
-            prior,
+            before,
             innovations,
             schedule,
             rule="gaussian",

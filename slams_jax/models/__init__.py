@@ -12,6 +12,7 @@ from slams_jax.models.model import (
 )
 from slams_jax.models.saved import demo_model, load_model, save_model
 from slams_jax.models.score import ScoreConfig
+from slams_jax.models.state_prior import StatePrior, gaussian_state_prior, train_state_prior
 from slams_jax.models.train import StageConfig, networks_for, train_model
 
 __all__ = [
@@ -21,13 +22,16 @@ __all__ = [
     "Networks",
     "ScoreConfig",
     "StageConfig",
+    "StatePrior",
     "decode",
     "demo_model",
     "encode",
+    "gaussian_state_prior",
     "load_model",
     "networks_for",
     "residual",
     "save_model",
     "train_model",
+    "train_state_prior",
     "trajectory_prior",
 ]

@@ -10,6 +10,7 @@ from slams_jax.cycling import Analyse, cycle_step
 from slams_jax.diffusion import CosineSchedule, SamplerConfig
 from slams_jax.errors import InputError
 from slams_jax.gaussian import GaussianPrior, Modes, Spectrum
+from slams_jax.models import StatePrior
 from slams_jax.models.score import PosteriorDenoiser
 
 SCHEDULE = CosineSchedule()
@@ -25,6 +26,10 @@ def climate_of(covariance):
     lags = jnp.zeros((1, len(values), 1), jnp.float32)
     spectrum = Spectrum(jnp.asarray(values[None], jnp.float32), lags)
     return GaussianPrior(modes, (spectrum,)).over(1)
+
+
+def gaussian(climate):
+    return StatePrior(PosteriorDenoiser(climate, SCHEDULE), climate, SCHEDULE)
 
 
 def ring():
@@ -48,13 +53,9 @@ def test_an_analysis_is_that_of_the_kalman_filter():
     shift, scale = 3.0, 2.0
     analyse = jax.jit(
         score_filter(
-            PosteriorDenoiser(climate, SCHEDULE),
-            climate,
-            SCHEDULE,
+            gaussian(climate)._replace(mean=shift, std=scale),
             OPERATOR,
             jnp.asarray(ERROR, jnp.float32),
-            mean=shift,
-            std=scale,
             inflation=1.1,
         )
     )
@@ -100,13 +101,7 @@ def test_a_cycle_is_the_kalman_filter():
     def forecast(x, key):
         return damping * jnp.roll(x, 1, axis=1) + jax.random.normal(key, x.shape) @ noise.T
 
-    analyse = score_filter(
-        PosteriorDenoiser(climate, SCHEDULE),
-        climate,
-        SCHEDULE,
-        OPERATOR,
-        jnp.asarray(ERROR, jnp.float32),
-    )
+    analyse = score_filter(gaussian(climate), OPERATOR, jnp.asarray(ERROR, jnp.float32))
 
     def step(state, given):
         done = cycle_step(forecast, analyse, state, *given)
@@ -146,7 +141,8 @@ def test_a_prior_of_two_modes_counts_once():
 
     error, y, centre, spread = 1.0, 0.5, 0.2, 0.7
     members = centre + spread * jax.scipy.stats.norm.ppf((jnp.arange(400.0) + 0.5) / 400)
-    analyse = score_filter(denoiser, climate, SCHEDULE, lambda x: x, jnp.array([error]))
+    prior = StatePrior(denoiser, climate, SCHEDULE)
+    analyse = score_filter(prior, lambda x: x, jnp.array([error]))
     drawn = jax.jit(analyse)(members[:, None], jnp.array([y]), jax.random.key(0))[:, 0]
     x = np.linspace(-6, 6, 4001)
     normal = lambda x, m, s: np.exp(-0.5 * ((x - m) / s) ** 2) / s
@@ -156,12 +152,12 @@ def test_a_prior_of_two_modes_counts_once():
         mean = np.sum(x * density) / density.sum()
         return mean, np.sqrt(np.sum((x - mean) ** 2 * density) / density.sum())
 
-    prior = sum(normal(x, p, width) for p in places)
-    mean, deviation = moments(prior / normal(x, 0.0, 1.0))
+    climate = sum(normal(x, p, width) for p in places)
+    mean, deviation = moments(climate / normal(x, 0.0, 1.0))
     assert abs(drawn.mean() - mean) < 0.25 * deviation
     assert abs(drawn.std() / deviation - 1.0) < 0.05
     # Neither does the climate count twice, nor the background alone.
-    for other in (moments(prior), moments(1.0 + 0.0 * x)):
+    for other in (moments(climate), moments(1.0 + 0.0 * x)):
         assert other[1] / deviation < 0.93
 
 
@@ -179,11 +175,10 @@ def test_bad_input_is_one_line(changed, expected):
     climate = climate_of(ring())
     given = {"error": jnp.ones(5), **changed}
     members = given.pop("members", jnp.zeros((3, SIZE)))
+    prior = gaussian(climate)._replace(std=given.pop("std", 1.0))
 
     def analyse():
-        made = score_filter(
-            PosteriorDenoiser(climate, SCHEDULE), climate, SCHEDULE, OPERATOR, **given
-        )
+        made = score_filter(prior, OPERATOR, **given)
         return made(members, jnp.zeros(5), jax.random.key(0))
 
     with pytest.raises(InputError, match=expected):
