@@ -15,7 +15,7 @@ from jaxtyping import Float
 from slams_jax.assimilation.streams import check_latent_inputs
 from slams_jax.data import standardise
 from slams_jax.data.archive import STATE
-from slams_jax.data.channels import COMPONENT, stack_channels
+from slams_jax.data.channels import COMPONENT, stack_channels, stack_members
 from slams_jax.data.gridding import on_cells
 from slams_jax.data.training_data import BACKGROUND
 from slams_jax.data.transforms import WET, transform
@@ -73,10 +73,7 @@ def background_fields(
     data = model_fields(background, model.channels, model.grid, name="the background")
     if MEMBER not in data.dims:
         data = data.expand_dims(MEMBER)
-    each = [
-        stack_channels(data.isel({MEMBER: i}), model.channels) for i in range(data.sizes[MEMBER])
-    ]
-    values = np.stack(each)
+    values = stack_members(data, model.channels)
     seen = np.isfinite(values)
     if np.any(seen != seen[:1]):
         member = int(np.flatnonzero(np.any(seen != seen[:1], axis=(1, 2, 3, 4)))[0])

@@ -60,28 +60,22 @@ class Modes:
 
     def vector(self, coefficients: Coefficients) -> Float[Array, " value"]:
         """Coefficients as one real vector, whose scalar products are those of the fields."""
-        root = jnp.asarray(np.sqrt(self._multiplicity), jnp.float32)[:, None, None]
         halves = lambda c: jnp.stack([c.real, c.imag]) if self.periodic else c[None]
-        return jnp.concatenate([(root[None] * halves(c)).ravel() for c in coefficients])
+        return jnp.concatenate([(self._root * halves(c)).ravel() for c in coefficients])
 
     def of_vector(self, vector: Float[Array, " value"]) -> Coefficients:
         """Inverts `vector`."""
-        root = jnp.asarray(np.sqrt(self._multiplicity), jnp.float32)[:, None, None]
-        blocks, size, rank = self.vectors.shape
-        halves, counts = 1 + self.periodic, (rank,) if self.complete else (rank, size)
-        time = vector.size // (halves * blocks * sum(counts))
-        ends = np.cumsum([halves * blocks * n * time for n in counts])[:-1]
-        parts = []
-        for flat, count in zip(jnp.split(vector, ends), counts, strict=True):
-            halved = flat.reshape(halves, blocks, count, time) / root[None]
+        time = vector.size // sum(math.prod(shape) for shape in self._shapes(1))
+        shapes, parts = self._shapes(time), []
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        for flat, shape in zip(jnp.split(vector, ends), shapes, strict=True):
+            halved = flat.reshape(shape) / self._root
             parts.append(jax.lax.complex(*halved) if self.periodic else halved[0])
         return tuple(parts)
 
     def factors(self, factors: tuple[Array, ...], time: int) -> Float[Array, " value"]:
         """Real factors of coefficients, which broadcast, as factors of their `vector`."""
-        blocks, size, rank = self.vectors.shape
-        counts = (rank,) if self.complete else (rank, size)
-        shapes = [(1 + self.periodic, blocks, n, time) for n in counts]
+        shapes = self._shapes(time)
         wide = [jnp.broadcast_to(f[None], s) for f, s in zip(factors, shapes, strict=True)]
         return jnp.concatenate([f.ravel() for f in wide])
 
@@ -98,6 +92,17 @@ class Modes:
         """How many coefficients of a field one of each block stands for: its conjugate too."""
         wave = np.arange(len(self.vectors))
         return 1.0 + (self.periodic & (wave > 0) & (2 * wave != self.shape[1]))
+
+    @property
+    def _root(self) -> Float[Array, "1 block 1 1"]:
+        """Of the multiplicity: the factor of coefficients in their `vector`."""
+        return jnp.asarray(np.sqrt(self._multiplicity), jnp.float32)[None, :, None, None]
+
+    def _shapes(self, time: int) -> list[tuple[int, int, int, int]]:
+        """(real and imaginary half, block, mode, time) of each part of a `vector`."""
+        blocks, size, rank = self.vectors.shape
+        counts = (rank,) if self.complete else (rank, size)
+        return [(1 + self.periodic, blocks, count, time) for count in counts]
 
     def _blocks(self, x: Array) -> Array:
         """(block, dim, time); real blocks where the grid is not periodic."""

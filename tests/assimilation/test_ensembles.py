@@ -49,6 +49,11 @@ def forecasts(model, count=6, seed=0):
     return state + departures - departures.mean(axis=0) + BIAS
 
 
+def analysed(model, members, count, **options):
+    """`count` draws from forecasts and nothing else."""
+    return assimilate(model, dataset(members), [], members=count, key=jax.random.key(1), **options)
+
+
 def standardised(model, analysis):
     values = np.moveaxis(analysis["temperature"].values, 2, -1)
     return (values - climate_of(model)) / STD
@@ -81,16 +86,8 @@ def test_the_analysis_is_that_of_the_hybrid_covariance(model, radius):
     """Mean, and variances along the directions of the posterior, in closed form."""
     members, count, weight = forecasts(model), 200, 0.7
     config = HybridConfig(weight=weight, radius=radius)
-    analysis = assimilate(
-        model,
-        dataset(members),
-        [],
-        members=count,
-        key=jax.random.key(1),
-        ensemble=config,
-        sampler=FINE,
-        score="gaussian",  # the network is zero: the same, and faster
-    )
+    # The network is zero: its statistics are the same, and faster.
+    analysis = analysed(model, members, count, ensemble=config, sampler=FINE, score="gaussian")
     draws = standardised(model, analysis).reshape(count, -1)
     seen = ((members.mean(axis=0) - climate_of(model) - BIAS) / STD).ravel()
     departures = ((members - members.mean(axis=0)) / STD).reshape(len(members), -1)
@@ -113,12 +110,10 @@ def test_the_analysis_is_that_of_the_hybrid_covariance(model, radius):
 
 @pytest.mark.slow
 def test_rules_that_whiten_the_errors_agree_with_the_closed_form(model):
-    draw = lambda rule: assimilate(
+    draw = lambda rule: analysed(
         model,
-        dataset(forecasts(model)),
-        [],
-        members=1,
-        key=jax.random.key(1),
+        forecasts(model),
+        1,
         ensemble=HybridConfig(weight=0.7),
         sampler=SamplerConfig(steps=8),
         guidance=GuidanceConfig(rule, iterations=80, tolerance=1e-5),
@@ -148,16 +143,8 @@ def test_draws_start_from_members_in_turn(model):
     """Of a white prior: x given f + s e, seen with an error of s."""
     members, count, level = forecasts(model, count=2), 200, 0.4
     model = dataclasses.replace(model, background=None)  # no statistics are needed
-    analysis = assimilate(
-        model,
-        dataset(members),
-        [],
-        members=count,
-        key=jax.random.key(1),
-        ensemble=InversionConfig(level),
-        sampler=FINE,
-        score="gaussian",
-    )
+    options = dict(ensemble=InversionConfig(level), sampler=FINE, score="gaussian")
+    analysis = analysed(model, members, count, **options)
     schedule = model.networks.schedule
     ratio = float((schedule.sigma(jnp.float32(level)) / schedule.alpha(jnp.float32(level))) ** 2)
     mean = (members - climate_of(model)) / STD / (1.0 + ratio)
@@ -174,15 +161,8 @@ def test_members_enter_through_the_encoder_and_beside_missing_times():
     model = tiny_model(latent=True)
     members = forecasts(model)
     members[:, 1] = np.nan
-    analysis = assimilate(
-        model,
-        dataset(members),
-        [],
-        members=12,
-        key=jax.random.key(1),
-        ensemble=HybridConfig(weight=0.9, inflation=3.0),
-        sampler=SamplerConfig(steps=8),
-    )
+    config = HybridConfig(weight=0.9, inflation=3.0)
+    analysis = analysed(model, members, 12, ensemble=config, sampler=SamplerConfig(steps=8))
     spread = standardised(model, analysis).std(axis=0).mean(axis=(1, 3))
     east, west = spread[:, EAST].mean(axis=1), spread[:, ~EAST].mean(axis=1)
     assert np.all(east[[0, 2]] > 1.2 * west[[0, 2]])
@@ -231,9 +211,7 @@ def test_draws_that_cannot_start_from_members_are_refused(model):
 
 def test_members_that_tell_nothing_or_differ_in_gaps_are_refused(model):
     members = forecasts(model)
-    draw = lambda values: assimilate(
-        model, dataset(values), [], members=1, key=jax.random.key(0), sampler=SamplerConfig(steps=4)
-    )
+    draw = lambda values: analysed(model, values, 1, sampler=SamplerConfig(steps=4))
     with pytest.raises(InputError, match="members of the background are all the same"):
         draw(np.repeat(members[:1], 3, axis=0))
     members[2, 1] = np.nan
