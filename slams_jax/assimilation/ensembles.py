@@ -1,13 +1,16 @@
 """An ensemble of forecasts as background: as a covariance of its errors, or where draws start.
 
-*Hybrid*: the errors of a background that is the mean of members have the covariance
+*Hybrid*: given K members alone, the state is N(m - b, B), with their mean m, its bias b, and
 
-    R = (1 - w) S + w L o (X X^T),
+    B = (1 + 1 / K) ((1 - w) v E + w L o (X X^T)).
 
-with S of the statistics of the model, the members' departures in the columns of X, and a
-localisation L that takes off what few members tell of places far from one another. L is a sum of
-products of bumps, so that each member gives as many columns as there are bumps: the modulated
-ensemble of Bishop, Whitaker & Lei (2017), Mon. Wea. Rev. 145, 4575-4592.
+E is the covariance of the state given one background, of the statistics of the model, and v E has
+the mean variance of the members, whose departures are the columns of X. The localisation L takes
+off what few members tell of places far from one another. It is a sum of products of bumps, so that
+each member gives as many columns as there are bumps: the modulated ensemble of Bishop, Whitaker &
+Lei (2017), Mon. Wea. Rev. 145, 4575-4592. 1 / K is for the error of a mean of K members. Such
+forecasts come from the climate that the prior describes, N(0, P) in Gaussian terms: it is
+N(x; m - b, B) / N(x; 0, P) that an analysis multiplies the prior with.
 
 *Inversion*: each member is taken to a noise level, from which the guided sampler leads back. Of the
 member there remains what stands above the noise; the prior and the observations say the rest. No
@@ -19,27 +22,35 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from slams_jax.aliases import Trajectory
 from slams_jax.cycling import localisation
 from slams_jax.errors import InputError, require_positive
-from slams_jax.gaussian import HybridCovariance, ModalCovariance
+from slams_jax.gaussian import (
+    GaussianPrior,
+    HybridCovariance,
+    ModalCovariance,
+    ModalOperator,
+    Regression,
+    forecast_likelihood,
+)
 from slams_jax.grid import EARTH_RADIUS
 
 
 @dataclasses.dataclass(frozen=True)
 class HybridConfig:
-    """How the members of a background enter the covariance of its errors.
+    """What the members of a background tell of the errors of their mean.
 
     Attributes:
-        weight: w, of the members; the statistics have the rest. 0 takes the mean of the members,
-            with the errors of the statistics.
+        weight: w, of the members; the statistics have the rest. With 0 the members tell no more
+            than how large errors are on the whole.
         inflation: factor of the departures of the members from their mean.
         radius: of localisation, km: correlations over a distance d are multiplied by about
             exp(-d² / 2 radius²); None for none.
         patterns: of the members' covariance that are kept, those that differ most from the
-            statistics; the variance of the others is spread evenly. Memory grows with their number,
-            and time with its square.
+            statistics; the variance of the others is added to that of these. Memory grows with
+            their number, and time with its square.
 
     Raises:
         InputError: a weight outside [0, 1), or a number that is not positive.
@@ -84,37 +95,54 @@ class InversionConfig:
             )
 
 
-def hybrid_covariance(
-    static: ModalCovariance,
+def ensemble_likelihood(
+    prior: GaussianPrior,
+    background: Regression,
     members: Float[np.ndarray, "member time lat lon channel"],
+    known: Bool[np.ndarray, " time"],
     places: tuple[Float[np.ndarray, " lat"], Float[np.ndarray, " lon"]],
     config: HybridConfig,
-) -> ModalCovariance | HybridCovariance:
-    """R of the mean of `members`.
+) -> tuple[Trajectory, ModalOperator, ModalCovariance | HybridCovariance]:
+    """y, M and R of several members.
 
     Args:
-        static: S.
+        prior: N(0, P).
+        background: statistics of a single one.
         members: as they are diffused.
+        known: the frames that were forecast.
         places: latitudes and longitudes of their points, degrees.
-        config: the weight, and how members are localised.
+        config: how the members enter.
 
     Raises:
         InputError: members that are all the same.
     """
-    if config.weight == 0.0:
-        return static
     if np.array_equal(members[1:], members[:-1]):
         raise InputError(
-            "the members of the background are all the same: give their mean alone, or set "
-            "the weight of HybridConfig to 0"
+            "the members of the background are all the same: give one of them alone, without the "
+            "dimension 'member'"
         )
-    departures = members - members.mean(axis=0)
-    departures *= config.inflation * math.sqrt(config.weight / (len(members) - 1))
-    if config.radius is not None:
-        bumps = partition(*places, config.radius)[None, :, None, :, :, None]
-        departures = (departures[:, None] * bumps).reshape(-1, *departures.shape[1:])
-    return HybridCovariance.of(
-        static.inflated(jnp.float32(1.0 - config.weight)), departures, config.patterns
+    count, frames = len(members), np.flatnonzero(known)
+    mean = members.mean(axis=0)
+    departures = members - mean
+    departures *= config.inflation * math.sqrt((1.0 + 1.0 / count) / (count - 1))
+    spread = np.mean(np.sum(departures[:, frames] ** 2, axis=0))
+    share = background.unexplained(prior)
+    usual = tuple((s * p.variance)[..., None] for s, p in zip(share, prior.spectra, strict=True))
+    scale = (1.0 - config.weight) * spread / float(prior.modes.mean_variance(usual)[0])
+    columns = None
+    if config.weight > 0.0:
+        columns = departures * math.sqrt(config.weight)
+        if config.radius is not None:
+            bumps = partition(*places, config.radius)[None, :, None, :, :, None]
+            columns = (columns[:, None] * bumps).reshape(-1, *columns.shape[1:])
+    mean = np.where(known[:, None, None, None], mean - np.asarray(background.offset[0]), 0.0)
+    return forecast_likelihood(
+        prior,
+        tuple(s * jnp.float32(scale) for s in share),
+        jnp.asarray(mean, jnp.float32),
+        columns,
+        known,
+        config.patterns,
     )
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from slams_jax.assimilation.ensembles import HybridConfig, hybrid_covariance
+from slams_jax.assimilation.ensembles import HybridConfig, ensemble_likelihood
 from slams_jax.data.anamorphosis import Physical, Transforms
 from slams_jax.errors import InputError
 from slams_jax.frames import whole_frames
-from slams_jax.gaussian import ModalCovariance, Regression
+from slams_jax.gaussian import Regression
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import ErrorSample, Model, ModelArrays, Networks, encode, residual
@@ -51,7 +51,7 @@ def background_stream(
 ) -> Stream:
     """The background as one object in space and time: its code, a regression on the state's.
 
-    Of several members it is the mean of their codes, whose errors are those of `hybrid`.
+    Several members, by their codes, are a forecast with the errors of `hybrid`.
 
     Args:
         model: with the statistics of its background.
@@ -59,7 +59,7 @@ def background_stream(
             frames without it are NaN throughout, in all members.
         climate: climatology at its times.
         mesh: the devices that encode it; one unless given.
-        hybrid: how several members enter the covariance of the errors.
+        hybrid: what several members tell of their errors.
 
     Raises:
         InputError: a model without a background, or frames in which some values are missing.
@@ -68,14 +68,15 @@ def background_stream(
         raise InputError("this model was trained without a background: it has no error statistics")
     known = whole_frames(np.isfinite(background[0]), "the background")
     codes = codes_of(model, background, climate, mesh)
-    patterns = np.where(known, 0, -1)
-    stream = _regression_stream("background", model.background, codes.mean(axis=0), patterns)
     if len(codes) == 1:
-        return stream
-    static = stream.covariance
-    assert isinstance(static, ModalCovariance)
-    places = _places_of_codes(model)
-    return dataclasses.replace(stream, covariance=hybrid_covariance(static, codes, places, hybrid))
+        patterns = np.where(known, 0, -1)
+        return _regression_stream("background", model.background, codes[0], patterns)
+    assert model.arrays.prior is not None
+    values, operator, covariance = ensemble_likelihood(
+        model.arrays.prior, model.background, codes, known, _places_of_codes(model), hybrid
+    )
+    values = np.where(known[:, None, None, None], np.asarray(values), np.nan)
+    return make_stream("background", values, operator, covariance, space="latent")
 
 
 def codes_of(

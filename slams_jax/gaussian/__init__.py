@@ -1,7 +1,7 @@
 """Gaussian statistics of fields in space and time: priors, regressions, closed-form posteriors."""
 
 from slams_jax.gaussian.columns import Columns, fit_columns
-from slams_jax.gaussian.hybrid import HybridCovariance, absorbed
+from slams_jax.gaussian.hybrid import HybridCovariance, absorbed, forecast_likelihood
 from slams_jax.gaussian.modes import Coefficients, Modes
 from slams_jax.gaussian.posterior import Absorbed, GaussianPosterior, Matrices, condition
 from slams_jax.gaussian.prior import ChiSquared, GaussianPrior, chi_squared, fit_prior
@@ -33,4 +33,5 @@ __all__ = [
     "fit_columns",
     "fit_prior",
     "fit_regression",
+    "forecast_likelihood",
 ]

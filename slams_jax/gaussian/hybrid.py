@@ -8,9 +8,12 @@ Lorenc 2003, Q. J. R. Meteorol. Soc. 129, 3183). With W the whitening of S, and 
 patterns q and squared lengths e of the columns of W F,
 
     R^-1 = W^T (I - sum e / (1 + e) q q^T) W.
+
+`forecast_likelihood` makes such errors of a forecast N(m, B).
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +23,13 @@ from jaxtyping import Array, Bool, Float
 from slams_jax.aliases import Trajectory
 from slams_jax.gaussian.modes import Coefficients, over_time
 from slams_jax.gaussian.posterior import Absorbed
-from slams_jax.gaussian.regression import ModalCovariance, ModalOperator
+from slams_jax.gaussian.prior import GaussianPrior
+from slams_jax.gaussian.regression import INFORMATIVE, ModalCovariance, ModalOperator
 from slams_jax.products import product
 
 LEAST = 1e-4  # squared length of a pattern that is worth keeping: S has 1
+# Share of the prior's variance that forecasts leave at most: of what they do not tell, nothing.
+MOST = 1.0 - 1e-4
 
 
 @jax.tree_util.register_dataclass
@@ -105,6 +111,88 @@ class HybridCovariance:
         """`white` with its part along each pattern changed by `weight` times that part."""
         along = weight * product("ptxyc,txyc->p", self.patterns, white)
         return white + product("ptxyc,p->txyc", self.patterns, along)
+
+
+def forecast_likelihood(
+    prior: GaussianPrior,
+    share: tuple[Array, ...],
+    mean: Trajectory,
+    columns: Float[np.ndarray, "column time lat lon channel"] | None,
+    known: Bool[np.ndarray, " time"],
+    rank: int | None = None,
+) -> tuple[Trajectory, ModalOperator, ModalCovariance | HybridCovariance]:
+    r"""y, M and R of which p(y | x) is proportional to N(x; m, B) / N(x; 0, P).
+
+    Where nothing else is observed, a Gaussian posterior is then the forecast itself, N(m, B), with
+    B = E + F F^T. The errors E are a share of P in each mode, and have its correlations in time.
+    R^-1 of y = x + e would be B^-1 - P^-1, and y what R B^-1 m is; M = 1 - E P^-1 takes off what
+    nothing is known of. Where the columns of F exceed P, they tell nothing.
+
+    Args:
+        prior: N(0, P).
+        share: E P^-1, of each part (block, mode), in (0, 1).
+        mean: m; zero in frames that are not known.
+        columns: of F; None for zero.
+        known: the frames that were forecast.
+        rank: as in `HybridCovariance.of`.
+    """
+    frames = jnp.asarray(known)
+    bounded = lambda part: jnp.clip(part, 1.0 / INFORMATIVE, MOST)
+    errors = _shares(prior, tuple(bounded(part) for part in share), frames)
+    hybrid = None
+    if columns is not None:
+        hybrid = HybridCovariance.of(errors, columns, rank)
+        # What the rank leaves out has been added to E.
+        pairs = zip(hybrid.static.variance, prior.spectra, strict=True)
+        share = tuple(variance[..., 0] / spectrum.variance for variance, spectrum in pairs)
+    share = tuple(bounded(part) for part in share)
+    gain = tuple(1.0 - part for part in share)
+    told = tuple(a * b for a, b in zip(share, gain, strict=True))
+    static = _shares(prior, told, frames)
+    wide = lambda parts: tuple(
+        jnp.broadcast_to(part[..., None], (*part.shape, len(mean))).astype(
+            prior.modes.vectors.dtype
+        )
+        for part in parts
+    )
+    operator = ModalOperator(prior.modes, wide(gain))
+    if hybrid is None:
+        return mean, operator, static
+    # B^-1 - P^-1 is W^T (I - Z Z^T) W, with W the root of E^-1 - P^-1 = (1 - share) E^-1.
+    weaker = ModalOperator(prior.modes, wide(tuple(1.0 / jnp.sqrt(part) for part in gain)))
+    ratio = jnp.sqrt(hybrid.excess / (1.0 + hybrid.excess))
+    rows = np.asarray(_each(weaker, ratio[:, None, None, None, None] * hybrid.patterns))
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    values, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+    kept = values > LEAST
+    patterns = (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32).T @ flat
+    values = np.minimum(values[kept], MOST)
+    covariance = HybridCovariance(
+        static,
+        jnp.asarray(patterns.reshape(-1, *rows.shape[1:])),
+        jnp.asarray(values / (1.0 - values), jnp.float32),
+        jnp.mean(static.modes.mean_variance(static.variance)),
+    )
+    rest = static.whiten(mean - operator(mean), jnp.zeros(()))
+    along = covariance.excess * product("ptxyc,txyc->p", covariance.patterns, rest)
+    more = static.sample_root(product("ptxyc,p->txyc", covariance.patterns, along))
+    return mean + more, operator, covariance
+
+
+def _shares(
+    prior: GaussianPrior, share: tuple[Array, ...], known: Bool[Array, " time"]
+) -> ModalCovariance:
+    """A share of P in each mode."""
+    variance = tuple(
+        jnp.broadcast_to((s * p.variance)[..., None], (*s.shape, known.shape[0]))
+        for s, p in zip(share, prior.spectra, strict=True)
+    )
+    return ModalCovariance.of(prior.modes, variance, tuple(p.lags for p in prior.spectra), known)
+
+
+@jax.jit
+def _each(operator: ModalOperator, columns: Float[Array, "column time lat lon channel"]):
+    return jax.lax.map(operator, columns)
 
 
 def absorbed(

@@ -25,7 +25,7 @@ from slams_jax.frames import whole_frames
 from slams_jax.gaussian.linalg import eigh, spectral
 from slams_jax.gaussian.modes import Coefficients, Modes, over_time, to_blocks
 from slams_jax.gaussian.posterior import SMALLEST, Matrices
-from slams_jax.gaussian.prior import pooled_lags, single, whole_steps
+from slams_jax.gaussian.prior import GaussianPrior, pooled_lags, single, whole_steps
 from slams_jax.gaussian.spectrum import Spectrum, sample_lags, stationary
 
 FEWEST = 10  # pairs
@@ -189,6 +189,18 @@ class Regression:
                 self.modes, along_time(variance), self.lags, jnp.asarray(patterns >= 0)
             ),
             self.offset[index],
+        )
+
+    def unexplained(self, prior: GaussianPrior) -> tuple[Array, ...]:
+        """The share of the variance of x, of each part (block, mode), that y leaves open.
+
+        y is of the first pattern.
+        """
+        return tuple(
+            variance[0] / (variance[0] + jnp.square(jnp.abs(slope[0])) * spectrum.variance)
+            for slope, variance, spectrum in zip(
+                self.slope, self.variance, prior.spectra, strict=True
+            )
         )
 
 

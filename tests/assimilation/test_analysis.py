@@ -790,7 +790,7 @@ BAD_CALLS = {  # of a truth, by what the message says
     "the background: temperature has .*a grid with latitude and": lambda truth: dict(
         background=as_dataset(truth).isel(latitude=0)
     ),
-    "the members of the background are all the same: give their mean": lambda truth: dict(
+    "the members of the background are all the same: give one of them": lambda truth: dict(
         background=xr.concat([as_dataset(truth)] * 2, "member")
     ),
     "the background: temperature reaches .* K, outside": lambda truth: dict(

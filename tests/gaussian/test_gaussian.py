@@ -16,7 +16,9 @@ from slams_jax.gaussian import (
     condition,
     fit_prior,
     fit_regression,
+    forecast_likelihood,
 )
+from slams_jax.gaussian.modes import scaled
 from slams_jax.gaussian.prior import warn_of_misfit
 from slams_jax.gaussian.spectrum import Spectrum, stationary
 
@@ -252,6 +254,61 @@ def test_errors_of_the_day_are_whitened_with_those_of_the_climate():
     left = dense(covariance.observed(mask, "background").sample_root)
     kept = np.ix_(mask.ravel(), mask.ravel())
     np.testing.assert_allclose((left @ left.T)[kept], expected[kept], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [0, 5])
+def test_given_nothing_else_the_posterior_is_the_forecast(prior, count):
+    """N(m, B) of frames that are known; those of others follow from the prior."""
+    rng = np.random.default_rng(3)
+    known = np.array([True, False, True, True])
+    share = tuple(0.2 + 0.3 * s.variance / s.variance.max() for s in prior.spectra)
+    mean = np.where(known[:, None, None, None], rng.standard_normal((FRAMES, *SHAPE)), 0.0)
+    mean = mean.astype(np.float32)
+    white = jnp.asarray(rng.standard_normal((count, FRAMES, *SHAPE)), jnp.float32)
+    columns = 0.05 * np.asarray(jax.vmap(prior.sample_root)(white))
+    values, *likelihood = forecast_likelihood(
+        prior, share, jnp.asarray(mean), columns if count else None, known
+    )
+    told = absorbed(*likelihood, values)
+    posterior = condition(prior.modes, prior.spectra, FRAMES, [told])
+    root = dense(prior.sample_root)
+    covariance = root @ root.T
+    scaled_by = tuple(jnp.sqrt(s)[..., None] for s in share)
+    smaller = lambda x: prior.modes.field(scaled(prior.modes.coefficients(x), scaled_by))
+    less = dense(smaller) @ root
+    seen = np.repeat(known, np.prod(SHAPE))
+    shared = columns.reshape(count, seen.size)[:, seen]
+    error = (less @ less.T)[np.ix_(seen, seen)] + shared.T @ shared
+    gain = covariance[:, seen] @ np.linalg.inv(covariance[np.ix_(seen, seen)])
+    expected = covariance + gain @ (error - covariance[np.ix_(seen, seen)]) @ gain.T
+    found = dense(lambda x: posterior.solve(x, jnp.float32(1e6)))
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    whole = np.asarray(posterior.solve(posterior.pull, jnp.float32(1e6))).reshape(-1)
+    np.testing.assert_allclose(whole, gain @ mean.reshape(-1)[seen], atol=5e-3)
+
+
+@pytest.mark.slow
+def test_forecasts_less_certain_than_the_climate_tell_nothing(prior):
+    """Along a column that exceeds the prior, its variance is left."""
+    rng = np.random.default_rng(4)
+    share = tuple(jnp.full_like(s.variance, 0.2) for s in prior.spectra)
+    column = np.asarray(
+        prior.sample_root(jnp.asarray(rng.standard_normal((FRAMES, *SHAPE)), jnp.float32))
+    )
+    mean = np.asarray(
+        prior.sample_root(jnp.asarray(rng.standard_normal((FRAMES, *SHAPE)), jnp.float32))
+    )
+    values, *likelihood = forecast_likelihood(
+        prior, share, jnp.asarray(mean), 5.0 * column[None], np.ones(FRAMES, bool)
+    )
+    posterior = condition(prior.modes, prior.spectra, FRAMES, [absorbed(*likelihood, values)])
+    root = dense(prior.sample_root)
+    along = np.linalg.solve(root @ root.T, column.ravel())
+    variance = along @ dense(lambda x: posterior.solve(x, jnp.float32(1e6))) @ along
+    assert variance == pytest.approx(along @ column.ravel(), rel=0.02)
+    found = posterior.solve(posterior.pull, jnp.float32(1e6))
+    np.testing.assert_allclose(found, mean, atol=0.02)
 
 
 def test_patterns_that_stand_out_most_are_kept():

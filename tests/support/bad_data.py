@@ -1064,7 +1064,7 @@ CORPUS += [
         ANALYSES,
         "a background of members that are all the same",
         _analysis(lambda data: data.expand_dims(member=[0, 1])),
-        "give their mean alone",
+        "give one of them alone",
     ),
     Bad(
         ANALYSES,
