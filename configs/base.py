@@ -52,6 +52,7 @@ def get_config() -> Any:
             "sampler": sampler(),
             "guidance": guidance(),
             "refinement": refinement(),
+            "ensemble": ensemble(),
             "assimilation": assimilation(),
             "compare": compare(),
         }
@@ -333,6 +334,22 @@ def refinement() -> dict[str, Any]:
         "highest": 0.95,
         # Of the reverse SDE of a move, with fresh noise.
         "sampler": sampler(),
+    }
+
+
+def ensemble() -> dict[str, Any]:
+    """What the members of a background tell, where it has several (--background)."""
+    return {
+        # Share of the members in the covariance of their errors; the statistics have the rest.
+        "weight": 0.5,
+        # Factor of the departures of the members from their mean.
+        "inflation": 1.0,
+        # Of localisation, km; 0 for none.
+        "radius": 2000.0,
+        # Of the members' covariance that are kept, at most.
+        "patterns": 400,
+        # Let draws start from the members at this noise level t instead; 0 for the above.
+        "level": 0.0,
     }
 
 

@@ -9,6 +9,8 @@ the command to draw only the missing members. The folder is removed at the end.
 `--preset=fast|default|accurate|exact|reference` replaces the configuration's `sampler`, `guidance`,
 `assimilation.paths` and `refinement`; "exact" draws all members together, with 512 evaluations each
 (docs/guides/guidance.md).
+`--background=FILE` takes forecasts in place of the configuration's background; if they have a
+dimension `member`, `ensemble` says how they enter (docs/guides/cycling.md).
 `--fit_inflation` first finds the inflation at which spread equals error on the validation period,
 at the cost of about six analyses of it.
 """
@@ -41,6 +43,13 @@ FLAGS = flags.FlagValues()
 CONFIG = cli.config_flag(FLAGS)
 OUTPUT = cli.path_flag(FLAGS, "output", "Analysis to write: a .nc file or a .zarr folder.")
 MODEL = cli.model_flag(FLAGS)
+BACKGROUND = flags.DEFINE_string(
+    "background",
+    None,
+    "Forecasts in place of the configuration's background, with or without members: a file, a "
+    "store, a pattern or a URL.",
+    flag_values=FLAGS,
+)
 FIT = flags.DEFINE_bool(
     "fit_inflation",
     False,
@@ -63,10 +72,21 @@ def main() -> None:
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the .nc or .zarr to write")
     path = _checked(OUTPUT.value)
+    if FIT.value and BACKGROUND.value is not None:
+        raise InputError(
+            "--fit_inflation analyses the validation period, of which --background has no "
+            "forecasts: leave one of the two out"
+        )
     if PRESET.value is not None:
         settings = _with_preset(settings, PRESET.value)
     with _scratch(path) as scratch:
-        analysis = run(settings, source=MODEL.value, fit=FIT.value, keep=scratch)
+        analysis = run(
+            settings,
+            source=MODEL.value,
+            background=BACKGROUND.value,
+            fit=FIT.value,
+            keep=scratch,
+        )
         if is_writer():
             write_dataset(analysis, path, scratch)
         if scratch is not None:
@@ -98,13 +118,19 @@ def main() -> None:
 
 
 def run(
-    settings: Settings, *, source: str | None = None, fit: bool = False, keep: Path | None = None
+    settings: Settings,
+    *,
+    source: str | None = None,
+    background: str | None = None,
+    fit: bool = False,
+    keep: Path | None = None,
 ) -> xr.Dataset:
     """The analysis of a configuration.
 
     Args:
         settings: the configuration.
         source: of the model, if not its work directory (`open_model`).
+        background: file of forecasts in place of the configuration's background.
         fit: whether to fit the inflation first.
         keep: folder for the members as they are drawn (`slams_jax.assimilate`).
 
@@ -116,7 +142,7 @@ def run(
     model = open_model(settings, data, source)
     if fit:
         settings = with_fitted_inflation(settings, data, model)
-    analysis = analyse(settings, data, model, keep=keep)
+    analysis = analyse(settings, data, model, background=background, keep=keep)
     return analysis.assign_attrs(configuration=json.dumps(settings.raw))
 
 

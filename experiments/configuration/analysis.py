@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from absl import logging
 
+from experiments.configuration.fields import open_forecasts
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.observations import frames_of, open_streams
 from experiments.configuration.settings import Settings
@@ -28,6 +29,7 @@ def analyse(
     observations: Sequence[Observations | Stream] | None = None,
     *,
     frames: np.ndarray | None = None,
+    background: str | None = None,
     keep: Path | None = None,
 ) -> xr.Dataset:
     """The analysis of a configuration whose data and model are open.
@@ -38,22 +40,28 @@ def analyse(
         model: its trained model.
         observations: taken in place of the configuration's streams.
         frames: indices of the times to analyse in place of the configuration's.
+        background: file of forecasts in place of the configuration's background, which may have
+            members.
         keep: folder that holds the members as they are drawn (`slams_jax.assimilate`).
 
     Raises:
-        InputError, RunError: as `slams_jax.assimilate` has them.
+        InputError, RunError: as `slams_jax.assimilate` has them, and files that do not fit.
     """
     frames = frames_of(settings, data) if frames is None else frames
-    options = settings.assimilation
+    options, times = settings.assimilation, data.archive.times[frames]
+    if background is not None:
+        forecasts = open_forecasts(background, settings.data, data.archive.grid, times)
+    else:
+        forecasts = data.background(frames) if options.background else None
     if observations is None:
         observations, _ = open_streams(settings, data, frames)
     return assimilate(
         model,
-        data.background(frames) if options.background else None,
+        forecasts,
         observations,
         members=options.members,
         key=jax.random.key(settings.seed),
-        times=data.archive.times[frames],
+        times=times,
         latent_inputs=(
             {n: data.standardised(n, frames) for n in options.latent_inputs}
             if options.latent_inputs
@@ -63,6 +71,7 @@ def analyse(
         guidance=settings.guidance,
         paths=options.paths,
         refinement=settings.refinement,
+        ensemble=settings.ensemble,
         inflation=options.inflation,
         gross_error=options.gross_error or None,
         score=options.score,

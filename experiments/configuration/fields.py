@@ -62,6 +62,26 @@ def open_fields(
     return fields, described
 
 
+def open_forecasts(path: str, data: DataSettings, grid: Grid, times: np.ndarray) -> xr.Dataset:
+    """Forecasts for an analysis, with or without members, on `grid` and at `times`.
+
+    Where they are missing they are NaN.
+
+    Raises:
+        InputError: files, variables or levels that do not fit, or none of the times.
+    """
+    opened = _open("", FieldSettings(path), data.variables, data.levels)
+    own = np.asarray(opened[TIME])
+    shared = np.flatnonzero(np.isin(own, times))
+    if not shared.size:
+        raise InputError(
+            f"--background {path} ({str(own[0])[:16]} to {str(own[-1])[:16]}) shares no time with "
+            f"the analysis ({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
+        )
+    moved = regrid(opened.isel({TIME: shared}), grid, name=f"--background {path}", must_cover=True)
+    return moved.load().reindex({TIME: times})
+
+
 def open_stations(root: Path | str, settings: FieldSettings | Any) -> xr.Dataset:
     """Station data (time, station) of a modality or a stream."""
     return read_stations(

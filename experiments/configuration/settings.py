@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.configuration.build import build, check_names, group, plain, require
 from experiments.configuration.nature import read_nature
+from slams_jax.assimilation import HybridConfig, InversionConfig
 from slams_jax.assimilation.posterior import ScoreKind
 from slams_jax.data import Censored
 from slams_jax.diffusion import CosineSchedule, RefinementConfig, SamplerConfig
@@ -271,6 +272,7 @@ class Settings:
     sampler: SamplerConfig
     guidance: GuidanceConfig
     refinement: RefinementConfig | None
+    ensemble: HybridConfig | InversionConfig
     assimilation: AssimilationSettings
     compare: CompareSettings
     raw: Mapping[str, Any]
@@ -324,6 +326,7 @@ def read(config: ConfigDict | Mapping[str, Any]) -> Settings:
         sampler=build(SamplerConfig, raw.get("sampler", {}), "sampler"),
         guidance=build(GuidanceConfig, raw.get("guidance", {}), "guidance"),
         refinement=_refinement(raw.get("refinement", {})),
+        ensemble=_ensemble(raw.get("ensemble", {})),
         assimilation=build(AssimilationSettings, assimilation, "assimilation", streams=streams),
         compare=build(CompareSettings, raw.get("compare", {}), "compare"),
         raw=raw,
@@ -347,6 +350,15 @@ def _refinement(values: Any) -> RefinementConfig | None:
     sampler = build(SamplerConfig, values.pop("sampler", {}), "refinement.sampler")
     config = build(RefinementConfig, values | {"moves": moves or 1}, "refinement", sampler=sampler)
     return config if moves else None
+
+
+def _ensemble(values: Any) -> HybridConfig | InversionConfig:
+    """How members of a background enter, checked."""
+    values = dict(group(values, "ensemble"))
+    level = values.pop("level", 0.0)
+    radius = values.pop("radius", HybridConfig().radius) or None
+    config = build(HybridConfig, values, "ensemble", radius=radius)
+    return build(InversionConfig, {"level": level}, "ensemble") if level else config
 
 
 def _check_counted_once(data: DataSettings, options: AssimilationSettings) -> None:

@@ -8,8 +8,9 @@ E is the covariance of the state given one background, of the statistics of the 
 the mean variance of the members, whose departures are the columns of X. The localisation L takes
 off what few members tell of places far from one another. It is a sum of products of bumps, so that
 each member gives as many columns as there are bumps: the modulated ensemble of Bishop, Whitaker &
-Lei (2017), Mon. Wea. Rev. 145, 4575-4592. 1 / K is for the error of a mean of K members. Such
-forecasts come from the climate that the prior describes, N(0, P) in Gaussian terms: it is
+Lei (2017), Mon. Wea. Rev. 145, 4575-4592. 1 / K is for the error of a mean of K members; of modes
+that can hardly be forecast the mean is mostly such noise, and counts by the share that is not.
+Forecasts come from the climate that the prior describes, N(0, P) in Gaussian terms: it is
 N(x; m - b, B) / N(x; 0, P) that an analysis multiplies the prior with.
 
 *Inversion*: each member is taken to a noise level, from which the guided sampler leads back. Of the
@@ -22,7 +23,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import Trajectory
 from slams_jax.cycling import localisation
@@ -35,6 +36,7 @@ from slams_jax.gaussian import (
     Regression,
     forecast_likelihood,
 )
+from slams_jax.gaussian.modes import scaled
 from slams_jax.grid import EARTH_RADIUS
 
 
@@ -124,26 +126,45 @@ def ensemble_likelihood(
     count, frames = len(members), np.flatnonzero(known)
     mean = members.mean(axis=0)
     departures = members - mean
-    departures *= config.inflation * math.sqrt((1.0 + 1.0 / count) / (count - 1))
+    departures *= config.inflation / math.sqrt(count - 1)
     spread = np.mean(np.sum(departures[:, frames] ** 2, axis=0))
     share = background.unexplained(prior)
     usual = tuple((s * p.variance)[..., None] for s, p in zip(share, prior.spectra, strict=True))
-    scale = (1.0 - config.weight) * spread / float(prior.modes.mean_variance(usual)[0])
+    scale = spread / float(prior.modes.mean_variance(usual)[0])
+    share = tuple(jnp.float32(scale) * s for s in share)
+    more, weight = 1.0 + 1.0 / count, config.weight
     columns = None
-    if config.weight > 0.0:
-        columns = departures * math.sqrt(config.weight)
-        if config.radius is not None:
-            bumps = partition(*places, config.radius)[None, :, None, :, :, None]
-            columns = (columns[:, None] * bumps).reshape(-1, *columns.shape[1:])
+    if weight > 0.0:
+        columns = _localised(math.sqrt(more * weight) * departures, places, config.radius)
     mean = np.where(known[:, None, None, None], mean - np.asarray(background.offset[0]), 0.0)
+    coefficients = prior.modes.coefficients(jnp.asarray(mean, jnp.float32))
+    mean = prior.modes.field(scaled(coefficients, tuple(_of_mean(s, count) for s in share)))
     return forecast_likelihood(
         prior,
-        tuple(s * jnp.float32(scale) for s in share),
-        jnp.asarray(mean, jnp.float32),
+        tuple(more * (1.0 - weight) * s for s in share),
+        mean,
         columns,
         known,
         config.patterns,
     )
+
+
+def _localised(
+    departures: Float[np.ndarray, "member time lat lon channel"],
+    places: tuple[Float[np.ndarray, " lat"], Float[np.ndarray, " lon"]],
+    radius: float | None,
+) -> Float[np.ndarray, "column time lat lon channel"]:
+    """Columns of a root of L o (X X^T)."""
+    if radius is None:
+        return departures
+    bumps = partition(*places, radius)[None, :, None, :, :, None]
+    return (departures[:, None] * bumps).reshape(-1, *departures.shape[1:])
+
+
+def _of_mean(share: Array, count: int) -> Float[Array, "block mode 1"]:
+    """The share of the variance of a mean of `count` members that is not their noise."""
+    told = jnp.maximum(1.0 - share, 0.0)
+    return (told / (told + share / count))[..., None]
 
 
 def partition(

@@ -98,7 +98,9 @@ def test_given_nothing_else_the_analysis_is_the_forecast(model, weight, radius):
         wide = np.broadcast_to(near[None, :, :, None, None, :, :, None], SHAPE + SHAPE)
         covariance = covariance * wide.reshape(covariance.shape)
     # White errors, on the whole as large as those that the members tell.
-    white = np.mean(np.sum(departures**2, axis=0)) / (len(members) - 1) * np.eye(mean.size)
+    share = np.mean(np.sum(departures**2, axis=0)) / (len(members) - 1)
+    white = share * np.eye(mean.size)
+    mean = mean * (1.0 - share) / (1.0 - share + share / len(members))
     expected = (1.0 + 1.0 / len(members)) * ((1.0 - weight) * white + weight * covariance)
     values, vectors = np.linalg.eigh(expected)
     values = np.minimum(values, 1.0)  # the variance of the prior

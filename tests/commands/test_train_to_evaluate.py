@@ -205,6 +205,45 @@ def test_what_an_analysis_says_of_its_streams(analysis):
     assert all(d["chi_squared"] > 0 and d["degrees_of_freedom"] > 0 for d in found.values())
 
 
+def test_forecasts_of_a_file_replace_the_background(config, file, analysis, tmp_path, capsys):
+    own, several, output = (tmp_path / f"{n}.nc" for n in ("own", "several", "analysis"))
+    with xr.open_dataset(Path(config.data.root) / "background.nc", engine="h5netcdf") as dataset:
+        background = dataset.sel(time=slice(*config.data.periods.test)).load()
+    background.to_netcdf(own, engine="h5netcdf")
+    draw = lambda forecasts, *more: run_command(
+        assimilate.main,
+        f"--config={file}",
+        f"--background={forecasts}",
+        f"--output={output}",
+        *more,
+    )
+    assert draw(own) == 0
+    with (
+        xr.open_dataset(analysis, engine="h5netcdf") as one,
+        xr.open_dataset(output, engine="h5netcdf") as other,
+    ):
+        np.testing.assert_allclose(other["temperature"], one["temperature"], atol=1e-3)
+
+    # Members far from one another, and hardly.
+    shift = xr.DataArray([-9.0, 0.0, 9.0], dims="number")
+    (background + shift).to_netcdf(several, engine="h5netcdf")
+    spreads = []
+    for more in ((), ("--config.ensemble.inflation=0.01",)):
+        assert draw(several, "--config.ensemble.radius=0", *more) == 0
+        with xr.open_dataset(output, engine="h5netcdf") as dataset:
+            spreads.append(float(dataset["temperature"].std("member").mean()))
+    assert spreads[0] > 1.5 * spreads[1]
+
+    capsys.readouterr()
+    background.assign_coords(time=background.time + np.timedelta64(999, "D")).to_netcdf(
+        own, engine="h5netcdf"
+    )
+    assert draw(own) == 2
+    assert "shares no time with the analysis" in capsys.readouterr().err
+    assert draw(several, "--fit_inflation") == 2
+    assert "leave one of the two out" in capsys.readouterr().err
+
+
 def test_a_preset_and_a_fitted_inflation(config, file, tmp_path):
     """Both replace what the configuration says, and the file tells."""
     output = tmp_path / "analysis.nc"

@@ -306,7 +306,7 @@ def test_forecasts_less_certain_than_the_climate_tell_nothing(prior):
     root = dense(prior.sample_root)
     along = np.linalg.solve(root @ root.T, column.ravel())
     variance = along @ dense(lambda x: posterior.solve(x, jnp.float32(1e6))) @ along
-    assert variance == pytest.approx(along @ column.ravel(), rel=0.02)
+    assert variance == pytest.approx(along @ column.ravel(), rel=0.05)
     found = posterior.solve(posterior.pull, jnp.float32(1e6))
     np.testing.assert_allclose(found, mean, atol=0.02)
 
