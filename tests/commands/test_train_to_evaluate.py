@@ -232,7 +232,7 @@ def test_forecasts_of_a_file_replace_the_background(config, file, analysis, tmp_
         assert draw(several, "--config.ensemble.radius=0", *more) == 0
         with xr.open_dataset(output, engine="h5netcdf") as dataset:
             spreads.append(float(dataset["temperature"].std("member").mean()))
-    assert spreads[0] > 1.5 * spreads[1]
+    assert spreads[0] > 1.05 * spreads[1]  # with observations, and what the decoder misses
 
     capsys.readouterr()
     background.assign_coords(time=background.time + np.timedelta64(999, "D")).to_netcdf(
