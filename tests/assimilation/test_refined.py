@@ -44,7 +44,7 @@ def exact(function):
     return (weight * function(z)).sum() / weight.sum()
 
 
-def drawn(score, refinement, sampler=SamplerConfig(steps=32), members=MEMBERS):
+def drawn(score, refinement, sampler=SamplerConfig(steps=32)):
     """The standardised anomaly of each member where it was observed, and the analysis."""
     model = tiny_model(latent=False, network=0.0)  # its prior is white noise, exactly
     climate = climatology(model.statistics["state"], TIMES)
@@ -55,7 +55,7 @@ def drawn(score, refinement, sampler=SamplerConfig(steps=32), members=MEMBERS):
         model,
         None,
         [stream],
-        members=members,
+        members=MEMBERS,
         key=jax.random.key(0),
         times=TIMES,
         score=score,
@@ -85,12 +85,11 @@ def test_moves_reach_a_posterior_of_two_modes():
 
 @pytest.mark.slow
 def test_slices_reach_it_too():
-    members = MEMBERS // 2
-    z, analysis = drawn("gaussian", None, SamplerConfig("split_gibbs", 8, slices=4), members)
+    z, analysis = drawn("gaussian", None, SamplerConfig("split_gibbs", 8, slices=4))
     right = exact(lambda z: z > SHIFT)
-    assert abs((z > SHIFT).mean() - right) < 4.0 * np.sqrt(right * (1 - right) / members)
+    assert abs((z > SHIFT).mean() - right) < 4.0 * np.sqrt(right * (1 - right) / MEMBERS)
     mean, square = exact(lambda z: z), exact(lambda z: z**2)
-    assert abs(z.mean() - mean) < 4.0 * np.sqrt((square - mean**2) / members)
+    assert abs(z.mean() - mean) < 4.0 * np.sqrt((square - mean**2) / MEMBERS)
     assert analysis.attrs["evaluations"] == 8
     assert "divergence" not in analysis.attrs
 
