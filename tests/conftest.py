@@ -15,6 +15,8 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test compiled serves the others, their processes and the next run, small programs too.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from pathlib import Path
 
@@ -22,12 +24,10 @@ import jax
 import jax.extend
 import pytest
 
-# What one test compiled serves the others and the next run, small programs too.
 if jax.config.jax_compilation_cache_dir is None:
     jax.config.update(
         "jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
     )
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -36,7 +36,7 @@ pytest_plugins = ["support.fixtures"]
 
 
 # A program takes about 1.5 MB. Few are used by more than a handful of tests.
-PROGRAMS = 400
+PROGRAMS = 1000
 
 
 def pytest_collection_finish():

@@ -42,6 +42,7 @@ from slams_jax.verify import metrics, summary
 
 Row = dict[str, Any]
 ENCODED = 32  # frames encoded at a time
+TARGET = "target"  # name of what is observed, the same in all settings: they share programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ def released(subject: Subject, setting: Setting) -> Row:
     operator = degrading(setting.kind, setting.factor // subject.compression)
     values = simulate(_key(subject), operator, target, setting.error, every=setting.every)
     stream = make_stream(
-        "target", values, operator, Diagonal(jnp.full((1,) * 4, setting.error**2)), space="latent"
+        TARGET, values, operator, Diagonal(jnp.full((1,) * 4, setting.error**2)), space="latent"
     )
     alone = dataclasses.replace(subject.settings.assimilation, background=False, latent_inputs=())
     settings = dataclasses.replace(subject.settings, assimilation=alone)
@@ -206,7 +207,7 @@ def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Obs
         _key(subject),
         subject.data,
         frames,
-        setting.name,
+        TARGET,
         degrading(setting.kind, setting.factor),
         setting.error * std,
         variable=subject.model.channels[0].variable,

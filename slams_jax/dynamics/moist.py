@@ -158,7 +158,7 @@ def moist_atmosphere(config: MoistConfig) -> MoistAtmosphere:
     def rest(day: int) -> State:
         with relaxed_promotion():
             spectral, carry = model.bootstrap_state()
-        return State(spectral, carry, jnp.int32(day))
+        return _typed(State(spectral, carry, jnp.int32(day)))
 
     def start(key: PRNGKey, day: int) -> State:
         state = rest(day)
@@ -192,7 +192,7 @@ def moist_atmosphere(config: MoistConfig) -> MoistAtmosphere:
                 physics["_longwave_rad"].ftop,
             )
         means = jax.tree.map(lambda x: jnp.swapaxes(x[0], -1, -2), daily)
-        return State(done.dynamics, done.physics, state.day + 1), means
+        return _typed(State(done.dynamics, done.physics, state.day + 1)), means
 
     @jax.jit
     def nodal(state: State) -> Nodal:
@@ -299,6 +299,11 @@ def _coefficients(spectral: Any) -> dict[str, Any]:
     names = ("vorticity", "divergence", "temperature_variation", "log_surface_pressure")
     fields = {name: getattr(spectral, name) for name in names}
     return {**fields, "specific_humidity": spectral.tracers["specific_humidity"]}
+
+
+def _typed(state: State) -> State:
+    """Without weak types, as it is read from a file: one compiled program serves both."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
 
 def _with(day: Callable, forcing: Any, state: State) -> tuple[State, Daily]:

@@ -69,7 +69,7 @@ def drawn(score, refinement, sampler=SamplerConfig(steps=32)):
 
 @pytest.mark.slow
 def test_moves_reach_a_posterior_of_two_modes():
-    moves = RefinementConfig(moves=12, sampler=SamplerConfig(steps=16))
+    moves = RefinementConfig(moves=8, sampler=SamplerConfig(steps=16))
     before, _ = drawn("network", None)
     z, analysis = drawn("network", moves)
     right = exact(lambda z: z > SHIFT)  # the weight of one mode
@@ -80,7 +80,7 @@ def test_moves_reach_a_posterior_of_two_modes():
     mean, square = exact(lambda z: z), exact(lambda z: z**2)
     assert abs(z.mean() - mean) < 4.0 * np.sqrt((square - mean**2) / MEMBERS)
     assert 0.1 < analysis.attrs["acceptance"] < 0.9
-    assert analysis.attrs["evaluations"] == 32 + 12 * 16
+    assert analysis.attrs["evaluations"] == 32 + 8 * 16
 
 
 @pytest.mark.slow

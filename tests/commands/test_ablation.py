@@ -185,7 +185,7 @@ def test_classical_methods_observe_what_the_encoder_sees(found):
         )
         setting = ablation_protocols.Setting("noise 1", "coarse", 2, 1.0, 2)
         seen = ablation_protocols._all_observations(one, setting, one.data.frames("test")[:5])
-        assert sorted(o.name for o in seen) == sorted(["noise 1", *streams])
+        assert sorted(o.name for o in seen) == sorted(["target", *streams])
 
 
 def test_the_best_of_each_setting_is_marked():

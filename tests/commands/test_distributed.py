@@ -29,6 +29,8 @@ def file(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     config = small_config(world, folder / "run")
     config.autoencoder = config.autoencoder_training = None
+    with config.unlocked():
+        del config.assimilation.streams.sounder, config.data.modalities.sounder
     config.score_training.update(steps=4, checkpoint_every=2, log_every=2, shard_state=True)
     # Many iterations with an untrained network magnify rounding a million times, on one device too.
     config.guidance.iterations = 3

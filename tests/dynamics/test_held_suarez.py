@@ -10,7 +10,7 @@ from slams_jax.dynamics import Forcing, HeldSuarezConfig, held_suarez
 from slams_jax.errors import InputError, RunError
 from slams_jax.schema import SLAMS_LEVELS
 
-pytestmark = pytest.mark.optimised  # the zonal means take 190 days
+pytestmark = pytest.mark.optimised  # the zonal means take 150 days
 
 # The zonal means need T21; everything else is as true of a small, coarse model.
 SMALL = HeldSuarezConfig(truncation=10, boundaries=(0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0))
@@ -121,7 +121,7 @@ def test_zonal_means_of_a_spun_up_atmosphere():
     """The climate of Held & Suarez (1994), figures 1 to 3, at T21."""
     atmosphere = held_suarez.held_suarez(HeldSuarezConfig(steps_per_day=10))
     start = atmosphere.initial(jax.random.key(0))
-    states = list(held_suarez.trajectory(atmosphere, start, 190))[100:]
+    states = list(held_suarez.trajectory(atmosphere, start, 150))[80:]
     temperature = held_suarez.temperature(atmosphere, states, SLAMS_LEVELS)
     assert np.isfinite(temperature).all()
     latitude = np.asarray(atmosphere.grid.latitude)

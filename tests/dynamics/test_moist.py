@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 
 import jax
@@ -8,7 +9,9 @@ import xarray as xr
 
 from slams_jax.data import grid_points
 from slams_jax.dynamics import (
+    Convection,
     GaugesConfig,
+    ImperfectConvection,
     MoistConfig,
     MoistForecastConfig,
     MoistRun,
@@ -19,6 +22,7 @@ from slams_jax.dynamics import (
     nature,
     nature_run,
 )
+from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, standard_pressure
 from slams_jax.readers import open_dataset, read_stations
@@ -34,12 +38,22 @@ def needs_jcm(test):
     return pytest.mark.slow(pytest.mark.skipif(absent, reason=f"jcm is not installed: {how}")(test))
 
 
-CYCLE = MoistForecastConfig(spin_up=1, soundings=20, members=3)
+# One model, with the default convection, for truth and backgrounds: it is compiled once.
+CONVECTION = ImperfectConvection(**dataclasses.asdict(Convection()))
+MODEL = MoistConfig(convection=CONVECTION)
+CYCLE = MoistForecastConfig(spin_up=1, soundings=20, members=3, convection=CONVECTION)
 GAUGES = GaugesConfig(count=150, clusters=0, missing=0.2)
 
 
 def short(cache, **changes):
-    values = {"days": 4, "spin_up": 2, "forecast": CYCLE, "gauges": GAUGES, **changes}
+    values = {
+        "model": MODEL,
+        "days": 4,
+        "spin_up": 2,
+        "forecast": CYCLE,
+        "gauges": GAUGES,
+        **changes,
+    }
     return MoistRun(
         stations=StationsConfig(30, 0), radiosondes=RadiosondesConfig(5), cache=str(cache), **values
     )
@@ -67,7 +81,7 @@ def test_interpolation_to_pressure():
 
 @pytest.fixture(scope="module")
 def earth():
-    return moist.moist_atmosphere(MoistConfig())
+    return moist.moist_atmosphere(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +222,23 @@ def test_a_perfect_model_has_perfect_backgrounds(earth, tmp_path):
     np.testing.assert_allclose(truth.temperature, background.temperature, atol=0.5)
     assert ("truth and backgrounds", 4, 4) in told
     assert ("climate of the imperfect model", 7, 7) in told
+
+
+@needs_jcm
+def test_backgrounds_come_from_another_model(earth, tmp_path, monkeypatch):
+    built = lambda config: dataclasses.replace(earth, config=config)
+    monkeypatch.setattr(moist, "moist_atmosphere", built)
+
+    def generate(run, truth, imperfect, *_, **__):
+        assert truth.config == MODEL
+        assert imperfect.config == MoistConfig(convection=ImperfectConvection())
+        raise InputError("seen")
+
+    monkeypatch.setattr(moist_run, "generate", generate)
+    with pytest.raises(InputError, match="seen"):
+        nature_run(
+            short(tmp_path, forecast=dataclasses.replace(CYCLE, convection=ImperfectConvection()))
+        )
 
 
 @pytest.fixture(scope="module")

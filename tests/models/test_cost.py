@@ -13,7 +13,7 @@ from slams_jax.networks import compiler_options
 
 pytestmark = pytest.mark.optimised  # counts are those of optimised programs
 
-CONFIG = ScoreConfig(window=3, channels=4, widths=(16, 32), blocks=2, embedding=16, prediction="v")
+CONFIG = ScoreConfig(window=3, channels=4, widths=(16, 32), blocks=1, embedding=16, prediction="v")
 SHAPE, BATCH = (32, 64), 2
 
 
