@@ -64,19 +64,22 @@ class HybridCovariance:
         """
         known = static.known[None, :, None, None, None]
         white = np.asarray(_whitened(static, jnp.where(known, jnp.asarray(columns), 0.0)))
-        flat = white.reshape(len(white), -1)
-        excess, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
-        kept = np.flatnonzero(excess > LEAST)[::-1][:rank]
-        patterns = (vectors[:, kept] / np.sqrt(excess[kept])).astype(np.float32).T @ flat
-        values = np.count_nonzero(static.known) * flat.shape[1] / len(static.known)
-        rest = max(excess.sum() - excess[kept].sum(), 0.0) / values
+        excess, patterns = _principal(white)
+        values = np.count_nonzero(static.known) * math.prod(white.shape[2:])
+        rest = max(np.sum(white**2, dtype=np.float64) - excess[:rank].sum(), 0.0) / values
         static = static.inflated(jnp.float32(1.0 + rest))
-        return cls(
-            static,
-            jnp.asarray(patterns.reshape(len(kept), *white.shape[1:])),
-            jnp.asarray((excess[kept] - rest) / (1.0 + rest), jnp.float32),
-            jnp.mean(static.modes.mean_variance(static.variance)),
-        )
+        return cls.along(static, patterns[:rank], (excess[:rank] - rest) / (1.0 + rest))
+
+    @classmethod
+    def along(
+        cls,
+        static: ModalCovariance,
+        patterns: Float[np.ndarray, "pattern time lat lon channel"],
+        excess: Float[np.ndarray, " pattern"],
+    ) -> "HybridCovariance":
+        """The covariance of known patterns."""
+        scale = jnp.mean(static.modes.mean_variance(static.variance))
+        return cls(static, jnp.asarray(patterns), jnp.asarray(excess, jnp.float32), scale)
 
     def whiten(self, residual: Trajectory, extra: Array) -> Trajectory:
         """W residual, W^T W = (R + extra)^-1; in the patterns `extra` counts as a share of S."""
@@ -162,23 +165,25 @@ def forecast_likelihood(
         return mean, operator, static
     # B^-1 - P^-1 is W^T (I - Z Z^T) W, with W the root of E^-1 - P^-1 = (1 - share) E^-1.
     weaker = ModalOperator(prior.modes, wide(tuple(1.0 / jnp.sqrt(part) for part in gain)))
-    ratio = jnp.sqrt(hybrid.excess / (1.0 + hybrid.excess))
-    rows = np.asarray(_each(weaker, ratio[:, None, None, None, None] * hybrid.patterns))
-    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-    values, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
-    kept = values > LEAST
-    patterns = (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32).T @ flat
-    values = np.minimum(values[kept], TAKEN)
-    covariance = HybridCovariance(
-        static,
-        jnp.asarray(patterns.reshape(-1, *rows.shape[1:])),
-        jnp.asarray(values / (1.0 - values), jnp.float32),
-        jnp.mean(static.modes.mean_variance(static.variance)),
-    )
+    ratio = jnp.sqrt(hybrid.excess / (1.0 + hybrid.excess))[:, None, None, None, None]
+    taken, patterns = _principal(np.asarray(_each(weaker, ratio * hybrid.patterns)))
+    taken = np.minimum(taken, TAKEN)
+    covariance = HybridCovariance.along(static, patterns, taken / (1.0 - taken))
     rest = static.whiten(mean - operator(mean), jnp.zeros(()))
     along = covariance.excess * product("ptxyc,txyc->p", covariance.patterns, rest)
     more = static.sample_root(product("ptxyc,p->txyc", covariance.patterns, along))
     return mean + more, operator, covariance
+
+
+def _principal(
+    rows: Float[np.ndarray, "row time lat lon channel"],
+) -> tuple[Float[np.ndarray, " pattern"], Float[np.ndarray, "pattern time lat lon channel"]]:
+    """Squared lengths and directions of the principal axes of `rows`, the longest first."""
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    lengths, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+    kept = np.flatnonzero(lengths > LEAST)[::-1]
+    axes = (vectors[:, kept] / np.sqrt(lengths[kept])).astype(np.float32).T @ flat
+    return lengths[kept], axes.reshape(-1, *rows.shape[1:])
 
 
 def _shares(
