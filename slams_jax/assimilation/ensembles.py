@@ -87,7 +87,7 @@ class InversionConfig:
         InputError: a level outside (0, 1).
     """
 
-    level: float = 0.5
+    level: float = 0.2
 
     def __post_init__(self):
         if not 0.0 < self.level < 1.0:
