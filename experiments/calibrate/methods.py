@@ -15,6 +15,7 @@ FEWEST = 8  # steps: with fewer, no rule is any good
 
 
 SDA = Guidance("sda", (("gamma", 1e-2),))
+WIDER_SDA = Guidance("sda", (("gamma", 3e-2),))  # that of Rozet and Louppe for Lorenz-63
 DPS = Guidance("dps")
 TMPD = Guidance("tmpd")
 MMPS_1 = Guidance("mmps", (("iterations", 1),))
@@ -115,6 +116,11 @@ def split(*, slices: Iterable[int], sweeps: int = 1, steps: int = BUDGET) -> tup
     return tuple(Method(GAUSSIAN, config(count)) for count in slices)
 
 
+def published(steps: int) -> tuple[Method, ...]:
+    """The sampler of Rozet and Louppe for Lorenz-63, with one correction a step."""
+    return (Method(WIDER_SDA, SamplerConfig("pc", steps, "uniform", tau=0.25)),)
+
+
 def refined(rule: Guidance) -> tuple[Method, ...]:
     """Draws of `BUDGET` evaluations, refined by as many moves as each larger cost allows."""
     return tuple(_refined(rule, cost, steps) for cost in LARGER for steps in MOVE_STEPS)
@@ -207,6 +213,8 @@ PLAN = (
     Block("d", "all but the last", at_cost(LORENZ, (BUDGET, LONG))),
     Block("d", "all but the last", presets("reference")),
     Block("d", "last", at_cost(LORENZ, (BUDGET,))),
+    Block("h", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m")) + split(slices=(0,))),
+    Block("h", "every", weighted(GAUSSIAN)[:1] + weighted(GAUSSIAN)[2:3] + published(64)),
     # What a code tells is absorbed, which is for Gaussian algebra.
     Block("f", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),
     Block("f", "quick", crossed([GAUSSIAN])),
