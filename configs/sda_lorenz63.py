@@ -7,13 +7,15 @@ States are 0.025 time units apart and get noise of variance 0.025. The run has 9
 many days as dates in nanoseconds allow; the paper trained on 840,000.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import lorenz63
 
 
 def get_config() -> ConfigDict:
-    config = lorenz63.get_config()
+    config: Any = lorenz63.get_config()
     config.workdir = "runs/sda_lorenz63"
     config.nature.update(days=90000, dt=0.025, substeps=1, noise=1.0)
     config.data.periods = {

@@ -116,11 +116,6 @@ def split(*, slices: Iterable[int], sweeps: int = 1, steps: int = BUDGET) -> tup
     return tuple(Method(GAUSSIAN, config(count)) for count in slices)
 
 
-def published(steps: int) -> tuple[Method, ...]:
-    """The sampler of Rozet and Louppe for Lorenz-63, with one correction a step."""
-    return (Method(WIDER_SDA, SamplerConfig("pc", steps, "uniform", tau=0.25)),)
-
-
 def refined(rule: Guidance) -> tuple[Method, ...]:
     """Draws of `BUDGET` evaluations, refined by as many moves as each larger cost allows."""
     return tuple(_refined(rule, cost, steps) for cost in LARGER for steps in MOVE_STEPS)
@@ -162,6 +157,10 @@ ACCURATE = (
     _weighted(NEAR_1, 2, 16, moves=4, of=16),
     _weighted(NEAR_1, 4, 32, moves=20, of=16),
 )
+
+
+# The sampler of Rozet and Louppe for Lorenz-63, with one correction a step.
+PUBLISHED = (Method(WIDER_SDA, SamplerConfig("pc", 256, "uniform", tau=0.25)),)
 
 
 class Block(NamedTuple):
@@ -213,8 +212,11 @@ PLAN = (
     Block("d", "all but the last", at_cost(LORENZ, (BUDGET, LONG))),
     Block("d", "all but the last", presets("reference")),
     Block("d", "last", at_cost(LORENZ, (BUDGET,))),
-    Block("h", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m")) + split(slices=(0,))),
-    Block("h", "every", weighted(GAUSSIAN)[:1] + weighted(GAUSSIAN)[2:3] + published(64)),
+    # Linear observations of long trajectories, whose posterior is far narrower than the prior.
+    Block("h", "every", crossed([GAUSSIAN, NEAR_1], ("dpmpp_2m",))),
+    Block("h", "every", split(slices=(0,)) + split(slices=(0,), steps=LARGER[0])),
+    Block("h", "every", split(slices=(0,), steps=LARGER[1])),
+    Block("h", "every", weighted(GAUSSIAN)[:1] + weighted(GAUSSIAN)[2:3] + PUBLISHED),
     # What a code tells is absorbed, which is for Gaussian algebra.
     Block("f", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),
     Block("f", "quick", crossed([GAUSSIAN])),

@@ -129,8 +129,8 @@ def references(
     """Draws of trajectories given `values` of x / SCALE, and the effective numbers of particles."""
     key_first, key_filter = jax.random.split(key)
     first = attractor(key_first, particles)
-    found = _references(key_filter, first, values, error, draws)
-    return tuple(np.asarray(x, np.float64) for x in found)
+    drawn, effective = _references(key_filter, first, values, error, draws)
+    return np.asarray(drawn, np.float64), np.asarray(effective, np.float64)
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -160,8 +160,8 @@ def log_transition(
     """log p(later | states) of every pair, up to a constant."""
     ahead = step(SYSTEM, states, DT)
     # Summed over the variables one by one: a reduction over three is slow.
-    square = sum((later[:, None, i] - ahead[None, :, i]) ** 2 for i in range(3))
-    return -0.5 / (NOISE**2 * DT) * square
+    x, y, z = (later[:, None, i] - ahead[None, :, i] for i in range(3))
+    return -0.5 / (NOISE**2 * DT) * (x**2 + y**2 + z**2)
 
 
 _noisy = jax.jit(

@@ -110,13 +110,12 @@ def test_it_is_the_kalman_smoother(values, exact, share):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_backward_simulation_is_the_kalman_smoother(values, exact, share):
+def test_backward_simulation_is_the_kalman_smoother(values, exact):
     """Draws of each filter; their number fills neither the batches nor the groups of particles."""
 
     def moments(key):
         key_filter, key_back = jax.random.split(key)
-        found = one_filter(key_filter, values, share, particles=1000)
+        found = one_filter(key_filter, values, 0.5, particles=1000)
         draws = backward_simulation(key_back, found, log_transition, 200, batch=128)
         flat = draws.reshape(len(draws), -1)
         return draws.mean(axis=0), flat.T @ flat / len(flat)

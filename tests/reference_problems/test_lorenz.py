@@ -89,7 +89,7 @@ def test_the_references_of_noisy_trajectories_are_calibrated():
 
 def test_noisy_cases(trained):
     """Both observe the first variable; every state of the trajectories is compared."""
-    small = {"frames": 11, "count": 2, "particles": 1024, "nodes": 128, "draws": 64}
+    small = {"frames": 11, "count": 2, "particles": 2048, "nodes": 128, "draws": 64}
     low, high = noisy_lorenz_cases(*trained, **small)
     assert [list(np.flatnonzero(np.isfinite(v[0]))) for v in (low.values, high.values)] == [
         [0, 8],
@@ -97,8 +97,10 @@ def test_noisy_cases(trained):
     ]
     assert high.problem.log_likelihood(jnp.zeros((11, 1, 1, 3))) < 0
     for one in (low, high):
-        assert one.score(one.others).w1 < 1.6 * one.exact[0].w1_of_exact(64)
-        assert np.all((one.effective > 5) & (one.effective < 1024))
+        # Few particles: the second set of draws differs by more than its own sampling error.
+        assert one.score(one.others).w1 < 0.5
+        assert one.score(one.others + 0.1).w1 > 0.8
+        assert np.all((one.effective > 5) & (one.effective < 2048))
     row = run_lorenz(low, Method(RULE, SamplerConfig("dpmpp_2m_ode", 3)), 32, jax.random.key(0))
     assert row.score is not None
     assert row.score.w1 > row.score.w1_exact
