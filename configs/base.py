@@ -576,6 +576,8 @@ def lorenz63(**changes: Any) -> Any:
             "dt": 0.01,
             # Time steps in an interval.
             "substeps": 10,
+            # Each time step adds N(0, noise^2 dt) to each variable; 0 for none.
+            "noise": 0.0,
             "model": {
                 # Prandtl number.
                 "sigma": 10.0,

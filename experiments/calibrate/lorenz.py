@@ -1,4 +1,4 @@
-"""Group (d): Lorenz-63 with the score that configs/lorenz63.py trains."""
+"""Groups (d) and (h): Lorenz-63 with the scores that its configurations train."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from slams_jax.errors import InputError
+from slams_jax.gaussian import GaussianPrior
 from slams_jax.models.saved import load_model
 from slams_jax.reference_problems import (
     LorenzCase,
@@ -19,37 +20,58 @@ from slams_jax.reference_problems import (
     ScorePrior,
     calibrate_ranks,
     lorenz_cases,
+    noisy_lorenz_cases,
 )
 from slams_jax.storage import write_text
 from slams_jax.verify.figures import label_axis, new_figure, save
 
-MEMBERS = 128  # for each of the truths
+MEMBERS, NOISY_MEMBERS = 128, 64  # for each of the truths
 PAIRS, RANKED = 160, 63  # truths of the rank histograms, and members for each
 
 Row = dict[str, Any]
 
 
 def cases(workdir: Path | None) -> list[LorenzCase]:
-    """The cases, with the model in a work directory.
+    """The cases (d), with the model in a work directory.
 
     Raises:
         InputError: no model, or one of something else.
     """
+    return lorenz_cases(*_model(workdir, "d", "configs/lorenz63.py", "--lorenz=runs/lorenz63"))
+
+
+def noisy_cases(workdir: Path | None) -> list[LorenzCase]:
+    """The cases (h), with the model in a work directory.
+
+    Raises:
+        InputError: as `cases`.
+    """
+    model = _model(workdir, "h", "configs/sda_lorenz63.py", "--sda=runs/sda_lorenz63")
+    return noisy_lorenz_cases(*model)
+
+
+def _model(
+    workdir: Path | None, group: str, config: str, flag: str
+) -> tuple[ScorePrior, GaussianPrior, np.ndarray, np.ndarray]:
+    """The score, and covariance, mean and standard deviation of the states that it was trained on.
+
+    `config` and `flag` tell how the model of `group` is trained and given.
+    """
     if workdir is None:
         raise InputError(
-            "case d needs a trained score: train one (python -m experiments.train "
-            "--config=configs/lorenz63.py) and set --lorenz=runs/lorenz63"
+            f"case {group} needs a trained score: train one (python -m experiments.train "
+            f"--config={config}) and set {flag}"
         )
     model = load_model(workdir)
     if model.networks.autoencoder is not None or model.networks.shape != (1, 1):
         raise InputError(
-            f"the model in {workdir} is not one of Lorenz-63: set --lorenz to what "
-            "configs/lorenz63.py trained"
+            f"the model in {workdir} is not one of Lorenz-63: set {flag.split('=')[0]} to what "
+            f"{config} trained"
         )
     assert model.arrays.prior is not None
     mean = np.asarray(model.statistics["state"].coefficients, np.float64)[0, 0, 0]
     std = np.asarray(model.arrays.std, np.float64)
-    return lorenz_cases(
+    return (
         ScorePrior(
             model.arrays.score,
             model.networks.score,

@@ -15,6 +15,7 @@ FEWEST = 8  # steps: with fewer, no rule is any good
 
 
 SDA = Guidance("sda", (("gamma", 1e-2),))
+WIDER_SDA = Guidance("sda", (("gamma", 3e-2),))  # that of Rozet and Louppe for Lorenz-63
 DPS = Guidance("dps")
 TMPD = Guidance("tmpd")
 MMPS_1 = Guidance("mmps", (("iterations", 1),))
@@ -158,6 +159,10 @@ ACCURATE = (
 )
 
 
+# The sampler of Rozet and Louppe for Lorenz-63, with one correction a step.
+PUBLISHED = (Method(WIDER_SDA, SamplerConfig("pc", 256, "uniform", tau=0.25)),)
+
+
 class Block(NamedTuple):
     """Methods, and where they are tried.
 
@@ -207,6 +212,11 @@ PLAN = (
     Block("d", "all but the last", at_cost(LORENZ, (BUDGET, LONG))),
     Block("d", "all but the last", presets("reference")),
     Block("d", "last", at_cost(LORENZ, (BUDGET,))),
+    # Linear observations of long trajectories, whose posterior is far narrower than the prior.
+    Block("h", "every", crossed([GAUSSIAN, NEAR_1], ("dpmpp_2m",))),
+    Block("h", "every", split(slices=(0,)) + split(slices=(0,), steps=LARGER[0])),
+    Block("h", "every", split(slices=(0,), steps=LARGER[1])),
+    Block("h", "every", weighted(GAUSSIAN)[:1] + weighted(GAUSSIAN)[2:3] + PUBLISHED),
     # What a code tells is absorbed, which is for Gaussian algebra.
     Block("f", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),
     Block("f", "quick", crossed([GAUSSIAN])),

@@ -33,10 +33,18 @@ BUILD = {
     "f": latent_cases,
     "g": lambda: [rain_case()],
 }
-LORENZ, TRAINED = "d", "e"  # groups that need a trained model
-GROUPS = tuple(sorted((*BUILD, LORENZ, TRAINED)))
+LORENZ, TRAINED, NOISY = "d", "e", "h"  # groups that need a trained model
+GROUPS = tuple(sorted((*BUILD, LORENZ, TRAINED, NOISY)))
 # So many that the sampling error is well below a mean error of 0.05 and a ratio of 0.95 to 1.05.
-MEMBERS = {"a": 192, "b": 4096, "c": 2048, "f": 2048, "g": 64, LORENZ: lorenz.MEMBERS}
+MEMBERS = {
+    "a": 192,
+    "b": 4096,
+    "c": 2048,
+    "f": 2048,
+    "g": 64,
+    LORENZ: lorenz.MEMBERS,
+    NOISY: lorenz.NOISY_MEMBERS,
+}
 QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024, "g": 64}
 BATCH = 4096  # draws made at a time
 
@@ -44,23 +52,33 @@ Row = dict[str, Any]
 
 
 def calibrate(
-    groups: Sequence[str], folder: Path, *, quick: bool = False, model: Path | None = None
+    groups: Sequence[str],
+    folder: Path,
+    *,
+    quick: bool = False,
+    model: Path | None = None,
+    noisy_model: Path | None = None,
 ) -> list[Row]:
     """Try every method on every case of the groups; rows are written, drawn and returned.
 
     Args:
-        groups: letters of `BUILD`, or "d".
+        groups: letters of `BUILD`, "d" or "h".
         folder: where the results go, and where those of an earlier run are taken up.
         quick: few methods and members.
         model: work directory of a Lorenz-63 model, for group "d".
+        noisy_model: work directory of a model of noisy Lorenz-63, for group "h".
 
     Raises:
         InputError: no such model, or results in the folder that cannot be read.
     """
+    build = BUILD | {
+        LORENZ: lambda: lorenz.cases(model),
+        NOISY: lambda: lorenz.noisy_cases(noisy_model),
+    }
     plan = [
         (group, case, methods(group, quick=quick, last=case is cases[-1]))
         for group in groups
-        for cases in [lorenz.cases(model) if group == LORENZ else BUILD[group]()]
+        for cases in [build[group]()]
         for case in cases
     ]
     members = QUICK_MEMBERS if quick else MEMBERS
@@ -82,7 +100,7 @@ def calibrate(
         report.draw([r for r in rows if r["case"] == case.name], folder)
         jax.clear_caches()  # every method compiles a program of its own
     write_rows([*rows, *kept.values()], folder)
-    if of_lorenz := [case for _, case, _ in plan if isinstance(case, LorenzCase)]:
+    if of_lorenz := [case for group, case, _ in plan if group == LORENZ]:
         lorenz.ranks(of_lorenz, ranked(), folder)
     return rows
 

@@ -19,6 +19,7 @@ from slams_jax.baselines.optimal_interpolation import (
 )
 from slams_jax.baselines.particle_filter import (
     Particles,
+    backward_simulation,
     particle_filter,
     regularised_filter,
     systematic_resampling,
@@ -48,6 +49,7 @@ __all__ = [
     "Smoothed",
     "WeightedEnsemble",
     "Window",
+    "backward_simulation",
     "climatological_ensemble",
     "etkf",
     "fit_background",

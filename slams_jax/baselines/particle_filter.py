@@ -6,6 +6,9 @@ with x_0 from an ensemble of the prior. Particles follow the dynamics, are weigh
 likelihood, and are resampled when few of them carry most of the weight (Gordon, Salmond & Smith
 1993, IEE Proc. F 140, 107-113), systematically (Kitagawa 1996, J. Comput. Graph. Stat. 5).
 
+`backward_simulation` draws trajectories from the filters of all times, where the density of the
+dynamics' noise is known.
+
 `regularised_filter` is one for long cycles of dynamics without noise: copies of a particle are
 parted by noise of the ensemble's own covariance (Musso, Oudjane & Le Gland 2001, in Sequential
 Monte Carlo Methods in Practice, section 12.2.2).
@@ -28,6 +31,12 @@ from slams_jax.products import product
 Advance = Callable[[PRNGKey, Float[Array, "particle state"]], Float[Array, "particle state"]]
 # states, observations at their time -> log p(y_k | x_k), up to a constant.
 LogLikelihood = Callable[[Float[Array, "particle state"], PyTree], Float[Array, " particle"]]
+# states at one time, states at the next -> log p(x_{k+1} | x_k) of every pair, up to a constant.
+LogTransition = Callable[
+    [Float[Array, "particle state"], Float[Array, "draw state"]], Float[Array, "draw particle"]
+]
+
+GROUP = 128  # particles of `backward_simulation`, whose sum is cheaper than all partial sums
 
 
 class Particles(NamedTuple):
@@ -43,6 +52,8 @@ class Particles(NamedTuple):
         effective: effective number of particles, 1 / sum_i w_i^2, at every time before resampling.
         ancestors: number of particles at the first time that have descendants at the last.
         log_evidence: log p(y_0 .. y_T), up to the constant of the likelihood.
+        filtered: the particles at each time, before resampling: p(x_k | y_0 .. y_k).
+        log_weights: those of `filtered`, normalised.
     """
 
     trajectories: Float[Array, "particle time state"]
@@ -50,6 +61,8 @@ class Particles(NamedTuple):
     effective: Float[Array, " time"]
     ancestors: Int[Array, ""]
     log_evidence: Float[Array, ""]
+    filtered: Float[Array, "time particle state"]
+    log_weights: Float[Array, "time particle"]
 
     def draw(self, key: PRNGKey, count: int) -> Float[Array, "draw time state"]:
         """`count` independent trajectories, particles drawn by weight."""
@@ -102,6 +115,7 @@ def particle_filter(
         total = jax.nn.logsumexp(log_weights)
         log_weights = log_weights - total
         effective = 1.0 / jnp.sum(jnp.exp(2.0 * log_weights))
+        told = (effective, states, log_weights)
 
         def resample(_):
             index = systematic_resampling(key_resample, jnp.exp(log_weights))
@@ -114,14 +128,74 @@ def particle_filter(
         few = (effective <= resample_below * count) & (k < times - 1)
         states, trajectories, roots, log_weights = jax.lax.cond(few, resample, keep, None)
         states = advance(key_advance, states)
-        return (states, trajectories, roots, log_weights, evidence + total), effective
+        return (states, trajectories, roots, log_weights, evidence + total), told
 
     start = (first, trajectories, jnp.arange(count), even, jnp.zeros((), first.dtype))
-    (_, trajectories, roots, log_weights, evidence), effective = jax.lax.scan(
+    (_, trajectories, roots, log_weights, evidence), told = jax.lax.scan(
         filter_time, start, (jnp.arange(times), observations)
     )
+    effective, *filtered = told
     ancestors = jnp.sum(jnp.zeros((count,), bool).at[roots].set(True))
-    return Particles(trajectories, jnp.exp(log_weights), effective, ancestors, evidence)
+    return Particles(trajectories, jnp.exp(log_weights), effective, ancestors, evidence, *filtered)
+
+
+def backward_simulation(
+    key: PRNGKey, found: Particles, log_transition: LogTransition, count: int, *, batch: int = 128
+) -> Float[Array, "draw time state"]:
+    """`count` draws from p(x_0 .. x_T | y_0 .. y_T). Pure; can be jitted.
+
+    x_T comes from the last filter, and each x_k before it from the particles of its time, weighted
+    by w_k p(x_{k+1} | x_k) (Godsill, Doucet & West 2004, J. Am. Stat. Assoc. 99, 156-168). So early
+    states do not rest on the few ancestors that resampling leaves. It takes one transition density
+    for each draw, particle and time.
+
+    Args:
+        key: of the draws.
+        found: result of `particle_filter`.
+        log_transition: density of the noise of the dynamics.
+        count: number of draws.
+        batch: number of draws at a time.
+
+    Raises:
+        InputError: no draws, or none at a time.
+    """
+    if count < 1 or batch < 1:
+        raise InputError(f"count and batch must be positive, got {count} and {batch}")
+    times = len(found.filtered)
+
+    def some(key: PRNGKey) -> Array:
+        keys = jax.random.split(key, times)
+        last = found.filtered[-1][_choose(keys[-1], jnp.tile(found.log_weights[-1:], (batch, 1)))]
+
+        def back(later, inputs):
+            key, states, log_weights = inputs
+            index = _choose(key, log_weights[None] + log_transition(states, later))
+            return states[index], states[index]
+
+        inputs = (keys[:-1], found.filtered[:-1], found.log_weights[:-1])
+        earlier = jax.lax.scan(back, last, inputs, reverse=True)[1]
+        return jnp.concatenate([earlier, last[None]]).swapaxes(0, 1)
+
+    draws = jax.lax.map(some, jax.random.split(key, -(-count // batch)))
+    return draws.reshape(-1, *draws.shape[2:])[:count]
+
+
+def _choose(key: PRNGKey, log_weights: Float[Array, "draw particle"]) -> Int[Array, " draw"]:
+    """One particle for each draw, by its weights: first its group, then which of the group."""
+    weights = jnp.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+    groups = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % GROUP)))
+    groups = groups.reshape(len(weights), -1, GROUP)
+    key_group, key_member = jax.random.split(key)
+    group = _choose_few(key_group, groups.sum(axis=2))
+    member = _choose_few(key_member, groups[jnp.arange(len(weights)), group])
+    return group * GROUP + member
+
+
+def _choose_few(key: PRNGKey, weights: Float[Array, "draw few"]) -> Int[Array, " draw"]:
+    reach = jnp.cumsum(weights, axis=1)
+    level = reach[:, -1:] * jax.random.uniform(key, (len(weights), 1), weights.dtype)
+    # The number of weights that end below the level; rounding may lift it to the very end.
+    return jnp.sum(reach <= jnp.minimum(level, reach[:, -1:] * (1 - 1e-6)), axis=1)
 
 
 def regularised_filter(

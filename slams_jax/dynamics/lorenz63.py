@@ -3,10 +3,14 @@
     dx/dt = σ (y - x),   dy/dt = x (ρ - z) - y,   dz/dt = x y - β z
 
 Lorenz (1963), J. Atmos. Sci. 20, 130-141. All quantities are dimensionless.
+
+With noise of strength s, every step of dt adds N(0, s^2 dt) to each variable (s = 1 in Rozet &
+Louppe 2023, "Score-based Data Assimilation", arXiv 2306.10574).
 """
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +18,7 @@ from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.cycling import cycle_step, ensemble_oi
-from slams_jax.dynamics.runge_kutta import run, runge_kutta
+from slams_jax.dynamics.runge_kutta import check_steps, run, runge_kutta
 from slams_jax.errors import InputError, require_positive
 
 
@@ -64,6 +68,46 @@ def trajectory(
     return run(functools.partial(tendency, system), x, dt=dt, length=length, substeps=substeps)
 
 
+def noisy_trajectory(
+    system: Lorenz63,
+    key: PRNGKey,
+    x: Float[Array, "*n 3"],
+    *,
+    noise: float,
+    dt: float,
+    length: int,
+    substeps: int = 1,
+) -> Float[Array, "time *n 3"]:
+    """As `trajectory`, with noise of strength `noise` added after each step, for each of `x`.
+
+    Raises:
+        InputError: as `trajectory`; or noise that is negative or not finite.
+    """
+    check_noise(noise)
+    check_steps(dt=dt, length=length, substeps=substeps)
+    scale = noise * dt**0.5
+
+    def advance(x, key):
+        for_step = lambda i, x: (
+            step(system, x, dt)
+            + scale * jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
+        )
+        x = jax.lax.fori_loop(0, substeps, for_step, x)
+        return x, x
+
+    return jax.lax.scan(advance, x, jax.random.split(key, length))[1]
+
+
+def check_noise(noise: float) -> None:
+    """Refuse noise that is negative or not finite.
+
+    Raises:
+        InputError: such noise.
+    """
+    if not 0.0 <= noise < math.inf:
+        raise InputError(f"noise must be finite and not negative, got {noise}")
+
+
 def nature_run(
     system: Lorenz63,
     key: PRNGKey,
@@ -72,14 +116,16 @@ def nature_run(
     dt: float,
     substeps: int,
     spin_up: int,
+    noise: float = 0.0,
     imperfect: Lorenz63 = IMPERFECT,
     error: float = 4.0,
     variance: float = 0.1,
 ) -> tuple[Float[Array, "time 3"], Float[Array, "time 3"]]:
     """A true run on the attractor and an imperfect background for each of its times.
 
-    The background is the forecast of an imperfect model over one interval. It starts from the
-    analysis of the time before: ensemble optimal interpolation of noisy observations of the truth.
+    The background is the forecast of an imperfect model without noise over one interval. It starts
+    from the analysis of the time before: ensemble optimal interpolation of noisy observations of
+    the truth.
 
     Args:
         system: the parameters.
@@ -88,22 +134,29 @@ def nature_run(
         dt: time step.
         substeps: number of time steps between two times.
         spin_up: number of initial times to discard.
+        noise: its strength in the truth; 0 for none.
         imperfect: the parameters of the model of the backgrounds.
         error: standard deviation of the observations of each variable.
         variance: of the background's error over that of the climate, in the analysis.
 
     Raises:
-        InputError: lengths, a time step, an error or a variance out of range.
+        InputError: lengths, a time step, noise, an error or a variance out of range.
     """
     if length < 3 or spin_up < 0 or not error > 0:
         raise InputError(
             f"a nature run needs length >= 3, spin_up >= 0 and error > 0, got {length}, {spin_up} "
             f"and {error}"
         )
+    check_noise(noise)
     key_start, key_error, key_cycle = jax.random.split(key, 3)
     start = 1.0 + jax.random.normal(key_start, (3,))
     steps = {"dt": dt, "substeps": substeps}
-    run = trajectory(system, start, length=spin_up + length + 1, **steps)
+    times = spin_up + length + 1
+    if noise:
+        key_noise = jax.random.fold_in(key, 3)
+        run = noisy_trajectory(system, key_noise, start, noise=noise, length=times, **steps)
+    else:
+        run = trajectory(system, start, length=times, **steps)
     observed = run[1:] + error * jax.random.normal(key_error, run[1:].shape)
     scheme = ensemble_oi(
         trajectory(imperfect, start, length=spin_up + CLIMATE, **steps)[spin_up:],

@@ -314,6 +314,7 @@ class Lorenz63Run:
         spin_up: intervals that are discarded first.
         dt: time step.
         substeps: time steps in an interval.
+        noise: each time step adds N(0, noise² dt) to each variable; 0 for none.
         model: the parameters.
         forecast: how the backgrounds are made.
         cache: folder that holds the run.
@@ -325,9 +326,13 @@ class Lorenz63Run:
     spin_up: int = 200
     dt: float = 0.01
     substeps: int = 10
+    noise: float = 0.0
     model: Lorenz63 = dataclasses.field(default_factory=Lorenz63)
     forecast: Lorenz63Forecast = dataclasses.field(default_factory=Lorenz63Forecast)
     cache: str = "cache"
+
+    def __post_init__(self):
+        lorenz63.check_noise(self.noise)
 
 
 NatureRun = HeldSuarezRun | Lorenz63Run | MoistRun

@@ -36,6 +36,7 @@ def lorenz63_data(run: Lorenz63Run) -> dict[str, xr.Dataset]:
         dt=run.dt,
         substeps=run.substeps,
         spin_up=run.spin_up,
+        noise=run.noise,
         imperfect=run.forecast.model,
         error=run.forecast.error,
         variance=run.forecast.variance,

@@ -27,12 +27,20 @@ def run(
     Raises:
         InputError: a time step that is not positive, or no steps.
     """
+    check_steps(dt=dt, length=length, substeps=substeps)
+    return repeated(lambda x: runge_kutta(tendency, x, dt), x, length=length, substeps=substeps)
+
+
+def check_steps(*, dt: float, length: int, substeps: int) -> None:
+    """Refuse what is no run.
+
+    Raises:
+        InputError: a time step that is not positive, or no steps.
+    """
     if not dt > 0 or length < 1 or substeps < 1:
         raise InputError(
             f"dt, length and substeps must be positive, got {dt}, {length} and {substeps}"
         )
-
-    return repeated(lambda x: runge_kutta(tendency, x, dt), x, length=length, substeps=substeps)
 
 
 def repeated(

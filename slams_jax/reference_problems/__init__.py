@@ -26,6 +26,7 @@ from slams_jax.reference_problems.latents import latent_cases
 from slams_jax.reference_problems.lorenz import LorenzCase, ScorePrior, lorenz_cases
 from slams_jax.reference_problems.lorenz_draws import Ranks, calibrate_ranks, ranks_of, run_lorenz
 from slams_jax.reference_problems.mixtures import mixture_cases
+from slams_jax.reference_problems.noisy_lorenz import noisy_lorenz_cases
 from slams_jax.reference_problems.priors import (
     GaussianDenoiser,
     Mixture,
@@ -57,6 +58,7 @@ __all__ = [
     "latent_cases",
     "lorenz_cases",
     "mixture_cases",
+    "noisy_lorenz_cases",
     "rain_case",
     "ranks_of",
     "run_case",

@@ -89,9 +89,10 @@ class LorenzCase:
         mean: of the states in the training period, for standardisation.
         std: of the states in the training period.
         values: observed values, NaN where nothing is observed.
-        exact: posteriors of the last frame, standardised.
+        exact: posteriors of the compared states, standardised.
         effective: effective number of particles of each reference.
         others: draws from a second, independent filter, in place of exact draws.
+        compared: first of the compared states, which go to the last; -1 for the last alone.
     """
 
     name: str
@@ -101,10 +102,11 @@ class LorenzCase:
     values: Float[np.ndarray, "case time"]
     exact: tuple[Exact, ...]
     effective: Float[np.ndarray, " case"]
-    others: Float[np.ndarray, "case draw 3"]
+    others: Float[np.ndarray, "case draw size"]
+    compared: int = -1
 
-    def score(self, draws: Float[np.ndarray, "case draw 3"]) -> Score:
-        """Score draws of the last frame against the posteriors, over all truths.
+    def score(self, draws: Float[np.ndarray, "case draw size"]) -> Score:
+        """Score draws of the compared states against the posteriors, over all truths.
 
         Squared errors and W1 are averaged; `w1_exact` is that of the same number of draws from the
         second filter, so that it includes the errors of the references.
@@ -144,16 +146,7 @@ def lorenz_cases(
         InputError: a model of other states than those of Lorenz-63, or trajectories that are too
             short.
     """
-    if prior.config.channels != 3:
-        raise InputError(
-            f"the model has states of {prior.config.channels} variables, Lorenz-63 has 3: give a "
-            "model trained with configs/lorenz63.py"
-        )
-    if min(frames) < prior.config.window:
-        raise InputError(
-            f"trajectories of {min(frames)} frames are shorter than the model's window of "
-            f"{prior.config.window}: lengthen them"
-        )
+    check_model(prior, min(frames), "configs/lorenz63.py")
     keys = jax.random.split(jax.random.key(seed), 5)
     first, second = (attractor(key, particles) for key in keys[:2])
     cases = []
@@ -175,11 +168,34 @@ def lorenz_cases(
     return cases
 
 
+def check_model(prior: ScorePrior, frames: int, config: str) -> None:
+    """Refuse a model of other states, or of more frames than there are.
+
+    Raises:
+        InputError: a model of other states than those of Lorenz-63, which `config` trains one of,
+            or trajectories that are too short.
+    """
+    if prior.config.channels != 3:
+        raise InputError(
+            f"the model has states of {prior.config.channels} variables, Lorenz-63 has 3: give a "
+            f"model trained with {config}"
+        )
+    if frames < prior.config.window:
+        raise InputError(
+            f"trajectories of {frames} frames are shorter than the model's window of "
+            f"{prior.config.window}: lengthen them"
+        )
+
+
+def scattered(key: PRNGKey, count: int) -> Float[Array, "particle 3"]:
+    """Independent states around the attractor."""
+    return 10.0 * jax.random.normal(key, (count, 3)) + jnp.array([[0.0, 0.0, 25.0]])
+
+
 def attractor(key: PRNGKey, count: int) -> Float[Array, "particle 3"]:
     """Independent states on the attractor."""
-    start = 10.0 * jax.random.normal(key, (count, 3)) + jnp.array([[0.0, 0.0, 25.0]])
     advance = lambda _, x: _advance(x)
-    return jax.jit(lambda x: jax.lax.fori_loop(0, SPIN_UP, advance, x))(start)
+    return jax.jit(lambda x: jax.lax.fori_loop(0, SPIN_UP, advance, x))(scattered(key, count))
 
 
 def simulate(

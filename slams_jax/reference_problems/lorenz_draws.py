@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.errors import InputError
-from slams_jax.reference_problems.cases import Case, Method, Problem, Row, count_evaluations
+from slams_jax.reference_problems.cases import Case, Method, Row, count_evaluations
 from slams_jax.reference_problems.lorenz import LorenzCase, simulate
 
 BINS = 8  # of the ranks
@@ -47,7 +47,7 @@ def run_lorenz(
     most = case.others.shape[1]
     if not 32 <= members <= most:
         raise InputError(f"a comparison needs between 32 and {most} members, got {members}")
-    draws, accepted, seconds = _draw_all(case.problem, case.values, method, members, key, batch)
+    draws, accepted, seconds = _draw_all(case, case.values, method, members, key, batch)
     finite = np.asarray(np.isfinite(draws).all(axis=2))
     single = Case(case.name, case.problem, case.exact[0])
     counts = count_evaluations(single, method)
@@ -104,30 +104,30 @@ def calibrate_ranks(
     """Ranks of `pairs` new truths at the last frame, each among `members` draws given its y."""
     key_truth, key_draw = jax.random.split(key)
     truths, values = simulate(key_truth, case.values.shape[1], pairs)
-    draws, _, _ = _draw_all(case.problem, values, method, members, key_draw, None)
+    draws, _, _ = _draw_all(case, values, method, members, key_draw, None)
     return ranks_of((truths - case.mean) / case.std, draws)
 
 
 def _draw_all(
-    problem: Problem,
+    case: LorenzCase,
     values: Float[np.ndarray, "case time"],
     method: Method,
     members: int,
     key: PRNGKey,
     batch: int | None,
-) -> tuple[Float[np.ndarray, "case draw 3"], Int[np.ndarray, "case draw"], float]:
-    """Draws of the last frame for every truth, how many moves each accepted, and their seconds."""
-    leaves, structure = jax.tree.flatten(problem)
+) -> tuple[Float[np.ndarray, "case draw size"], Int[np.ndarray, "case draw"], float]:
+    """Draws of the compared states for every truth, how many moves each accepted, their seconds."""
+    leaves, structure = jax.tree.flatten(case.problem)
     values = np.where(np.isfinite(values), values, 0.0)[:, :, None, None, None]
     arguments = (leaves, jnp.asarray(values, jnp.float32), key)
-    run = _draws.lower(*arguments, structure, method, members, batch).compile()
+    run = _draws.lower(*arguments, structure, method, members, batch, case.compared).compile()
     begun = time.perf_counter()
     draws, accepted = jax.tree.map(np.asarray, run(*arguments))
     return draws.astype(np.float64), accepted, time.perf_counter() - begun
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
-def _draws(leaves, values, key, structure, method, members, batch):
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
+def _draws(leaves, values, key, structure, method, members, batch, compared):
     problem = jax.tree.unflatten(structure, leaves)
 
     def of_truth(inputs):
@@ -135,7 +135,7 @@ def _draws(leaves, values, key, structure, method, members, batch):
         stream = dataclasses.replace(problem.streams[0], values=y)
         posed = dataclasses.replace(problem, streams=(stream,))
         drawn, accepted = method.draws(posed, jax.random.fold_in(key, i), members, batch)
-        return drawn[:, -1, 0, 0], accepted
+        return drawn[:, compared:].reshape(members, -1), accepted
 
     size = max(1, DRAWS_AT_A_TIME // members)
     return jax.lax.map(of_truth, (values, jnp.arange(len(values))), batch_size=size)

@@ -9,6 +9,7 @@ import pytest
 
 from slams_jax.baselines import (
     WeightedEnsemble,
+    backward_simulation,
     kalman_smoother,
     particle_filter,
     regularised_filter,
@@ -57,17 +58,22 @@ def log_likelihood(states, y):
     return -0.5 * jnp.sum(misfit**2, axis=1) / ERROR
 
 
-def one_filter(key, values, share):
+def one_filter(key, values, share, particles=PARTICLES):
     key_first, key_filter = jax.random.split(key)
 
     def advance(key, states):
         noise = jnp.sqrt(PROCESS) * jax.random.normal(key, states.shape)
         return states @ single(TRANSITION).T + noise
 
-    first = jax.random.normal(key_first, (PARTICLES, SIZE))
+    first = jax.random.normal(key_first, (particles, SIZE))
     return particle_filter(
         key_filter, first, advance, log_likelihood, single(values), resample_below=share
     )
+
+
+def log_transition(states, later):
+    ahead = states @ single(TRANSITION).T
+    return -0.5 / PROCESS * jnp.sum((later[:, None] - ahead[None]) ** 2, axis=-1)
 
 
 def filters(values, share):
@@ -101,6 +107,35 @@ def test_it_is_the_kalman_smoother(values, exact, share):
     # The standard error is small enough to find a wrong weight or ancestor.
     assert mean.std(axis=0).max() / np.sqrt(FILTERS) < 0.02
     assert np.all((effective > 20) & (effective <= PARTICLES * 1.001))
+
+
+@pytest.mark.slow
+def test_backward_simulation_is_the_kalman_smoother(values, exact):
+    """Draws of each filter; their number fills neither the batches nor the groups of particles."""
+
+    def moments(key):
+        key_filter, key_back = jax.random.split(key)
+        found = one_filter(key_filter, values, 0.5, particles=1000)
+        draws = backward_simulation(key_back, found, log_transition, 200, batch=128)
+        flat = draws.reshape(len(draws), -1)
+        return draws.mean(axis=0), flat.T @ flat / len(flat)
+
+    keys = jax.random.split(jax.random.key(2), FILTERS)
+    mean, square = jax.jit(lambda keys: jax.lax.map(moments, keys))(keys)
+    assert apart(np.asarray(mean, np.float64), np.asarray(exact.mean)) < 4
+    # Of states at two times too, which a wrong transition density would leave unrelated.
+    flat = np.asarray(exact.mean, np.float64).ravel()
+    second = exact.joint_covariance() + np.outer(flat, flat)
+    assert apart(np.asarray(square, np.float64), second) < 4
+    assert np.asarray(square).std(axis=0).max() / np.sqrt(FILTERS) < 0.06
+
+
+@pytest.mark.slow
+def test_early_states_of_backward_simulation_are_different(values):
+    found = jax.jit(one_filter, static_argnums=2)(jax.random.key(0), values, 1.0)
+    draws = backward_simulation(jax.random.key(1), found, log_transition, 300)
+    assert draws.shape == (300, TIMES, SIZE)
+    assert len(np.unique(np.asarray(draws[:, 0, 0]))) > 200
 
 
 @pytest.mark.slow
@@ -175,6 +210,8 @@ def test_errors(values):
         plain(key, first, same, log_likelihood, jnp.zeros((0, 1)))
     with pytest.raises(InputError, match=r"a leading axis of at least one time, got \[2, 3\]"):
         plain(key, first, same, log_likelihood, (jnp.zeros((2, 1)), jnp.zeros((3, 1))))
+    with pytest.raises(InputError, match="count and batch must be positive, got 0 and 128"):
+        inspect.unwrap(backward_simulation)(key, None, log_transition, 0)
 
 
 # --- regularised -------------------------------------------------------------------------------

@@ -59,6 +59,18 @@ def test_the_command(monkeypatch, tmp_path):
     assert calibration_report.draw(rows[:1], tmp_path) == []
 
 
+def test_the_target_of_noisy_lorenz_is_relative_to_exact_draws():
+    row = {"group": "h", "case": "noisy lorenz low", "rule": "gaussian (30)", "solver": "dpmpp_2m"}
+    row |= {"steps": 32, "forward_evaluations": 32, "derivative_evaluations": 0, "not_finite": 0}
+    row |= {"mean_error": 0.1, "variance_ratio": 1.1, "seconds": 3.2, "w1_exact": 0.1}
+    row |= {"mean_error_se": 0.01, "variance_ratio_se": 0.01, "w1_se": 0.01}
+    written = calibration_report.over_exact([row | {"w1": 0.12}, row | {"w1": 0.13}])
+    assert "| 0.120 ± 0.010 | 1.20 | met | 3 |" in written
+    assert "| 0.130 ± 0.010 | 1.30 | not met | 3 |" in written
+    failed = row | {"not_finite": 2, "mean_error": None}
+    assert "2 draws are not finite" in calibration_report.over_exact([failed])
+
+
 @pytest.mark.slow
 def test_rows_that_are_there_already_are_not_repeated(monkeypatch, tmp_path):
     chosen = [Method(GAUSSIAN, SamplerConfig("dpmpp_2m_ode", 4))]
@@ -87,7 +99,7 @@ def test_cases_that_are_unknown(tmp_path):
     command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,x", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e,f,g\n"
+    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e,f,g,h\n"
 
 
 @pytest.mark.slow
@@ -97,3 +109,8 @@ def test_the_command_without_a_model(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: case d needs a trained score: train one")
     assert done.stderr.count("\n") == 1
+
+
+def test_noisy_lorenz_without_a_model(tmp_path):
+    with pytest.raises(InputError, match=r"case h needs .*configs/sda_lorenz63.py\) and set --sda"):
+        run.calibrate(["h"], tmp_path)

@@ -75,7 +75,7 @@ from support.small_world import LEVELS, PERIODS
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = (
     *("demo", "iberia", "latent", "lorenz63", "modalities", "moist", "moist_rain", "pixel"),
-    *("prepare_era5", "slams_reference"),
+    *("prepare_era5", "sda_lorenz63", "slams_reference"),
 )
 NATURE = ("held_suarez", "nature_lorenz63")
 CYCLES = ("cycle_lorenz63", "cycle_lorenz96", "benchmark_lorenz")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from slams_jax.dynamics import Lorenz63, lorenz63
+from slams_jax.dynamics.nature_config import Lorenz63Run
 from slams_jax.errors import InputError
 
 SYSTEM = Lorenz63()
@@ -48,6 +49,25 @@ def test_trajectory_equals_a_loop_of_steps():
         np.testing.assert_allclose(state, x, rtol=1e-5)
 
 
+def test_noise_of_one_step_has_its_variance():
+    x = jnp.broadcast_to(jnp.array([1.0, 2.0, 20.0]), (20000, 3))
+    how = {"noise": 2.0, "dt": 0.025, "length": 2}
+    first, second = lorenz63.noisy_trajectory(SYSTEM, jax.random.key(0), x, **how)
+    error = np.asarray(first - lorenz63.step(SYSTEM, x, 0.025), np.float64)
+    np.testing.assert_allclose(np.cov(error.T), 0.1 * np.eye(3), atol=0.005)
+    np.testing.assert_allclose(error.mean(axis=0), 0.0, atol=0.01)
+    # The noise of the next step is independent of it.
+    later = np.asarray(second - lorenz63.step(SYSTEM, first, 0.025), np.float64)
+    np.testing.assert_allclose(later.T @ error / len(error), 0.0, atol=0.005)
+
+
+def test_noise_is_added_after_each_step_of_an_interval():
+    x = jnp.full((20000, 3), 2.0)
+    how = {"noise": 1.0, "dt": 1e-4, "length": 1, "substeps": 4}
+    (end,) = lorenz63.noisy_trajectory(SYSTEM, jax.random.key(0), x, **how)
+    np.testing.assert_allclose(np.var(end, axis=0), 4e-4, rtol=0.05)
+
+
 @pytest.mark.slow
 def test_nature_run_is_on_the_attractor_and_its_background_is_a_forecast():
     how = {"length": 4000, "dt": 0.01, "substeps": 10, "spin_up": 100}
@@ -61,6 +81,8 @@ def test_nature_run_is_on_the_attractor_and_its_background_is_a_forecast():
     same, perfect = lorenz63.nature_run(SYSTEM, jax.random.key(1), **exact, **how)
     np.testing.assert_array_equal(same, truth)
     np.testing.assert_allclose(perfect, truth, atol=0.05)
+    noisy, _ = lorenz63.nature_run(SYSTEM, jax.random.key(1), noise=1.0, **how)
+    assert np.abs(noisy[-1] - truth[-1]).max() > 1e-3
     error = np.asarray(background - truth)
     size = np.sqrt(np.mean(error**2, axis=0)) / std
     assert np.all((size > 0.3) & (size < 0.7)), size
@@ -77,6 +99,8 @@ def test_nature_run_is_on_the_attractor_and_its_background_is_a_forecast():
         (lambda: Lorenz63(sigma=-1.0), "sigma"),
         (lambda: Lorenz63(rho=float("nan")), "rho"),
         (lambda: lorenz63.trajectory(SYSTEM, jnp.ones(3), dt=0.0, length=2), "dt"),
+        (lambda: Lorenz63Run(noise=-1.0), "noise must be finite and not negative, got -1.0"),
+        (lambda: Lorenz63Run(noise=float("inf")), "noise"),
         (
             lambda: lorenz63.nature_run(
                 SYSTEM, jax.random.key(0), length=2, dt=0.01, substeps=1, spin_up=0

@@ -4,6 +4,7 @@ import inspect
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,6 +22,8 @@ from slams_jax.reference_problems import (
     lorenz,
     lorenz_cases,
     lorenz_draws,
+    noisy_lorenz,
+    noisy_lorenz_cases,
     ranks_of,
     run_lorenz,
 )
@@ -32,8 +35,8 @@ RULE = Guidance("gaussian", (("iterations", 3),), covariance=True)
 
 
 @pytest.fixture(scope="module")
-def case():
-    """Two truths, few particles, and a network that was never trained."""
+def trained():
+    """A network that was never trained, and statistics of a short run."""
     config = score.ScoreConfig(
         9, 3, widths=(8,), blocks=1, kernel=1, coordinates="none", prediction="v"
     )
@@ -41,16 +44,14 @@ def case():
     start = lorenz.attractor(jax.random.key(1), 1)[0]
     run = trajectory(lorenz.SYSTEM, start, dt=lorenz.DT, length=400, substeps=lorenz.SUBSTEPS)
     frames = ((np.asarray(run) - MEAN) / STD).astype(np.float32)
-    return lorenz_cases(
-        ScorePrior(params, config, CosineSchedule()),
-        fit_prior(frames[:, None, None, :]),
-        MEAN,
-        STD,
-        frames=(9,),
-        count=2,
-        particles=4096,
-        draws=64,
-    )[0]
+    prior = ScorePrior(params, config, CosineSchedule())
+    return prior, fit_prior(frames[:, None, None, :]), MEAN, STD
+
+
+@pytest.fixture(scope="module")
+def case(trained):
+    """Two truths and few particles."""
+    return lorenz_cases(*trained, frames=(9,), count=2, particles=4096, draws=64)[0]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,36 @@ def test_a_wrong_spread_is_found(exact_pairs, factor):
     truths, draws = exact_pairs
     centre = draws.mean(axis=1, keepdims=True)
     assert ranks_of(truths, centre + factor * (draws - centre)).p_values.max() < 1e-3
+
+
+def test_the_references_of_noisy_trajectories_are_calibrated():
+    """First and last states of 200 truths have even ranks among draws from their references."""
+    interval, error = noisy_lorenz.OBSERVED["high"]
+    truths = np.asarray(noisy_lorenz.simulate(jax.random.key(5), 4, 200), np.float64)
+    noise = np.random.default_rng(0).standard_normal(truths.shape[:2])
+    values = jnp.asarray(truths[..., 0] / noisy_lorenz.SCALE + error * noise, jnp.float32)
+    draws, _ = noisy_lorenz.references(jax.random.key(6), values[:, ::interval], error, 2048, 31)
+    for k in (0, -1):
+        assert ranks_of(truths[:, k], draws[:, :, k]).p_values.min() > 0.005
+
+
+def test_noisy_cases(trained):
+    """Both observe the first variable; every state of the trajectories is compared."""
+    small = {"frames": 11, "count": 2, "particles": 2048, "nodes": 128, "draws": 64}
+    low, high = noisy_lorenz_cases(*trained, **small)
+    assert [list(np.flatnonzero(np.isfinite(v[0]))) for v in (low.values, high.values)] == [
+        [0, 8],
+        list(range(11)),
+    ]
+    assert high.problem.log_likelihood(jnp.zeros((11, 1, 1, 3))) < 0
+    for one in (low, high):
+        # Few particles: the second set of draws differs by more than its own sampling error.
+        assert one.score(one.others).w1 < 0.5
+        assert one.score(one.others + 0.3).w1 > 1.0
+        assert np.all((one.effective > 5) & (one.effective < 2048))
+    row = run_lorenz(low, Method(RULE, SamplerConfig("dpmpp_2m_ode", 3)), 32, jax.random.key(0))
+    assert row.score is not None
+    assert row.score.w1 > row.score.w1_exact
 
 
 def test_ranks_are_counted():
@@ -123,7 +154,7 @@ def test_a_draw_is_that_of_its_own_observations(case):
 
 def draws_given(case, values):
     method = Method(RULE, SamplerConfig("dpmpp_2m_ode", 3))
-    return lorenz_draws._draw_all(case.problem, values, method, 8, jax.random.key(0), None)[0]
+    return lorenz_draws._draw_all(case, values, method, 8, jax.random.key(0), None)[0]
 
 
 def test_pictures_and_file_of_the_ranks(case, tmp_path):
@@ -141,6 +172,8 @@ def test_errors(case):
     other = ScorePrior(prior.params, score.ScoreConfig(9, 4), prior.schedule)
     with pytest.raises(InputError, match="the model has states of 4 variables"):
         plain(other, case.problem.covariance, MEAN, STD)
+    with pytest.raises(InputError, match=r"model trained with configs/sda_lorenz63\.py"):
+        inspect.unwrap(noisy_lorenz_cases)(other, case.problem.covariance, MEAN, STD)
     with pytest.raises(InputError, match="between 32 and 64 members, got 65"):
         inspect.unwrap(run_lorenz)(case, Method(RULE, SamplerConfig()), 65, jax.random.key(0))
     with pytest.raises(InputError, match="take 15"):
