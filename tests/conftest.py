@@ -36,7 +36,7 @@ pytest_plugins = ["support.fixtures"]
 
 
 # A program takes about 1.5 MB. Few are used by more than a handful of tests.
-PROGRAMS = 1000
+PROGRAMS = 700
 
 
 def pytest_collection_finish():
