@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from slams_jax.assimilation.ensembles import HybridConfig, ensemble_likelihood
 from slams_jax.data.anamorphosis import Physical, Transforms
 from slams_jax.errors import InputError
 from slams_jax.frames import whole_frames
-from slams_jax.gaussian import Regression
+from slams_jax.gaussian import HybridCovariance, ModalCovariance, ModalOperator, Regression
 from slams_jax.mesh import DATA, SPACE, analysis_mesh, in_bands, place, split, to_host, whole
 from slams_jax.models.autoencoder import STATE
 from slams_jax.models.model import ErrorSample, Model, ModelArrays, Networks, encode, residual
@@ -75,8 +75,7 @@ def background_stream(
     values, operator, covariance = ensemble_likelihood(
         model.arrays.prior, model.background, codes, known, _places_of_codes(model), hybrid
     )
-    values = np.where(known[:, None, None, None], np.asarray(values), np.nan)
-    return make_stream("background", values, operator, covariance, space="latent")
+    return _stream_of("background", values, operator, covariance, known)
 
 
 def codes_of(
@@ -152,8 +151,18 @@ def _regression_stream(
 ) -> Stream:
     """A stream of values y = M x + b + e; frames of pattern -1 are not observed."""
     operator, covariance, offset = regression.at(patterns)
-    known = (patterns >= 0)[:, None, None, None]
-    values = np.where(known, values - np.asarray(offset), np.nan)
+    return _stream_of(name, values - np.asarray(offset), operator, covariance, patterns >= 0)
+
+
+def _stream_of(
+    name: str,
+    values: Any,
+    operator: ModalOperator,
+    covariance: ModalCovariance | HybridCovariance,
+    known: Bool[np.ndarray, " time"],
+) -> Stream:
+    """A stream of the latent; frames that are not known are not observed."""
+    values = np.where(known[:, None, None, None], np.asarray(values), np.nan)
     return make_stream(name, values, operator, covariance, space="latent")
 
 

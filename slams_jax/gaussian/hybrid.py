@@ -141,24 +141,16 @@ def forecast_likelihood(
         known: the frames that were forecast.
         rank: as in `HybridCovariance.of`.
     """
-    frames = jnp.asarray(known)
     bounded = lambda part: jnp.clip(part, 1.0 / INFORMATIVE, MOST)
-    errors = _shares(prior, tuple(bounded(part) for part in share), frames)
-    hybrid = None
-    if columns is not None:
-        hybrid = HybridCovariance.of(errors, columns, rank)
-        # What the rank leaves out has been added to E.
-        pairs = zip(hybrid.static.variance, prior.spectra, strict=True)
-        share = tuple(variance[..., 0] / spectrum.variance for variance, spectrum in pairs)
-    share = tuple(bounded(part) for part in share)
-    gain = tuple(1.0 - part for part in share)
-    told = tuple(a * b for a, b in zip(share, gain, strict=True))
-    static = _shares(prior, told, frames)
+    errors = _shares(prior, tuple(bounded(part) for part in share), jnp.asarray(known))
+    hybrid = None if columns is None else HybridCovariance.of(errors, columns, rank)
+    if hybrid is not None:
+        errors = hybrid.static  # and what the rank leaves out
+    pairs = zip(errors.variance, prior.spectra, strict=True)
+    gain = tuple(1.0 - bounded(v[..., :1] / p.variance[..., None]) for v, p in pairs)
+    static = errors.weighted(gain)
     wide = lambda parts: tuple(
-        jnp.broadcast_to(part[..., None], (*part.shape, len(mean))).astype(
-            prior.modes.vectors.dtype
-        )
-        for part in parts
+        jnp.repeat(part.astype(prior.modes.vectors.dtype), len(mean), axis=-1) for part in parts
     )
     operator = ModalOperator(prior.modes, wide(gain))
     if hybrid is None:

@@ -120,7 +120,11 @@ class ModalCovariance:
 
     def inflated(self, factor: Array) -> "ModalCovariance":
         """`factor` R."""
-        larger = lambda parts: tuple(factor * p for p in parts)
+        return self.weighted(tuple(factor for _ in self.variance))
+
+    def weighted(self, factors: tuple[Array, ...]) -> "ModalCovariance":
+        """R times a positive factor for each mode, of each part (block, mode, 1) or one for all."""
+        larger = lambda parts: tuple(f * p for f, p in zip(factors, parts, strict=True))
         return dataclasses.replace(self, variance=larger(self.variance), values=larger(self.values))
 
     def observed(self, mask: Bool[np.ndarray, "time ..."], name: str) -> "ModalCovariance":
