@@ -13,14 +13,9 @@ from slams_jax.mesh import DATA, MEMBER, SPACE, analysis_mesh, in_bands, place, 
 from slams_jax.models import score
 from slams_jax.models.cost import collectives_in
 from slams_jax.networks import pad
+from support.devices import mesh_of
 
 pytestmark = pytest.mark.optimised  # what the compiler sends and keeps
-
-
-def mesh_of(**axes):
-    """A mesh of so many devices along `member`, `windows` and `space`."""
-    count = int(np.prod(list(axes.values())))
-    return analysis_mesh(axes.pop("member", 1), **axes, devices=jax.devices()[:count])
 
 
 def shape_of(mesh):

@@ -60,8 +60,8 @@ def main() -> None:
         raise InputError("case e needs a trained model: set --config to its configuration")
     folder = cli.folder(OUTPUT.value or Path("runs/calibration"))
     groups = [g for g in CASES.value if g != TRAINED]
-    models = {"model": MODEL.value, "noisy_model": NOISY_MODEL.value}
-    rows = calibrate(groups, folder, quick=QUICK.value, **models)
+    models = {LORENZ: MODEL.value, NOISY: NOISY_MODEL.value}
+    rows = calibrate(groups, folder, quick=QUICK.value, models=models)
     if rows:
         print(report.best(rows))
     if TRAINED in CASES.value:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,7 @@ def calibrate(
     folder: Path,
     *,
     quick: bool = False,
-    model: Path | None = None,
-    noisy_model: Path | None = None,
+    models: Mapping[str, Path | None] | None = None,
 ) -> list[Row]:
     """Try every method on every case of the groups; rows are written, drawn and returned.
 
@@ -65,15 +64,15 @@ def calibrate(
         groups: letters of `BUILD`, "d" or "h".
         folder: where the results go, and where those of an earlier run are taken up.
         quick: few methods and members.
-        model: work directory of a Lorenz-63 model, for group "d".
-        noisy_model: work directory of a model of noisy Lorenz-63, for group "h".
+        models: work directories of the models of groups "d" and "h".
 
     Raises:
         InputError: no such model, or results in the folder that cannot be read.
     """
+    models = models or {}
     build = BUILD | {
-        LORENZ: lambda: lorenz.cases(model),
-        NOISY: lambda: lorenz.noisy_cases(noisy_model),
+        LORENZ: lambda: lorenz.cases(models.get(LORENZ)),
+        NOISY: lambda: lorenz.noisy_cases(models.get(NOISY)),
     }
     plan = [
         (group, case, methods(group, quick=quick, last=case is cases[-1]))

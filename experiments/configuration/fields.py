@@ -12,7 +12,7 @@ from absl import logging
 from experiments.configuration.settings import DataSettings, FieldSettings
 from slams_jax.data import grid_points
 from slams_jax.data.regrid import default_method, global_grid, inside, regrid, same_grid
-from slams_jax.data.resample import match_times, persistence, shifted
+from slams_jax.data.resample import match_times, persistence, shared_times, shifted
 from slams_jax.data.transforms import transform
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
@@ -71,14 +71,9 @@ def open_forecasts(path: str, data: DataSettings, grid: Grid, times: np.ndarray)
         InputError: files, variables or levels that do not fit, or none of the times.
     """
     opened = _open("", FieldSettings(path), data.variables, data.levels)
-    own = np.asarray(opened[TIME])
-    shared = np.flatnonzero(np.isin(own, times))
-    if not shared.size:
-        raise InputError(
-            f"--background {path} ({str(own[0])[:16]} to {str(own[-1])[:16]}) shares no time with "
-            f"the analysis ({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
-        )
-    moved = regrid(opened.isel({TIME: shared}), grid, name=f"--background {path}", must_cover=True)
+    name = f"--background {path}"
+    shared = shared_times(np.asarray(opened[TIME]), times, name)
+    moved = regrid(opened.isel({TIME: shared}), grid, name=name, must_cover=True)
     return moved.load().reindex({TIME: times})
 
 

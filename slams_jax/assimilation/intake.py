@@ -17,6 +17,7 @@ from slams_jax.data import standardise
 from slams_jax.data.archive import STATE
 from slams_jax.data.channels import COMPONENT, stack_channels, stack_members
 from slams_jax.data.gridding import on_cells
+from slams_jax.data.resample import shared_times
 from slams_jax.data.training_data import BACKGROUND
 from slams_jax.data.transforms import WET, transform
 from slams_jax.errors import InputError
@@ -125,13 +126,7 @@ def latent_field(
     source = f"the latent input {name!r}"
     data = on_cells(given, model.grid, times, name=name, variables=variables)
     data = on_grid(data, model.grid.latitude, model.grid.longitude, name=source)
-    own = data[TIME].values
-    if not np.isin(times, own).any():
-        raise InputError(
-            f"{source} ({str(own[0])[:16]} to {str(own[-1])[:16]}) shares no time with the "
-            f"analysis ({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
-        )
-    data = data.isel({TIME: np.flatnonzero(np.isin(own, times))}).load()
+    data = data.isel({TIME: shared_times(data[TIME].values, times, source)}).load()
     if how is not None:
         data = transform(data, how.kind, how.scale, name=source).load()
     values = stack_channels(data.reindex({TIME: times}), channels)

@@ -29,6 +29,21 @@ def shifted(dataset: xr.Dataset, hours: float | int) -> xr.Dataset:
     return result
 
 
+def shared_times(own: np.ndarray, times: np.ndarray, name: str) -> np.ndarray:
+    """Indices of the times that a field has in common with an analysis.
+
+    Raises:
+        InputError: none.
+    """
+    shared = np.flatnonzero(np.isin(own, times))
+    if not shared.size:
+        raise InputError(
+            f"{name} ({str(own[0])[:16]} to {str(own[-1])[:16]}) shares no time with the "
+            f"analysis ({str(times[0])[:16]} to {str(times[-1])[:16]}): check dates and hours"
+        )
+    return shared
+
+
 def match_times(
     dataset: xr.Dataset,
     times: np.ndarray,

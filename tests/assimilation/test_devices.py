@@ -8,16 +8,10 @@ from slams_jax.assimilation.analysis import ComputeConfig, assimilate
 from slams_jax.data import climatology
 from slams_jax.data.channels import unstack_channels
 from slams_jax.diffusion import SamplerConfig
-from slams_jax.mesh import analysis_mesh
+from support.devices import mesh_of
 from support.small_model import times
 
 pytestmark = pytest.mark.slow
-
-
-def mesh_of(**axes):
-    """A mesh of so many devices along `member`, `windows` and `space`."""
-    count = int(np.prod(list(axes.values())))
-    return analysis_mesh(axes.pop("member", 1), **axes, devices=jax.devices()[:count])
 
 
 def analyse(model, mesh):
