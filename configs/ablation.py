@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
         # What the encoder sees beside the background. The pixel model has no encoder; a narrower
         # network on four times as many points costs twice as much.
         "models": {
-            "pixel": {"autoencoder": False, "score": {"widths": (32, 64)}},
+            "pixel": {"autoencoder": False, "changes": {"score": {"widths": (32, 64)}}},
             "latent": {"modalities": ()},
             "latent + in-situ": {"modalities": ("stations",)},
             "latent + both": {"modalities": ("stations", "olr")},
@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
         "stride": (2, 4, 8),
         "error": 0.1,
         "every": 4,
+        "windows": 1,
         "frames": 9,
         "members": 4,
     }

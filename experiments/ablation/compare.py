@@ -19,6 +19,7 @@ from experiments.ablation.protocols import (
     baseline_row,
     linear_of,
     settings_of,
+    windows_of,
 )
 from experiments.ablation.variants import Ablation, read_ablation, variant_settings
 from experiments.configuration import inputs
@@ -54,6 +55,7 @@ def compare(
     every = settings_of(
         ablation.coarsening, ablation.noise, ablation.stride, ablation.error, ablation.every
     )
+    _check_named(ablation, every)
     rows: list[Row] = []
     with locked(folder):
         for name in chosen:
@@ -74,9 +76,21 @@ def _publish(rows: list[Row], folder: Path) -> None:
         report.draw(rows, protocol, folder / f"{protocol}.png")
 
 
-def _subject(settings: Settings) -> Subject:
+def _check_named(ablation: Ablation, every: list[Setting]) -> None:
+    """That what the models name is there: they would be left out silently."""
+    known = {"protocols": list(PROTOCOLS), "settings": [s.name for s in every]}
+    for name, variant in ablation.models.items():
+        for what, there in known.items():
+            if unknown := sorted(set(getattr(variant, what)) - set(there)):
+                raise InputError(
+                    f"ablation.models.{name}.{what} has {unknown[0]!r}: choose from {there}"
+                )
+
+
+def _subject(settings: Settings, ablation: Ablation) -> Subject:
     data = inputs.load(settings)
-    return Subject(settings, data, open_model(settings, data))
+    windows = windows_of(settings, data, ablation.windows)
+    return Subject(settings, data, open_model(settings, data), windows, ablation.every)
 
 
 def _rows_of(
@@ -88,12 +102,19 @@ def _rows_of(
     protocols: list[str],
 ) -> Iterator[Row]:
     """The rows of one model, which is trained first."""
+    variant = ablation.models[name]
     settings = variant_settings(name, raw, ablation, folder)
+    if variant.trained:
+        trained = variant_settings(variant.trained, raw, ablation, folder)
+        seed = ablation.models[variant.trained].seed
+    else:
+        trained, seed = settings, variant.seed
     logging.info("model %s: training", name)
-    train(settings)
-    subject = _subject(settings)
-    total, begun = len(every) * len(protocols), time.monotonic()
-    for i, (protocol, setting) in enumerate((p, s) for p in protocols for s in every):
+    train(trained if seed is None else dataclasses.replace(trained, seed=seed))
+    subject = _subject(settings, ablation)
+    wanted = [(p, s) for p in protocols for s in every if variant.tries(p, s.name)]
+    total, begun = len(wanted), time.monotonic()
+    for i, (protocol, setting) in enumerate(wanted):
         if not subject.fits(protocol, setting):
             logging.info("model %s: %s does not fit its latents, left out", name, setting.name)
             continue
@@ -104,6 +125,7 @@ def _rows_of(
             name,
             setting,
             lambda p=protocol, s=setting: PROTOCOLS[p](subject, s),
+            ablation.windows,
         )
         logging.info(
             "%s, %s, %s: %d of %d, %.0f s",
@@ -124,11 +146,12 @@ def _baselines(
     folder: Path,
 ) -> Iterator[Row]:
     """Classical methods on what the models see, with the covariances of one of them."""
-    seen = {ablation.models[name].modalities: name for name in reversed(names)}
+    tried = [n for n in names if any(ablation.models[n].tries("corrected", s.name) for s in every)]
+    seen = {ablation.models[name].modalities: name for name in reversed(tried)}
     done: set[str] = set()
     for modalities, name in reversed(seen.items()):
         settings = variant_settings(name, raw, ablation, folder, classical=True)
-        subject = _subject(settings)
+        subject = _subject(settings, ablation)
         linear = functools.cache(lambda subject=subject: linear_of(subject))
         uses = {"background": (), "OI": settings.assimilation.streams, "smoother": modalities}
         systems = {" + ".join((method, *used)): method for method, used in uses.items()}
@@ -143,6 +166,7 @@ def _baselines(
                     system,
                     setting,
                     lambda m=method, s=setting, of=subject, fit=linear: baseline_row(of, s, m, fit),
+                    ablation.windows,
                 )
 
 
@@ -153,9 +177,14 @@ def _kept(
     model: str,
     setting: Setting,
     make: Callable[[], Row],
+    windows: int,
 ) -> Row:
     """The row that an earlier run left, or a new one."""
-    about = {"configuration": settings.raw, "setting": dataclasses.asdict(setting)}
+    about = {
+        "configuration": settings.raw,
+        "setting": dataclasses.asdict(setting),
+        "windows": windows,
+    }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / "results" / f"{protocol}-{model}-{setting.name}.json".replace(" ", "")
     try:

@@ -2,12 +2,13 @@
 
 *released*: what was published with SLAMS. The target is the true latent E(truth, modalities),
 degraded by the setting; there is no background; the score is W1 between the pooled standardised
-values of analysis and truth, at every `every`-th time. The pixel model has no encoder: there the
-true state is degraded.
+values of analysis and truth, at every `every`-th time of each window. The pixel model has no
+encoder: there the true state is degraded.
 
 *corrected*: the setting degrades the true state, in physical units; the background, which is
 wrong, enters with its error covariance; modalities enter as their own observation of the latent,
-z_y = E(modalities). The scores are those of the field, at every time, and paired between models.
+z_y = E(modalities). The scores are those of the field, at every time, and paired between models by
+window, or by time where there is one window.
 """
 
 import dataclasses
@@ -66,11 +67,21 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A trained model with its configuration and data."""
+    """A trained model with its configuration and data.
+
+    Attributes:
+        settings: the configuration.
+        data: its data.
+        model: the model.
+        windows: indices of the times of each analysis.
+        every: times between observations of block means, and between those that W1 pools.
+    """
 
     settings: Settings
     data: Inputs
     model: Model
+    windows: Sequence[np.ndarray]
+    every: int
 
     def fits(self, protocol: str, setting: Setting) -> bool:
         """Whether the setting can degrade the latents (or the states) of this model."""
@@ -105,21 +116,41 @@ def settings_of(
     ]
 
 
+def windows_of(settings: Settings, data: Inputs, count: int) -> list[np.ndarray]:
+    """Indices of the times of `count` analyses of the configuration's length, evenly spread.
+
+    Raises:
+        InputError: an unknown period, or one too short for windows that do not overlap.
+    """
+    length = len(frames_of(settings, data))
+    frames = data.frames(settings.assimilation.period)
+    if count * length > len(frames):
+        raise InputError(
+            f"ablation.windows is {count}, but {len(frames) // length} windows of {length} times "
+            f"fit into the period {settings.assimilation.period!r}: take fewer"
+        )
+    starts = np.linspace(0, len(frames) - length, count).astype(int)
+    return [frames[start : start + length] for start in starts]
+
+
 def released(subject: Subject, setting: Setting) -> Row:
     """W1 of each channel, the mean over the draws."""
-    frames = frames_of(subject.settings, subject.data)
-    target = _true_latents(subject, frames)
     operator = degrading(setting.kind, setting.factor // subject.compression)
-    values = simulate(_key(subject), operator, target, setting.error, every=setting.every)
-    stream = make_stream(
-        TARGET, values, operator, Diagonal(jnp.full((1,) * 4, setting.error**2)), space="latent"
-    )
+    error = Diagonal(jnp.full((1,) * 4, setting.error**2))
+
+    def target(frames: np.ndarray) -> Stream:
+        true = _true_latents(subject, frames)
+        key = _key(subject, frames)
+        values = simulate(key, operator, true, setting.error, every=setting.every)
+        return make_stream(TARGET, values, operator, error, space="latent")
+
     alone = dataclasses.replace(subject.settings.assimilation, background=False, latent_inputs=())
     settings = dataclasses.replace(subject.settings, assimilation=alone)
-    members, costs = _members(settings, subject, stream)
-    seen = slice(None, None, 4)  # the frames that the paper pools
+    members, costs = _members(settings, subject, target)
+    pooled = [frames[:: subject.every] for frames in subject.windows]
+    seen = np.isin(np.concatenate(subject.windows), np.concatenate(pooled))
     std = subject.data.physical_statistics.std
-    truth = np.asarray(subject.data.archive.fields[STATE].array[frames])
+    truth = _truth(subject)
     w1 = [metrics.wasserstein(m[seen] / std, truth[seen] / std) for m in members]
     return {
         "levels": [c.level for c in subject.model.channels],
@@ -130,11 +161,10 @@ def released(subject: Subject, setting: Setting) -> Row:
 
 
 def corrected(subject: Subject, setting: Setting) -> Row:
-    """The scores of the field of each channel, and the errors of each time."""
-    frames = frames_of(subject.settings, subject.data)
-    observations = _observations(subject, setting, frames)
-    members, costs = _members(subject.settings, subject, observations)
-    return {**_field_scores(subject, members, frames), **costs}
+    """The scores of the field of each channel, over all times and of each case."""
+    target = lambda frames: _observations(subject, setting, frames)
+    members, costs = _members(subject.settings, subject, target)
+    return {**_field_scores(subject, members), **costs}
 
 
 def baseline_row(
@@ -145,14 +175,7 @@ def baseline_row(
     They observe what the setting does and the streams of the subject's configuration. Optimal
     interpolation has the variance of B that is best on validation days.
     """
-    frames = frames_of(subject.settings, subject.data)
-    study = Study(
-        subject.settings,
-        subject.data,
-        subject.model,
-        _all_observations(subject, setting, frames),
-        [],
-    )
+    study = Study(subject.settings, subject.data, subject.model, [], [])
     baseline: Baseline = Background()
     if name == "OI":
         days = validation_frames(subject.data)
@@ -160,10 +183,13 @@ def baseline_row(
         baseline = dataclasses.replace(tuned, ensemble=True)
     elif name == "smoother":
         baseline = linear()
-    window = study.window(frames, baseline.uses)
-    count = subject.settings.assimilation.members
-    members = study.members(baseline, jax.random.key(subject.settings.seed), window, count)
-    return _field_scores(subject, members, frames)
+    count, parts = subject.settings.assimilation.members, []
+    for frames in subject.windows:
+        seen = _all_observations(subject, setting, frames)
+        key = jax.random.key(_seed(subject, frames))
+        window = study.window(frames, baseline.uses, seen)
+        parts.append(study.members(baseline, key, window, count))
+    return _field_scores(subject, np.concatenate(parts, axis=1))
 
 
 def linear_of(subject: Subject) -> LinearAnalysis:
@@ -182,9 +208,19 @@ PROTOCOLS: dict[str, Callable[[Subject, Setting], Row]] = {
 }
 
 
-def _key(subject: Subject) -> jax.Array:
-    """Of the noise of the observations: the same for all models."""
-    return jax.random.fold_in(jax.random.key(subject.settings.seed), 1)
+def _seed(subject: Subject, frames: np.ndarray) -> int:
+    """Of the draws of a window, which are independent of those of others."""
+    return subject.settings.seed + 1 + int(frames[0])
+
+
+def _key(subject: Subject, frames: np.ndarray) -> jax.Array:
+    """Of the noise of a window's observations: the same for all models."""
+    return jax.random.fold_in(jax.random.key(_seed(subject, frames)), 1)
+
+
+def _truth(subject: Subject) -> np.ndarray:
+    """The true state at all times that are analysed (time, lat, lon, channel)."""
+    return np.asarray(subject.data.archive.fields[STATE].array[np.concatenate(subject.windows)])
 
 
 def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
@@ -204,7 +240,7 @@ def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Obs
     """The true state degraded, in physical units."""
     std = np.asarray(subject.data.physical_statistics.std, np.float32)
     return simulated(
-        _key(subject),
+        _key(subject, frames),
         subject.data,
         frames,
         TARGET,
@@ -216,29 +252,44 @@ def _observations(subject: Subject, setting: Setting, frames: np.ndarray) -> Obs
 
 
 def _members(
-    settings: Settings, subject: Subject, observations: Observations | Stream
+    settings: Settings, subject: Subject, target: Callable[[np.ndarray], Observations | Stream]
 ) -> tuple[np.ndarray, Row]:
-    """Members (member, time, lat, lon, channel) of an analysis, and what they took."""
-    analysis = analyse(settings, subject.data, subject.model, [observations])
-    counts = ("evaluations", "derivative_evaluations", "seconds")
-    costs = {name: np.asarray(analysis.attrs[name]).item() for name in counts}
-    return stack_members(analysis, subject.model.channels), costs
+    """Members (member, time, lat, lon, channel) of all windows, and what they took."""
+    costs, parts = dict.fromkeys(("evaluations", "derivative_evaluations", "seconds"), 0), []
+    for frames in subject.windows:
+        own = dataclasses.replace(settings, seed=_seed(subject, frames))
+        analysis = analyse(own, subject.data, subject.model, [target(frames)], frames=frames)
+        parts.append(stack_members(analysis, subject.model.channels))
+        costs = {name: n + np.asarray(analysis.attrs[name]).item() for name, n in costs.items()}
+    return np.concatenate(parts, axis=1), costs
 
 
-def _field_scores(subject: Subject, members: np.ndarray, frames: np.ndarray) -> Row:
-    data = subject.data
-    truth = np.asarray(data.archive.fields[STATE].array[frames])
+def _field_scores(subject: Subject, members: np.ndarray) -> Row:
+    data, truth = subject.data, _truth(subject)
     std, weights = np.asarray(data.physical_statistics.std), data.archive.grid.area_weights()
     scores = summary.field_scores(truth, {"": members}, weights, std)[""]
     # As of infinitely many members: deterministic and ensemble systems are compared.
     error = lambda x, y: metrics.asymptotic_rmse(x, y, weights)
     scores["rmse"] = np.asarray(error(members, truth), np.float64).tolist()
-    of_time = [error(members[:, t], truth[t]) for t in range(len(truth))]
+    cases = _cases(subject)
+    mse = [np.square(np.asarray(error(members[:, c], truth[c])) / std) for c in cases]
+    crps = [np.asarray(metrics.crps(members[:, c], truth[c], weights)) / std for c in cases]
     return {
         "levels": [c.level for c in subject.model.channels],
         **scores,
         # In climatological standard deviations, so that levels can be averaged.
         "scaled_rmse": summary.in_climatological_std(scores["rmse"], std),
         "scaled_crps": summary.in_climatological_std(scores["crps"], std),
-        "mse_of_times": np.square(np.asarray(of_time) / std).mean(axis=1).tolist(),
+        # By case and level, to compare systems on the same cases.
+        "scaled_mse_of_cases": np.asarray(mse, np.float64).tolist(),
+        "scaled_crps_of_cases": np.asarray(crps, np.float64).tolist(),
     }
+
+
+def _cases(subject: Subject) -> list[np.ndarray]:
+    """Indices, among all times that are analysed, of what is taken as one case.
+
+    A window, or a time where there is only one window.
+    """
+    count = len(np.concatenate(subject.windows))
+    return np.split(np.arange(count), len(subject.windows) if len(subject.windows) > 1 else count)

@@ -43,14 +43,15 @@ def tables(rows: Sequence[Row]) -> str:
             crps = lambda r: r["scaled_crps"]
             parts += ["### corrected: CRPS / climatological std", "", _table(mine, crps), ""]
             parts += ["### corrected: spread/skill", "", _table(mine, _ratio, best=False), ""]
-            parts += [
-                "### corrected: RMSE / climatological std minus that of OI",
-                "",
-                f"With the half-width of the 95 % interval, from {FEWEST} times on.",
-                "",
-                _differences(mine),
-                "",
-            ]
+            for score in ("RMSE", "CRPS"):
+                parts += [
+                    f"### corrected: {score} / climatological std minus that of OI",
+                    "",
+                    f"With the half-width of the 95 % interval, from {FEWEST} cases on.",
+                    "",
+                    _differences(mine, score),
+                    "",
+                ]
     return "\n".join(parts)
 
 
@@ -72,17 +73,22 @@ def _table(rows: Sequence[Row], score: Callable[[Row], float | None], *, best: b
     return _crossed(rows, list(dict.fromkeys(r["model"] for r in rows)), cell)
 
 
-def _differences(rows: Sequence[Row], reference: str = "OI") -> str:
-    """Differences from a reference on the same times; bold where they are not chance."""
-    errors = {(r["model"], r["name"]): np.array(r["mse_of_times"])[:, None] for r in rows}
+def _differences(rows: Sequence[Row], score: str, reference: str = "OI") -> str:
+    """Differences from a reference on the same cases; bold where they are not chance."""
+    root = score == "RMSE"
+    part = "scaled_mse_of_cases" if root else "scaled_crps_of_cases"
+    mean = lambda of_levels: np.mean(of_levels, axis=1, keepdims=True)
+    scores = {(r["model"], r["name"]): mean(r[part]) for r in rows}
 
     def cell(model: str, setting: str) -> tuple[str, bool]:
-        own, other = (errors.get((m, setting)) for m in (model, reference))
+        own, other = (scores.get((m, setting)) for m in (model, reference))
         if own is None or other is None:
             return "", False
         if len(own) < FEWEST:  # too few for an interval
-            return f"{np.sqrt(own.mean()) - np.sqrt(other.mean()):+.3f}", False
-        found = paired_difference(own, other, root=True)
+            means = np.stack([own.mean(), other.mean()])
+            first, second = np.sqrt(means) if root else means
+            return f"{first - second:+.3f}", False
+        found = paired_difference(own, other, root=root)
         text = f"{found.value[0]:+.3f} ± {found.high[0] - found.value[0]:.3f}"
         return text, bool(found.low[0] * found.high[0] > 0)
 

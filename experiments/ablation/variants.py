@@ -17,18 +17,32 @@ class Variant:
     Attributes:
         autoencoder: whether it has one; without, the state itself is diffused.
         modalities: names of `data.modalities` that its encoder sees beside the background.
-        score: fields of the score network that differ.
-        score_training: likewise of its training.
+        changes: fields that differ, by the group of the configuration that they belong to.
+        seed: of the training, if not that of the configuration.
+        trained: name of the model whose networks it takes, if it is not trained itself.
+        protocols: names of the protocols that it is tried in; all if empty.
+        settings: names of the settings that it is tried with; all if empty.
     """
 
     autoencoder: bool = True
     modalities: tuple[str, ...] = ()
-    score: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    score_training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    seed: int | None = None
+    trained: str = ""
+    protocols: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.modalities and not self.autoencoder:
             raise InputError("modalities enter through an encoder: set autoencoder=True")
+        if self.trained and self.seed is not None:
+            raise InputError("a seed is that of a training: leave out seed or trained")
+
+    def tries(self, protocol: str, setting: str) -> bool:
+        """Whether it is tried with a setting in a protocol."""
+        return (not self.protocols or protocol in self.protocols) and (
+            not self.settings or setting in self.settings
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +59,8 @@ class Ablation:
         every: block means are seen at every n-th time; sparse samples always.
         streams: how classical methods observe the modalities that have an operator. The linear
             smoother takes the others as gridded fields; optimal interpolation has no use for them.
-        frames: times of each analysis, from the beginning of the period.
+        windows: number of analyses, evenly spread over the period.
+        frames: times of each analysis.
         members: draws of each analysis.
     """
 
@@ -56,16 +71,23 @@ class Ablation:
     streams: Mapping[str, StreamSettings] = dataclasses.field(default_factory=dict)
     error: float = 0.1
     every: int = 4
+    windows: int = 1
     frames: int = 29
     members: int = 4
 
     def __post_init__(self):
         if not self.models:
             raise InputError("models is empty: name at least one")
+        for name, variant in self.models.items():
+            source = self.models.get(variant.trained) if variant.trained else variant
+            if source is None or source.trained:
+                raise InputError(
+                    f"models.{name}.trained is {variant.trained!r}: name a model that is trained"
+                )
         for name in ("coarsening", "noise", "stride"):
             if any(not value > 0 for value in getattr(self, name)):
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        check_at_least(self, every=1, frames=1, members=2)
+        check_at_least(self, every=1, windows=1, frames=1, members=2)
         if self.noise and not self.coarsening:
             raise InputError("noise is varied at the smallest coarsening: give coarsening factors")
         used = {m for variant in self.models.values() for m in variant.modalities}
@@ -114,13 +136,17 @@ def variant_settings(
             f"ablation.models.{name} names the modality {unknown[0]!r}, which the data do not "
             f"have: choose from {sorted(there)}"
         )
+    if unknown := [group for group in variant.changes if group not in values]:
+        raise InputError(
+            f"ablation.models.{name}.changes has {unknown[0]!r}, which is no group of the "
+            f"configuration: choose from {sorted(values)}"
+        )
+    values |= {group: {**values[group], **fields} for group, fields in variant.changes.items()}
     data = {**values["data"], "modalities": {m: there[m] for m in variant.modalities}}
     streams = raw["ablation"].get("streams", {}) if classical else {}
     values |= {
-        "workdir": str(folder / "models" / name.replace(" ", "")),
+        "workdir": str(folder / "models" / (variant.trained or name).replace(" ", "")),
         "data": data,
-        "score": {**values["score"], **variant.score},
-        "score_training": {**values["score_training"], **variant.score_training},
         "assimilation": {
             **values["assimilation"],
             "latent_inputs": () if classical else variant.modalities,

@@ -1,5 +1,6 @@
 """The ablation: which model wins where, in the released and the corrected protocol."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import ablation as shipped
+from configs import ablation_moist as moist
 from configs import base
 from experiments.ablation import compare as ablation
 from experiments.ablation import protocols as ablation_protocols
@@ -33,6 +35,13 @@ def configuration(world: Path, folder: Path) -> dict:
         "models": {
             "pixel": {"autoencoder": False},
             "latent + both": {"modalities": ("stations", "olr")},
+            "other sampler": {
+                "modalities": ("stations", "olr"),
+                "trained": "latent + both",
+                "changes": {"sampler": {"steps": 3}},
+                "protocols": ("released",),
+                "settings": ("noise 1",),
+            },
         },
         "streams": {
             "stations": plain(base.stream("points", path="stations.nc", error=0.5)),
@@ -42,7 +51,8 @@ def configuration(world: Path, folder: Path) -> dict:
         "noise": (1.0,),
         "stride": (),
         "every": 2,
-        "frames": 5,
+        "windows": 2,
+        "frames": 3,
         "members": 2,
     }
     return raw
@@ -57,12 +67,52 @@ def found(world, tmp_path_factory):
     return ablation.compare(raw, folder, protocols=protocols, models=[]), raw, folder
 
 
-def test_the_configuration_is_valid_for_every_model():
-    raw = plain(shipped.get_config())
+def test_windows_are_spread_over_the_whole_period(found):
+    one = subject(found, "pixel")
+    frames = one.data.frames("test")
+    first, last = one.windows
+    np.testing.assert_array_equal(first, frames[:3])
+    np.testing.assert_array_equal(last, frames[-3:])
+    with pytest.raises(InputError, match=r"windows is 99, but \d+ windows of 3 times fit"):
+        ablation_protocols.windows_of(one.settings, one.data, 99)
+
+
+def test_a_model_can_take_the_networks_of_another(found):
+    rows, _, folder = found
+    assert not (folder / "models" / "othersampler").exists()
+    costs = {
+        r["model"]: r["evaluations"]
+        for r in rows
+        if (r["protocol"], r["name"]) == ("released", "noise 1")
+    }
+    assert costs["other sampler"] < costs["latent + both"]
+
+
+def test_a_seed_is_that_of_the_training_alone(found, monkeypatch):
+    _, raw, folder = found
+    models = {"again": {**raw["ablation"]["models"]["latent + both"], "seed": 7}}
+    raw = {**raw, "ablation": {**raw["ablation"], "models": models, "streams": {}}}
+    seeds = []
+    monkeypatch.setattr(ablation, "train", lambda settings: seeds.append(settings.seed))
+
+    def opened(settings, *_):
+        seeds.append(settings.seed)
+        raise InputError("seen")
+
+    monkeypatch.setattr(ablation, "open_model", opened)
+    with pytest.raises(InputError, match="seen"):
+        ablation.compare(raw, folder, protocols=["released"], models=[])
+    assert seeds == [7, raw["seed"]]
+
+
+@pytest.mark.parametrize("module", [shipped, moist], ids=["ablation", "ablation_moist"])
+def test_the_configuration_is_valid_for_every_model(module):
+    raw = plain(module.get_config())
     chosen = read_ablation(raw["ablation"])
-    for name in chosen.models:
+    for name, variant in chosen.models.items():
         settings = variant_settings(name, raw, chosen, Path("runs/ablation"))
-        assert settings.workdir.startswith("runs/ablation/models/")
+        trained = (variant.trained or name).replace(" ", "")
+        assert settings.workdir == f"runs/ablation/models/{trained}"
         assert (settings.autoencoder is None) == (name == "pixel")
         assert settings.assimilation.latent_inputs == tuple(settings.data.modalities)
 
@@ -72,6 +122,7 @@ def test_every_model_meets_every_setting_in_both_protocols(found):
     settings = SETTINGS
     seen = {(r["protocol"], r["model"], r["name"]) for r in rows}
     wanted = {(p, m, s) for p in ablation.PROTOCOLS for m in NAMES for s in settings}
+    wanted.add(("released", "other sampler", "noise 1"))
     classical = ("background", "OI", "smoother", "OI + stations + olr", "smoother + stations + olr")
     wanted |= {("corrected", m, s) for m in classical for s in settings}
     assert seen == wanted
@@ -108,7 +159,8 @@ def subject(found, name: str) -> ablation_protocols.Subject:
     _, raw, folder = found
     settings = variant_settings(name, raw, read_ablation(raw["ablation"]), folder)
     data = inputs.load(settings)
-    return ablation_protocols.Subject(settings, data, open_model(settings, data))
+    windows = ablation_protocols.windows_of(settings, data, 2)
+    return ablation_protocols.Subject(settings, data, open_model(settings, data), windows, 2)
 
 
 def test_the_released_target_is_the_true_state_of_the_pixel_model(found, monkeypatch):
@@ -125,11 +177,11 @@ def test_the_released_target_is_the_true_state_of_the_pixel_model(found, monkeyp
     with pytest.raises(InputError, match="seen"):
         ablation_protocols.released(pixel, setting)
     (stream,) = streams
-    frames = pixel.data.frames("test")[:5]
+    frames = pixel.windows[0]
     arrays = pixel.model.arrays  # what is diffused has unit variance at every point
     truth = pixel.data.standardised("state", frames)
     truth = (truth - np.asarray(arrays.latent_mean)) / np.asarray(arrays.latent_std)
-    means = truth.reshape(5, truth.shape[1] // 2, 2, truth.shape[2] // 2, 2, -1).mean(axis=(2, 4))
+    means = truth.reshape(3, truth.shape[1] // 2, 2, truth.shape[2] // 2, 2, -1).mean(axis=(2, 4))
     np.testing.assert_allclose(stream.values[::2], means[::2], atol=1e-4)
     assert not np.asarray(stream.mask[1::2]).any()
     assert stream.space == "latent"
@@ -150,7 +202,7 @@ def test_released_targets_of_latents_hold_the_modalities(found):
 def test_the_corrected_observations_are_physical_and_the_same_for_all_models(found):
     setting = ablation_protocols.Setting("stride 4", "stride", 4, 0.1, 1)
     first, second = (
-        ablation_protocols._observations(s, setting, s.data.frames("test")[:5])
+        ablation_protocols._observations(s, setting, s.windows[1])
         for s in (subject(found, "pixel"), subject(found, "latent + both"))
     )
     np.testing.assert_array_equal(first.data["temperature"], second.data["temperature"])
@@ -164,15 +216,18 @@ def test_scores_are_those_of_the_metrics(found):
     rows, _, _ = found
     row = next(r for r in rows if r["model"] == "background" and r["name"] == "noise 1")
     one = subject(found, "pixel")
-    frames = one.data.frames("test")[:5]
+    frames = np.concatenate(one.windows)
     background = np.asarray(one.data.archive.fields["background"].array[frames])
     truth = np.asarray(one.data.archive.fields["state"].array[frames])
     weights = one.data.archive.grid.area_weights()
     np.testing.assert_allclose(row["rmse"], metrics.rmse(background, truth, weights), rtol=1e-6)
     std = one.data.statistics["state"].std
-    mean_square = np.mean(row["mse_of_times"])
-    expected = np.mean(np.asarray(row["rmse"]) ** 2 / std**2)
-    np.testing.assert_allclose(mean_square, expected, rtol=1e-5)
+    of_cases = np.asarray(row["scaled_mse_of_cases"])
+    assert of_cases.shape == (2, len(std))  # windows, levels
+    expected = np.asarray(row["rmse"]) ** 2 / std**2
+    np.testing.assert_allclose(of_cases.mean(axis=0), expected, rtol=1e-5)
+    crps = np.mean(row["scaled_crps_of_cases"])
+    np.testing.assert_allclose(crps, row["scaled_crps"], rtol=1e-5)
 
 
 def test_classical_methods_observe_what_the_encoder_sees(found):
@@ -180,11 +235,11 @@ def test_classical_methods_observe_what_the_encoder_sees(found):
     for name, streams in (("pixel", []), ("latent + both", ["stations", "olr"])):
         chosen = read_ablation(raw["ablation"])
         settings = variant_settings(name, raw, chosen, folder, classical=True)
-        one = ablation_protocols.Subject(
-            settings, inputs.load(settings), subject(found, name).model
+        one = dataclasses.replace(
+            subject(found, name), settings=settings, data=inputs.load(settings)
         )
         setting = ablation_protocols.Setting("noise 1", "coarse", 2, 1.0, 2)
-        seen = ablation_protocols._all_observations(one, setting, one.data.frames("test")[:5])
+        seen = ablation_protocols._all_observations(one, setting, one.windows[0])
         assert sorted(o.name for o in seen) == sorted(["target", *streams])
 
 
@@ -205,7 +260,7 @@ def test_differences_from_optimal_interpolation_are_paired():
     hard = 1.0 + np.random.default_rng(0).random(20)  # times that are hard for every model
 
     def row(model, factor):
-        mean_squares = list(factor * hard)
+        mean_squares = [[value] for value in factor * hard]
         return {
             "protocol": "corrected",
             "model": model,
@@ -213,13 +268,15 @@ def test_differences_from_optimal_interpolation_are_paired():
             "levels": [500.0],
             "scaled_rmse": 1.0,
             "scaled_crps": 1.0,
-            "mse_of_times": mean_squares,
+            "scaled_mse_of_cases": mean_squares,
+            "scaled_crps_of_cases": mean_squares,
         }
 
     text = ablation_report.tables([row("OI", 1.0), row("latent", 0.81), row("same", 1.0)])
     expected = -0.1 * np.sqrt(hard.mean())
     assert f"| latent | **{expected:+.3f}" in text
-    assert "| same | +0.000 ± 0.000 |" in text
+    assert f"| latent | **{-0.19 * hard.mean():+.3f}" in text
+    assert text.count("| same | +0.000 ± 0.000 |") == 2
 
 
 def test_modalities_without_an_operator_are_gridded_fields_of_the_smoother(found, monkeypatch):
@@ -227,16 +284,18 @@ def test_modalities_without_an_operator_are_gridded_fields_of_the_smoother(found
     _, raw, folder = found
     streams = {"olr": raw["ablation"]["streams"]["olr"]}
     raw = {**raw, "ablation": {**raw["ablation"], "streams": streams}}
+    chosen = read_ablation(raw["ablation"])
     made = {}
 
-    def recorded(folder, settings, protocol, model, setting, make):
+    def recorded(folder, settings, protocol, model, setting, make, windows):
         made[model] = (sorted(settings.assimilation.streams), sorted(settings.data.modalities))
         if model.startswith("smoother"):
-            made[model] += (sorted(ablation.linear_of(ablation._subject(settings)).model.inputs),)
+            made[model] += (
+                sorted(ablation.linear_of(ablation._subject(settings, chosen)).model.inputs),
+            )
         return {}
 
     monkeypatch.setattr(ablation, "_kept", recorded)
-    chosen = read_ablation(raw["ablation"])
     some = ablation_protocols.settings_of((2,), (), (), 0.1, 2)
     list(ablation._baselines(list(chosen.models), raw, chosen, some, folder))
     both = ["olr", "stations"]
@@ -275,6 +334,21 @@ def test_factors_that_the_latents_cannot_have_are_left_out(found):
         ),
         ({"models": {"x": {"autoencoder": False, "modalities": ("olr",)}}}, "through an encoder"),
         ({"models": {}}, "models is empty"),
+        ({"models": {"x": {"trained": "y"}}}, r"models\.x\.trained is 'y': name a model"),
+        ({"models": {"x": {"trained": "x"}}}, r"models\.x\.trained is 'x': name a model"),
+        (
+            {"models": {"x": {}, "y": {"trained": "x", "seed": 1}}},
+            "a seed is that of a training",
+        ),
+        ({"models": {"x": {"changes": {"net": {}}}}, "streams": {}}, "'net', which is no group"),
+        (
+            {"models": {"x": {"settings": ("noise 9",)}}, "streams": {}},
+            r"x\.settings has 'noise 9': choose from",
+        ),
+        (
+            {"models": {"x": {"protocols": ("new",)}}, "streams": {}},
+            r"x\.protocols has 'new': choose from",
+        ),
         ({"coarsening": (0,)}, "coarsening must be positive"),
         ({"coarsening": ()}, "give coarsening factors"),
         ({"members": 1}, "members must be at least 2"),

@@ -78,6 +78,7 @@ RUNS = (
     *("prepare_era5", "sda_lorenz63", "slams_reference"),
 )
 NATURE = ("held_suarez", "nature_lorenz63")
+ABLATIONS = ("ablation", "ablation_moist")
 CYCLES = ("cycle_lorenz63", "cycle_lorenz96", "benchmark_lorenz")
 
 
@@ -115,10 +116,10 @@ def losses(config: ConfigDict, stage: str) -> list[float]:
 
 def test_these_are_all():
     files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__", "base"}
-    assert files == {*RUNS, *NATURE, *CYCLES, "ablation"}
+    assert files == {*RUNS, *NATURE, *CYCLES, *ABLATIONS}
 
 
-@pytest.mark.parametrize("name", [*RUNS, *NATURE, *CYCLES, "ablation"])
+@pytest.mark.parametrize("name", [*RUNS, *NATURE, *CYCLES, *ABLATIONS])
 def test_a_configuration_imports_nothing_and_says_how_to_run_it(name):
     text = (CONFIGS / f"{name}.py").read_text()
     syntax = ast.parse(text)
@@ -206,7 +207,7 @@ def leaves(values, prefix="config"):
             yield f"{prefix}.{name}", value
 
 
-@pytest.mark.parametrize("name", [*RUNS, "ablation"])
+@pytest.mark.parametrize("name", [*RUNS, *ABLATIONS])
 def test_every_field_of_a_run_can_be_overridden(name, monkeypatch):
     config = plain(configuration(name))
     stages = ("autoencoder_training", "score_training")
