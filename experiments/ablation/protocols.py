@@ -37,6 +37,7 @@ from experiments.evaluation.references import (
 from slams_jax.assimilation.observations import Observations, simulate
 from slams_jax.baselines import Background, Baseline, LinearAnalysis
 from slams_jax.data.channels import stack_members
+from slams_jax.errors import InputError
 from slams_jax.models.model import Model, encode
 from slams_jax.observe import Diagonal, Stream, make_stream
 from slams_jax.verify import metrics, summary
