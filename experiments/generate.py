@@ -2,7 +2,8 @@
 
     python -m experiments.generate --config=configs/held_suarez.py --config.nature.days=100
 
-Prints the folder of CF NetCDF files below `nature.cache`. The folder is named by a digest of the
+Takes any configuration with a group `nature`, that of a whole run too. Prints the folder of CF
+NetCDF files below `nature.cache`. The folder is named by a digest of the
 settings and reused if it exists. Dates start on 2000-01-01; only those of the moist atmosphere have
 seasons.
 """
@@ -22,10 +23,10 @@ CONFIG = cli.config_flag(FLAGS)
 def main() -> None:
     """Generate the run of the configuration."""
     values = plain(CONFIG.value)
-    if set(values) != {"nature"}:
+    if values.get("nature") is None:
         raise InputError(
-            f"a generating configuration has the one field 'nature', got {sorted(values)}: "
-            "see configs/held_suarez.py"
+            "the configuration has no nature run: give it a group 'nature', as in "
+            "configs/held_suarez.py"
         )
     print(nature_run(read_nature(values["nature"])))
 

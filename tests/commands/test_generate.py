@@ -1,7 +1,5 @@
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -165,26 +163,16 @@ def test_configurations_are_valid(name):
     read_nature(plain(config.nature))
 
 
-def command(*arguments, cwd=REPOSITORY):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.generate", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_command(tmp_path):
-    config = "--config=configs/nature_lorenz63.py"
+@pytest.mark.parametrize("name", ["nature_lorenz63", "lorenz63"])
+def test_command_takes_a_nature_run_alone_or_in_a_whole_configuration(name, tmp_path, capsys):
+    config = f"--config={REPOSITORY / 'configs' / name}.py"
     more = ("--config.nature.days=20", f"--config.nature.cache={tmp_path}")
-    done = command(config, *more)
-    assert done.returncode == 0, done.stderr
-    assert (Path(done.stdout.strip()) / "state.nc").is_file()
+    assert run_command(generate.main, config, *more) == 0
+    assert (Path(capsys.readouterr().out.strip()) / "state.nc").is_file()
 
 
 HELD_SUAREZ = f"--config={REPOSITORY / 'configs' / 'held_suarez.py'}"
+IBERIA = f"--config={REPOSITORY / 'configs' / 'iberia.py'}"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +186,7 @@ HELD_SUAREZ = f"--config={REPOSITORY / 'configs' / 'held_suarez.py'}"
         ((HELD_SUAREZ, "--confog=3"), "confog"),
         ((HELD_SUAREZ, "--config.nature.days=-1"), "days"),
         ((HELD_SUAREZ, "--config.nature.cache=/proc/no"), "/proc/no"),
+        ((IBERIA,), "no nature run"),
     ],
 )
 def test_bad_commands_say_one_line(arguments, named, capsys):
