@@ -36,8 +36,8 @@ def get_config() -> ConfigDict:
             "latent + gauges": {"modalities": ("gauges",)},
             "latent + olr": {"modalities": ("olr",)},
             "latent + both": {"modalities": both},
-            "latent + both, second seed": {"modalities": both, "seed": 1},
-            "latent + both, published sampler": {
+            "latent + both (second seed)": {"modalities": both, "seed": 1},
+            "latent + both (published sampler)": {
                 "modalities": both,
                 "trained": "latent + both",
                 "changes": sampling,
