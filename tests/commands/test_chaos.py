@@ -17,7 +17,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
         training.wait(process, training.is_saving)
 
     monkeypatch.setattr(chaos, "_await_moment", in_a_save)
-    report = chaos.run(tmp_path, 1, steps=6 * chaos.EVERY, seed=0)
+    report = chaos.run(tmp_path, 1, steps=4 * chaos.EVERY, seed=0)
     assert report["kills"] == 1
     assert report["bit_exact"]
     assert report["differences"] == []
