@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/ablation_moist"
     config.assimilation.latent_inputs = ()
     config.assimilation.member_batch = 8
-    published = slams_reference.get_config()
+    published: Any = slams_reference.get_config()
     # The three years of training have 1,096 days.
     short = {"steps": EPOCHS * 1096 // published.score_training.batch_size, "ema_decay": 0.99}
     sampling = {"sampler": published.sampler, "guidance": published.guidance}

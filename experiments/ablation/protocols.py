@@ -256,7 +256,8 @@ def _members(
     settings: Settings, subject: Subject, target: Callable[[np.ndarray], Observations | Stream]
 ) -> tuple[np.ndarray, Row]:
     """Members (member, time, lat, lon, channel) of all windows, and what they took."""
-    costs, parts = dict.fromkeys(("evaluations", "derivative_evaluations", "seconds"), 0), []
+    costs: Row = dict.fromkeys(("evaluations", "derivative_evaluations", "seconds"), 0)
+    parts = []
     for frames in subject.windows:
         own = dataclasses.replace(settings, seed=_seed(subject, frames))
         analysis = analyse(own, subject.data, subject.model, [target(frames)], frames=frames)
