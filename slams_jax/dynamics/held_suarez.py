@@ -11,7 +11,6 @@ by a scale-selective diffusion as in Held & Suarez, but weaker, so that T21 keep
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
+from slams_jax.dynamics.promotion import relaxed_promotion
 from slams_jax.errors import (
     InputError,
     RunError,
@@ -352,10 +352,3 @@ def _dinosaur() -> Any:
     except ImportError as error:
         raise missing_package("the Held-Suarez atmosphere", "dinosaur", "osse", error) from None
     return dinosaur
-
-
-@contextlib.contextmanager
-def relaxed_promotion():
-    """JAX's default promotion rules, which the core relies on, if the caller has stricter ones."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield

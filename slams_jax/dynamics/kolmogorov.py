@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from slams_jax.aliases import PRNGKey
-from slams_jax.dynamics.held_suarez import relaxed_promotion
+from slams_jax.dynamics.promotion import relaxed_promotion
 from slams_jax.dynamics.runge_kutta import repeated
-from slams_jax.errors import InputError, missing_package
+from slams_jax.errors import InputError, missing_package, require_positive
 from slams_jax.observe import Coarsen
 
 Vorticity = Float[Array, "*n y x"]
@@ -56,10 +56,8 @@ class Kolmogorov:
     substeps: int = 80
 
     def __post_init__(self):
-        for name in ("points", "viscosity", "amplitude", "wavenumber", "interval", "substeps"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise InputError(f"{name} of a Kolmogorov flow must be positive, got {value}")
+        positive = {n: v for n, v in dataclasses.asdict(self).items() if n != "drag"}
+        require_positive(positive, "a Kolmogorov flow")
         if not (self.drag >= 0 and math.isfinite(self.drag)):
             raise InputError(f"drag of a Kolmogorov flow must not be negative, got {self.drag}")
         if self.points % 2:

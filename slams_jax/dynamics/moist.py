@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 from slams_jax.aliases import PRNGKey
 from slams_jax.dynamics import held_suarez
 from slams_jax.dynamics.datasets import FIRST_DAY
-from slams_jax.dynamics.held_suarez import relaxed_promotion
+from slams_jax.dynamics.promotion import relaxed_promotion
 from slams_jax.errors import InputError, RunError, missing_package, require_positive
 from slams_jax.grid import Grid
 

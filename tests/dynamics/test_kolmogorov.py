@@ -102,8 +102,8 @@ def test_coarsening_takes_means_over_squares():
     ("change", "words"),
     [
         ({"points": 33}, "points of a Kolmogorov flow must be even, got 33"),
-        ({"viscosity": 0.0}, "viscosity of a Kolmogorov flow must be positive"),
-        ({"substeps": 0}, "substeps of a Kolmogorov flow must be positive, got 0"),
+        ({"viscosity": 0.0}, "viscosity of a Kolmogorov flow must be a positive number"),
+        ({"substeps": 0}, "substeps of a Kolmogorov flow must be a positive number, got 0"),
         ({"drag": -0.1}, "drag of a Kolmogorov flow must not be negative"),
     ],
 )
