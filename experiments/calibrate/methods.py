@@ -217,6 +217,12 @@ PLAN = (
     Block("h", "every", split(slices=(0,)) + split(slices=(0,), steps=LARGER[0])),
     Block("h", "every", split(slices=(0,), steps=LARGER[1])),
     Block("h", "every", weighted(GAUSSIAN)[:1] + weighted(GAUSSIAN)[2:3] + PUBLISHED),
+    # Their linear counterpart, where only the composition of windows is inexact.
+    Block("i", "every", crossed([GAUSSIAN], ("dpmpp_2m",))),
+    Block(
+        "i", "every", (*split(slices=(0,), steps=LARGER[0]), *split(slices=(0,), steps=LARGER[1]))
+    ),
+    Block("i", "quick", crossed([GAUSSIAN]) + split(slices=(0,))),
     # What a code tells is absorbed, which is for Gaussian algebra.
     Block("f", "every", crossed([GAUSSIAN], (BEST, "dpmpp_2m"))),
     Block("f", "quick", crossed([GAUSSIAN])),

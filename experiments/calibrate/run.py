@@ -19,6 +19,7 @@ from slams_jax.reference_problems import (
     field_cases,
     latent_cases,
     mixture_cases,
+    predictable_cases,
     rain_case,
     run_case,
     run_lorenz,
@@ -32,6 +33,7 @@ BUILD = {
     "c": trajectory_cases,
     "f": latent_cases,
     "g": lambda: [rain_case()],
+    "i": predictable_cases,
 }
 LORENZ, TRAINED, NOISY = "d", "e", "h"  # groups that need a trained model
 GROUPS = tuple(sorted((*BUILD, LORENZ, TRAINED, NOISY)))
@@ -42,10 +44,11 @@ MEMBERS = {
     "c": 2048,
     "f": 2048,
     "g": 64,
+    "i": 64,
     LORENZ: lorenz.MEMBERS,
     NOISY: lorenz.NOISY_MEMBERS,
 }
-QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024, "g": 64}
+QUICK_MEMBERS = {"a": 192, "b": 4096, "c": 1024, "f": 1024, "g": 64, "i": 64}
 BATCH = 4096  # draws made at a time
 
 Row = dict[str, Any]

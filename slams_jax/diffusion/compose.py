@@ -2,7 +2,7 @@
 
 A window slides over the trajectory (Rozet & Louppe 2023, arXiv 2306.10574, section 3.2): each frame
 is taken from the window that it is the centre of, the first and last frames from the first and last
-window.
+window. Or the scores of all windows are added, less those of their overlaps.
 """
 
 from collections.abc import Callable
@@ -23,17 +23,27 @@ WindowDenoiser = Callable[
 
 
 def trajectory_denoiser(
-    denoise: WindowDenoiser, window: int, *, chunk: int | None = None, remat: bool = True
+    denoise: WindowDenoiser,
+    window: int,
+    *,
+    overlap: WindowDenoiser | None = None,
+    chunk: int | None = None,
+    remat: bool = True,
 ) -> Denoiser:
     """Compose a denoiser of windows into one of trajectories.
 
     Of the n - k + 1 windows, the first gives its first (k + 1) / 2 frames, each inner one its
-    centre frame, and the last one its last (k + 1) / 2 frames. Reads the ambient mesh: devices
-    along "data" share the windows, along "space" the latitudes.
+    centre frame, and the last one its last (k + 1) / 2 frames. With `overlap`, the scores of all
+    windows are added, and those of the k - 1 frames that successive windows share are taken away:
+    the density of a Markov chain of order k - 1 without noise, p(x) = prod p(window) / prod
+    p(overlap). That costs twice as much, and loses less where frames tell much of each other, but
+    adds up the errors of an inexact denoiser. Reads the ambient mesh: devices along "data" share
+    the windows, along "space" the latitudes.
 
     Args:
         denoise: denoiser of windows, (window, frame, lat, lon, channel).
         window: number of frames k in a window, odd.
+        overlap: denoiser of windows of k - 1 frames, to add scores instead of taking centres.
         chunk: number of windows that each device evaluates at a time; None evaluates all at once.
         remat: recompute the activations of a chunk for gradients, so that memory does not grow
             with the trajectory; otherwise keep them, which saves a third of the work.
@@ -42,14 +52,33 @@ def trajectory_denoiser(
         A denoiser of trajectories (time, lat, lon, channel) of k frames or more.
 
     Raises:
-        InputError: an even window or a chunk below 1; when called, a trajectory shorter than the
-            window.
+        InputError: an even window, overlaps of single frames, or a chunk below 1; when called, a
+            trajectory shorter than the window.
     """
     if window < 1 or window % 2 == 0:
         raise InputError(f"window must be odd and positive, got {window}")
+    if overlap is not None and window == 1:
+        raise InputError("windows of one frame have no overlap: leave it out")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk must be at least 1 window, got {chunk}")
     half = window // 2
+
+    def every(of: WindowDenoiser, x_t: Array, t: Array, starts: np.ndarray, length: int) -> Array:
+        """What `of` makes of the `length` frames from each of `starts` on."""
+        count, devices = len(starts), devices_along(DATA)
+        parts = -(-count // (chunk * devices if chunk else count))
+        size = -(-count // (parts * devices)) * devices
+        # Parts of equal size: the last window is repeated to fill them.
+        filled = starts[np.minimum(np.arange(parts * size), count - 1)].reshape(parts, size)
+        index = jnp.asarray(filled[:, :, None] + np.arange(length)[None, None, :])
+
+        def part(rows: Array) -> Array:
+            return of(split(x_t[rows], DATA, None, SPACE), t)
+
+        if parts == 1:
+            return part(index[0])[:count]
+        x_0 = jax.lax.map(jax.checkpoint(part) if remat else part, index)
+        return x_0.reshape(parts * size, *x_0.shape[2:])[:count]
 
     def denoise_trajectory(x_t: Array, t: Array) -> Array:
         frames = x_t.shape[0]
@@ -57,28 +86,19 @@ def trajectory_denoiser(
             raise InputError(
                 f"a trajectory of {frames} frames is shorter than the window, {window}: lengthen it"
             )
-        count = frames - window + 1
-        devices = devices_along(DATA)
-        parts = -(-count // (chunk * devices if chunk else count))
-        size = -(-count // (parts * devices)) * devices
-        # Parts of equal size: the last window is repeated to fill them.
-        starts = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
-        index = jnp.asarray(starts[:, :, None] + np.arange(window)[None, None, :])
-
-        trajectory = split(x_t, None, SPACE)
-
-        def part(rows: Array) -> Array:
-            return denoise(split(trajectory[rows], DATA, None, SPACE), t)
-
-        if parts == 1:
-            x_0 = part(index[0])
-        else:
-            x_0 = jax.lax.map(jax.checkpoint(part) if remat else part, index)
-            x_0 = x_0.reshape(parts * size, *x_0.shape[2:])
-        inner = x_0[1 : count - 1, half]
-        if count == 1:
+        x_t = split(x_t, None, SPACE)
+        starts = np.arange(frames - window + 1)
+        x_0 = every(denoise, x_t, t, starts, window)
+        if len(starts) == 1:
             return x_0[0]
-        x_0 = jnp.concatenate([x_0[0, : half + 1], inner, x_0[count - 1, half:]])
+        if overlap is None:
+            x_0 = jnp.concatenate([x_0[0, : half + 1], x_0[1:-1, half], x_0[-1, half:]])
+        else:
+            # One window more than overlaps holds each frame: denoised frames add up as scores do.
+            shared = every(overlap, x_t, t, starts[1:], window - 1)
+            rows = lambda of, length: of[:, None] + np.arange(length)
+            x_0 = jnp.zeros_like(x_t).at[rows(starts, window)].add(x_0)
+            x_0 = x_0.at[rows(starts[1:], window - 1)].add(-shared)
         return split(x_0, None, SPACE)
 
     return denoise_trajectory

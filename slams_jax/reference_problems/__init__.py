@@ -34,7 +34,7 @@ from slams_jax.reference_problems.priors import (
     WindowedPrior,
 )
 from slams_jax.reference_problems.rain import rain_case
-from slams_jax.reference_problems.trajectories import trajectory_cases
+from slams_jax.reference_problems.trajectories import predictable_cases, trajectory_cases
 
 __all__ = [
     "Case",
@@ -59,6 +59,7 @@ __all__ = [
     "lorenz_cases",
     "mixture_cases",
     "noisy_lorenz_cases",
+    "predictable_cases",
     "rain_case",
     "ranks_of",
     "run_case",

@@ -72,15 +72,18 @@ class WindowedPrior:
     Attributes:
         window: the prior of `frames` consecutive frames.
         frames: number of frames in a window, odd.
+        overlap: that of one frame less, to add scores instead of taking centres.
     """
 
     window: GaussianDenoiser
     frames: int = dataclasses.field(metadata={"static": True})
+    overlap: GaussianDenoiser | None = None
 
     def __call__(self, x_t: Array, t: Array) -> Array:
-        """Denoise each frame by the window that it is the centre of."""
-        windows = lambda x, t: jax.vmap(lambda w: self.window(w, t))(x)
-        return trajectory_denoiser(windows, self.frames)(x_t, t)
+        """Denoise the windows, and compose them."""
+        each = lambda prior: prior and (lambda x, t: jax.vmap(lambda w: prior(w, t))(x))
+        composed = trajectory_denoiser(each(self.window), self.frames, overlap=each(self.overlap))
+        return composed(x_t, t)
 
 
 @jax.tree_util.register_dataclass
