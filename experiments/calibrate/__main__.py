@@ -6,9 +6,10 @@
     python -m experiments.calibrate --cases=e --config=configs/demo.py --output=runs/calibration-e
 
 Groups of cases: (a) Gaussian random fields on the sphere, (b) mixtures and a curved ridge, (c)
-Markov trajectories, all three from `slams_jax.reference_problems`; (d) Lorenz-63 with the score
-that configs/lorenz63.py trains; (e) the trained model of a configuration, scored against withheld
-truth; (h) noisy Lorenz-63 with the score that configs/sda_lorenz63.py trains.
+Markov trajectories, (f) latents, (g) rain and (i) long Markov trajectories with next to no noise,
+all from `slams_jax.reference_problems`; (d) Lorenz-63 with the score that configs/lorenz63.py
+trains; (e) the trained model of a configuration, scored against withheld truth; (h) noisy Lorenz-63
+with the score that configs/sda_lorenz63.py trains.
 
 Writes `calibration.json` (a list of rows), `calibration.md` (the table) and one picture a case; (d)
 also the rank histograms `ranks.json` and `ranks.png`; (e) the table `trained.md`. Rows found in the

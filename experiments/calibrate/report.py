@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 MEAN, RATIO, W1 = 0.05, 1.05, 1.1  # the targets
 NARROW = ("h", "i")  # groups with a target relative to exact draws
-OVER_EXACT = 1.2  # that of (h): W1 over that of exact draws
+OVER_EXACT = 1.2  # theirs: W1 over that of exact draws
 # Okabe and Ito's colours, which the colour-blind tell apart; beyond eight the markers differ.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999")
 MARKERS = "os^vDPX*<>hp"
