@@ -36,9 +36,9 @@ def trajectory_denoiser(
     centre frame, and the last one its last (k + 1) / 2 frames. With `overlap`, the scores of all
     windows are added, and those of the k - 1 frames that successive windows share are taken away:
     the density of a Markov chain of order k - 1 without noise, p(x) = prod p(window) / prod
-    p(overlap). That costs twice as much, and loses less where frames depend strongly on each other,
-    but adds up the errors of an inexact denoiser. Reads the ambient mesh: devices along "data" share
-    the windows, along "space" the latitudes.
+    p(overlap). That costs twice as much, and loses less where frames depend strongly on each
+    other, but adds up the errors of an inexact denoiser. Reads the ambient mesh: devices along
+    "data" share the windows, along "space" the latitudes.
 
     Args:
         denoise: denoiser of windows, (window, frame, lat, lon, channel).
