@@ -99,7 +99,7 @@ def test_cases_that_are_unknown(tmp_path):
     command = [sys.executable, "-m", "experiments.calibrate", "--cases=a,x", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e,f,g,h\n"
+    assert done.stderr == "error: unknown cases ['x']: choose some of --cases=a,b,c,d,e,f,g,h,i\n"
 
 
 @pytest.mark.slow
