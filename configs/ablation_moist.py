@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, modalities, slams_reference
+from configs import ablation, base, modalities, slams_reference
 
 FEW = ("coarsening 4", "noise 1", "stride 4")
 EPOCHS = 64  # as published
@@ -24,15 +24,17 @@ def get_config() -> ConfigDict:
     config.workdir = "runs/ablation_moist"
     config.assimilation.latent_inputs = ()
     config.assimilation.member_batch = 8
+    shared: Any = ablation.get_config().ablation
     published: Any = slams_reference.get_config()
     # The three years of training have 1,096 days.
     short = {"steps": EPOCHS * 1096 // published.score_training.batch_size, "ema_decay": 0.99}
     sampling = {"sampler": published.sampler, "guidance": published.guidance}
     both = ("gauges", "olr")
     config.ablation = {
+        **shared,
         "models": {
-            "pixel": {"autoencoder": False, "changes": {"score": {"widths": (32, 64)}}},
-            "latent": {"modalities": ()},
+            "pixel": shared.models["pixel"],
+            "latent": shared.models["latent"],
             "latent + gauges": {"modalities": ("gauges",)},
             "latent + olr": {"modalities": ("olr",)},
             "latent + both": {"modalities": both},
@@ -59,11 +61,6 @@ def get_config() -> ConfigDict:
             },
         },
         "streams": {},
-        "coarsening": (2, 4, 8),
-        "noise": (0.5, 1.0, 2.0, 4.0),
-        "stride": (2, 4, 8),
-        "error": 0.1,
-        "every": 4,
         "windows": 12,
         "frames": 5,
         "members": 8,

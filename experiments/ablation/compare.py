@@ -104,11 +104,8 @@ def _rows_of(
     """The rows of one model, which is trained first."""
     variant = ablation.models[name]
     settings = variant_settings(name, raw, ablation, folder)
-    if variant.trained:
-        trained = variant_settings(variant.trained, raw, ablation, folder)
-        seed = ablation.models[variant.trained].seed
-    else:
-        trained, seed = settings, variant.seed
+    source = variant.trained or name
+    trained, seed = variant_settings(source, raw, ablation, folder), ablation.models[source].seed
     logging.info("model %s: training", name)
     train(trained if seed is None else dataclasses.replace(trained, seed=seed))
     subject = _subject(settings, ablation)

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.configuration.build import plain
 from experiments.process import cli
+from support.small_world import forget
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -71,9 +72,7 @@ def test_a_documented_command_is_accepted(module, words, monkeypatch):
         pytest.skip("a configuration of the reader's own")
     package = ROOT / module.replace(".", "/")
     values = importlib.import_module(module + ".__main__" * package.is_dir()).FLAGS
-    values.unparse_flags()
-    for name in [n for n in values if n.startswith("config.")]:
-        delattr(values, name)
+    forget(values)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["command", *words])
     with warnings.catch_warnings():

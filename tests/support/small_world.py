@@ -11,6 +11,7 @@ from unittest import mock
 import jax
 import numpy as np
 import xarray as xr
+from absl import flags
 from ml_collections import ConfigDict
 
 from configs import demo
@@ -185,13 +186,17 @@ def untrained(config: ConfigDict, *, steps: int = 1) -> None:
         train.train(read(config))
 
 
-def run_command(main: Callable[[], None], *arguments: str) -> int:
-    """The exit status of a command, run in this process with the flags of a command line."""
-    values = main.__globals__["FLAGS"]
-    # Flags of an earlier command, and the overrides that it had defined.
+def forget(values: flags.FlagValues) -> None:
+    """Forget the flags of an earlier command, and the overrides that it had defined."""
     values.unparse_flags()
     for name in [n for n in values if n.startswith("config.")]:
         delattr(values, name)
+
+
+def run_command(main: Callable[[], None], *arguments: str) -> int:
+    """The exit status of a command, run in this process with the flags of a command line."""
+    values = main.__globals__["FLAGS"]
+    forget(values)
     with mock.patch.object(sys, "argv", ["command", *arguments]), warnings.catch_warnings():
         # How ml_collections loads a configuration file.
         warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
