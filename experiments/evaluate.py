@@ -86,9 +86,10 @@ def evaluate(
     data = inputs.load(settings)
     model = open_model(settings, data, source)
     frames = frames_of(settings, data)
+    times = data.archive.times[frames]
     analysis = open_analysis(
         path,
-        data.archive.times[frames],
+        times,
         data.archive.grid,
         model.channels,
         settings.assimilation.members,
@@ -98,7 +99,7 @@ def evaluate(
     systems = references(Study(settings, data, model, observations, withheld), frames)
     systems["analysis"] = stack_members(analysis, model.channels)
     truth = np.asarray(data.archive.fields[STATE].array[frames])
-    scores = score(settings, model, data, truth, systems, withheld, climate)
+    scores = score(settings, model, data, times, truth, systems, withheld, climate)
     scores["streams"] = json.loads(analysis.attrs["diagnostics"])
     for name in COUNTS:
         scores[name] = np.asarray(analysis.attrs[name]).item()

@@ -30,6 +30,7 @@ from slams_jax.errors import InputError
 from slams_jax.storage import locked, write_text
 
 Row = dict[str, Any]
+FORMAT = 2  # of rows; an older one lacks the times of its cases, and is made anew
 
 
 def compare(
@@ -181,6 +182,7 @@ def _kept(
         "configuration": settings.raw,
         "setting": dataclasses.asdict(setting),
         "windows": windows,
+        "format": FORMAT,
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / "results" / f"{protocol}-{model}-{setting.name}.json".replace(" ", "")

@@ -223,6 +223,11 @@ def _truth(subject: Subject) -> np.ndarray:
     return np.asarray(subject.data.archive.fields[STATE].array[np.concatenate(subject.windows)])
 
 
+def _times(subject: Subject) -> np.ndarray:
+    """All times that are analysed (time,)."""
+    return subject.data.archive.times[np.concatenate(subject.windows)]
+
+
 def _true_latents(subject: Subject, frames: np.ndarray) -> np.ndarray:
     """E(truth, modalities), standardised, or the standardised truth itself."""
     networks, data = subject.model.networks, subject.data
@@ -282,6 +287,7 @@ def _field_scores(subject: Subject, members: np.ndarray) -> Row:
         "scaled_rmse": summary.in_climatological_std(scores["rmse"], std),
         "scaled_crps": summary.in_climatological_std(scores["crps"], std),
         # By case and level, to compare systems on the same cases.
+        "times_of_cases": [str(t) for t in _times(subject)[[c[0] for c in cases]]],
         "scaled_mse_of_cases": np.asarray(mse, np.float64).tolist(),
         "scaled_crps_of_cases": np.asarray(crps, np.float64).tolist(),
     }

@@ -79,6 +79,7 @@ def _differences(rows: Sequence[Row], score: str, reference: str = "OI") -> str:
     part = "scaled_mse_of_cases" if root else "scaled_crps_of_cases"
     mean = lambda of_levels: np.mean(of_levels, axis=1, keepdims=True)
     scores = {(r["model"], r["name"]): mean(r[part]) for r in rows}
+    times = np.array(rows[0]["times_of_cases"], "datetime64")
 
     def cell(model: str, setting: str) -> tuple[str, bool]:
         own, other = (scores.get((m, setting)) for m in (model, reference))
@@ -88,7 +89,7 @@ def _differences(rows: Sequence[Row], score: str, reference: str = "OI") -> str:
             means = np.stack([own.mean(), other.mean()])
             first, second = np.sqrt(means) if root else means
             return f"{first - second:+.3f}", False
-        found = paired_difference(own, other, root=root)
+        found = paired_difference(own, other, times=times, root=root)
         text = f"{found.value[0]:+.3f} ± {found.high[0] - found.value[0]:.3f}"
         return text, bool(found.low[0] * found.high[0] > 0)
 

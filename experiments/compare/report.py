@@ -34,7 +34,7 @@ def scores(
     differences = []
     for name in (n for n, s in systems.items() if not s.baseline):
         for other, opponent in _opponents(systems, name, mean):
-            between = _differences(records[name], records[other])
+            between = _differences(records[name], records[other], np.array(times, "datetime64[m]"))
             differences.append({"system": name, "from": other, "opponent": opponent, **between})
     listed = {
         name: {
@@ -117,7 +117,7 @@ def _corrected(records: list[Record], region: str) -> np.ndarray:
     return square if size == 1 else square - _series(records, region, "variance") / size
 
 
-def _differences(ours: list[Record], theirs: list[Record]) -> dict[str, Any]:
+def _differences(ours: list[Record], theirs: list[Record], times: np.ndarray) -> dict[str, Any]:
     """By channel on the complete grid, with intervals if there are enough windows."""
     region = next(iter(ours[0]["regions"]))
     found = {}
@@ -126,7 +126,7 @@ def _differences(ours: list[Record], theirs: list[Record]) -> dict[str, Any]:
             _corrected(r, region) if root else _series(r, region, "crps") for r in (ours, theirs)
         )
         if len(one) >= FEWEST:
-            value = paired_difference(one, two, root=root)
+            value = paired_difference(one, two, times=times, root=root)
             found[name] = {
                 "difference": _list(value.value),
                 "low": _list(value.low),

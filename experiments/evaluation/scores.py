@@ -35,6 +35,7 @@ def score(
     settings: Settings,
     model: Model,
     data: Inputs,
+    times: np.ndarray,
     truth: np.ndarray,
     systems: dict[str, np.ndarray],
     withheld: list[Withheld],
@@ -56,7 +57,7 @@ def score(
         scores[name] |= summary.ensemble_scores(key, truth, members, weights, std, climate)
     regions = metrics.regions_of(grid)
     scores["regions"] = summary.regional_scores(truth, systems, weights, regions)
-    scores["significance"] = summary.significance(truth, systems, weights)
+    scores["significance"] = summary.significance(truth, systems, weights, times=times)
     scores["events"] = {
         "event": EVENT,
         **summary.event_reliability(truth, ensembles, weights, climate + std),

@@ -8,7 +8,9 @@ For known r, the mean m given d has Student's t distribution with n - 1 degrees 
 the generalised least-squares estimate. A short series hardly tells r, and an interval that takes
 an estimate of it for the truth is too narrow; here the t distributions are averaged over all r,
 weighted by their likelihood (flat priors of m, log v and r: Zellner and Tiao 1964, J. Am. Stat.
-Assoc. 59, 763-778). docs/verification.md has the coverage.
+Assoc. 59, 763-778). Over a year, d_t also has a cycle that another year would repeat: no chance,
+but to the autoregression a slow wave. There the sine and cosine of the season are estimated with
+m, at the cost of two degrees of freedom. docs/verification.md has the coverage.
 """
 
 from typing import NamedTuple
@@ -20,6 +22,8 @@ from jaxtyping import Float
 from slams_jax.errors import InputError
 
 FEWEST = 12  # times; with fewer, intervals of strongly correlated series are too narrow
+SEASONS = np.timedelta64(300, "D")  # from which length on the annual cycle is estimated
+YEAR = np.timedelta64(31_556_952, "s")  # mean Gregorian year
 MEMORY = np.linspace(-0.9, 0.97, 60)[:, None]  # r
 
 
@@ -45,6 +49,7 @@ def paired_difference(
     first: Float[np.ndarray, "time channel"],
     second: Float[np.ndarray, "time channel"],
     *,
+    times: np.ndarray | None = None,
     root: bool = False,
     confidence: float = 0.95,
 ) -> Difference:
@@ -57,11 +62,14 @@ def paired_difference(
     Args:
         first: mean score at each time, averaged over area (time, channel); times equally spaced.
         second: scores of the other system at the same times.
+        times: the times (time,), datetime64. From the first to the last of them in at least
+            `SEASONS`, the annual cycle of the difference does not widen the interval. Without
+            them, the times are taken for ones of one season.
         root: the scores are mean squares, and the difference is that of their roots.
         confidence: of the interval.
 
     Raises:
-        InputError: scores of different shapes, or at fewer than `FEWEST` times.
+        InputError: scores of different shapes, at fewer than `FEWEST` times, or other `times`.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or len(first) < FEWEST:
@@ -69,13 +77,15 @@ def paired_difference(
             f"paired scores need equal shapes and at least {FEWEST} times, got {first.shape} and "
             f"{second.shape}"
         )
+    if times is not None and np.shape(times) != first.shape[:1]:
+        raise InputError(f"{len(first)} scores need as many times, got {np.shape(times)}")
     means = first.mean(axis=0), second.mean(axis=0)
     value, slopes = means[0] - means[1], (1.0, 1.0)
     if root:
         value = np.sqrt(means[0]) - np.sqrt(means[1])
         slopes = tuple(0.5 / np.sqrt(np.maximum(m, 1e-30)) for m in means)
     # The contribution of each time to the difference, to first order.
-    mean = _mean_of(first * slopes[0] - second * slopes[1])
+    mean = _mean_of(first * slopes[0] - second * slopes[1], _regressors(len(first), times))
     reach = mean.reach(confidence)
     memory = mean.memory
     independent = len(first) * np.minimum((1.0 - memory) / (1.0 + memory), 1.0)
@@ -132,20 +142,36 @@ class _Mean(NamedTuple):
         return distance
 
 
-def _mean_of(series: np.ndarray) -> _Mean:
-    """What a series (time, channel) says of its mean."""
-    number, y = len(series), series - series.mean(axis=0)
-    ends, middle = y[0] + y[-1], y[1:-1].sum(axis=0)
-    r, one = MEMORY, 1.0 - MEMORY**2
-    # Products with the inverse of the correlation matrix, which is tridiagonal.
-    ones = (2.0 * (1.0 - r) + (number - 2) * (1.0 - r) ** 2) / one
-    cross = ((1.0 - r) ** 2 * middle + (1.0 - r) * ends) / one
-    square = (y**2).sum(axis=0) + r**2 * (y[1:-1] ** 2).sum(axis=0)
-    square = (square - 2.0 * r * (y[1:] * y[:-1]).sum(axis=0)) / one
+def _regressors(number: int, times: np.ndarray | None) -> np.ndarray:
+    """A constant, and the season where there are enough of it, about its mean (time, term)."""
+    if times is None or np.ptp(times) < SEASONS:
+        return np.ones((number, 1))
+    phase = 2.0 * np.pi * ((times - times[0]) / YEAR)
+    season = np.stack([np.cos(phase), np.sin(phase)], axis=1)
+    return np.concatenate([np.ones((number, 1)), season - season.mean(axis=0)], axis=1)
+
+
+def _mean_of(series: np.ndarray, regressors: np.ndarray) -> _Mean:
+    """What a series (time, channel) says of the coefficient of the first of its regressors."""
+    y, x = _whitened(series - series.mean(axis=0)), _whitened(regressors)
+    gram = np.linalg.inv(np.einsum("rti,rtj->rij", x, x))
+    moments = np.einsum("rti,rtc->ric", x, y)
+    coefficients = gram @ moments
     # Equal systems differ by nothing: no interval, but no division by zero either.
-    rest = np.maximum(square - cross**2 / ones, 1e-300)
-    determinant = (number - 1) * np.log(one)
-    log_weight = -0.5 * (determinant + np.log(ones) + (number - 1) * np.log(rest))
+    rest = np.maximum((y**2).sum(axis=1) - (moments * coefficients).sum(axis=1), 1e-300)
+    number, freedom = len(series), len(series) - regressors.shape[1]
+    determinants = (number - 1) * np.log(1.0 - MEMORY**2) - np.linalg.slogdet(gram)[1][:, None]
+    log_weight = -0.5 * (determinants + freedom * np.log(rest))
     weight = np.exp(log_weight - log_weight.max(axis=0))
-    scale = np.sqrt(rest / ((number - 1) * ones))
-    return _Mean(weight / weight.sum(axis=0), cross / ones, scale, number - 1)
+    scale = np.sqrt(rest * gram[:, :1, 0] / freedom)
+    return _Mean(weight / weight.sum(axis=0), coefficients[:, 0], scale, freedom)
+
+
+def _whitened(x: np.ndarray) -> np.ndarray:
+    """Of x (time, ...), for each r, what is uncorrelated where x has the noise (memory, time, ...).
+
+    The first value, and x_t - r x_{t-1} over its standard deviation.
+    """
+    r = MEMORY[..., None]
+    steps = (x[1:] - r * x[:-1]) / np.sqrt(1.0 - r**2)
+    return np.concatenate([np.broadcast_to(x[:1], (len(r), *x[:1].shape)), steps], axis=1)

@@ -215,6 +215,7 @@ def significance(
     systems: Mapping[str, Ensemble],
     weights: Float[np.ndarray, "lat lon"],
     *,
+    times: np.ndarray | None = None,
     of: str = "analysis",
     confidence: float = 0.95,
 ) -> dict[str, Any]:
@@ -227,6 +228,7 @@ def significance(
         truth: physical units, NaN where unknown.
         systems: ensembles by name.
         weights: areas.
+        times: as `paired_difference` takes them.
         of: the system that is compared with the others.
         confidence: of the intervals.
 
@@ -248,7 +250,11 @@ def significance(
             if keep.sum() < FEWEST:
                 continue
             value = metrics.paired_difference(
-                each[of][keep], each[reference][keep], root=root, confidence=confidence
+                each[of][keep],
+                each[reference][keep],
+                times=None if times is None else times[keep],
+                root=root,
+                confidence=confidence,
             )
             against.setdefault(reference, {})[name] = {
                 "difference": _list(value.value),

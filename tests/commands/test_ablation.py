@@ -260,9 +260,10 @@ def test_the_best_of_each_setting_is_marked():
 
 def test_differences_from_optimal_interpolation_are_paired():
     hard = 1.0 + np.random.default_rng(0).random(20)  # times that are hard for every model
+    times = [str(np.datetime64("2004-01-01") + 18 * i) for i in range(20)]
 
-    def row(model, factor):
-        mean_squares = [[value] for value in factor * hard]
+    def row(model, values):
+        mean_squares = [[value] for value in values]
         return {
             "protocol": "corrected",
             "model": model,
@@ -270,15 +271,25 @@ def test_differences_from_optimal_interpolation_are_paired():
             "levels": [500.0],
             "scaled_rmse": 1.0,
             "scaled_crps": 1.0,
+            "times_of_cases": times,
             "scaled_mse_of_cases": mean_squares,
             "scaled_crps_of_cases": mean_squares,
         }
 
-    text = ablation_report.tables([row("OI", 1.0), row("latent", 0.81), row("same", 1.0)])
+    season = 1.0 + np.cos(2.0 * np.pi * np.arange(20) * 18 / 365.25)  # better, and more in winter
+    text = ablation_report.tables(
+        [
+            row("OI", hard),
+            row("latent", 0.81 * hard),
+            row("same", hard),
+            row("seasonal", hard - 0.2 * season),
+        ]
+    )
     expected = -0.1 * np.sqrt(hard.mean())
     assert f"| latent | **{expected:+.3f}" in text
     assert f"| latent | **{-0.19 * hard.mean():+.3f}" in text
     assert text.count("| same | +0.000 ± 0.000 |") == 2
+    assert text.count("| seasonal | **-") == 2
 
 
 def test_modalities_without_an_operator_are_gridded_fields_of_the_smoother(found, monkeypatch):

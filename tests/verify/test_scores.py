@@ -297,6 +297,33 @@ def test_intervals_hold_the_true_difference_as_often_as_they_say(number, memory)
     assert np.median(found.independent) < number / (1 + 4 * memory) + 0.2 * number
 
 
+@pytest.mark.parametrize(("number", "memory"), [(12, 0.0), (12, 0.4), (60, 0.6)])
+def test_an_annual_cycle_is_not_taken_for_chance(number, memory):
+    """Three times as large as the noise, it neither widens intervals nor spoils their coverage."""
+    start = np.datetime64("2003-01-15", "s")
+    times = start + np.arange(number) * np.timedelta64(365 * 86400 // number, "s")
+    phase = 2.0 * np.pi * np.arange(number)[:, None] / number
+    noise = autoregressive(np.random.default_rng(13), number, memory, 2000)
+    cycle = 3.0 * np.cos(phase + 1.0)
+    found, calm = (
+        metrics.paired_difference(noise + c, 0 * noise, times=times) for c in (cycle, 0 * cycle)
+    )
+    covered = float(np.mean((found.low < 0) & (found.high > 0)))
+    error = 3 * np.sqrt(0.05 * 0.95 / 2000)
+    assert 0.95 - error < covered < 0.99 + error
+    np.testing.assert_allclose(found.high - found.value, calm.high - calm.value, rtol=0.05)
+    without = metrics.paired_difference(noise + cycle, 0 * noise)
+    assert np.median((without.high - without.low) / (found.high - found.low)) > 2.0
+    season = metrics.paired_difference(noise, 0 * noise, times=times[: number // 4].repeat(4))
+    np.testing.assert_array_equal(season.low, metrics.paired_difference(noise, 0 * noise).low)
+
+
+def test_times_that_are_not_those_of_the_scores_are_refused():
+    times = np.arange(11).astype("datetime64[D]")
+    with pytest.raises(InputError, match=r"12 scores need as many times, got \(11,\)"):
+        metrics.paired_difference(np.ones((12, 1)), np.ones((12, 1)), times=times)
+
+
 def test_long_series_without_correlation_have_the_interval_of_student():
     series = np.random.default_rng(9).standard_normal((200, 50))
     found = metrics.paired_difference(series, 0 * series)
