@@ -7,7 +7,8 @@ Trains each model of `ablation.models` below the output folder, then analyses ev
 `released` is the protocol published with SLAMS, `corrected` what it should have been; see
 `experiments.ablation.protocols` and docs/ablation.md. Repeat the command to resume an interrupted
 run: training from its checkpoints, analyses after the last one in `results` below the output
-folder. Writes `ablation.json` (a list of rows), `ablation.md` and one picture a protocol.
+folder. Writes `ablation.json` (a list of rows), `ablation.md`, one picture a protocol, and, given
+twelve cases, `gains.png`: what each model gains over the best classical method, by level.
 """
 
 from absl import flags

@@ -12,6 +12,8 @@ from typing import Any
 from absl import logging
 
 from experiments.ablation import report
+from experiments.ablation.gains import draw as draw_gains
+from experiments.ablation.gains import gains
 from experiments.ablation.protocols import (
     PROTOCOLS,
     Setting,
@@ -75,6 +77,8 @@ def _publish(rows: list[Row], folder: Path) -> None:
     write_text(report.tables(rows), folder / "ablation.md")
     for protocol in dict.fromkeys(r["protocol"] for r in rows):
         report.draw(rows, protocol, folder / f"{protocol}.png")
+    if found := gains(rows):
+        draw_gains(found, folder / "gains.png")
 
 
 def _check_named(ablation: Ablation, every: list[Setting]) -> None:

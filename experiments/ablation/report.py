@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.ablation.gains import gains
+from experiments.ablation.gains import table as table_of_gains
 from slams_jax.verify.figures import (
     label_axis,
     legend_below,
@@ -50,6 +52,16 @@ def tables(rows: Sequence[Row]) -> str:
                     f"With the half-width of the 95 % interval, from {FEWEST} cases on.",
                     "",
                     _differences(mine, score),
+                    "",
+                ]
+            if found := gains(rows):
+                parts += [
+                    f"### corrected: CRPS below that of {found.best}, %, by level",
+                    "",
+                    f"{found.best} is the best classical method; mean over "
+                    f"{', '.join(found.settings)}; with the half-width of the 95 % interval.",
+                    "",
+                    table_of_gains(found),
                     "",
                 ]
     return "\n".join(parts)

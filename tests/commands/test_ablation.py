@@ -12,6 +12,7 @@ from configs import ablation as shipped
 from configs import ablation_moist as moist
 from configs import base
 from experiments.ablation import compare as ablation
+from experiments.ablation import gains as ablation_gains
 from experiments.ablation import protocols as ablation_protocols
 from experiments.ablation import report as ablation_report
 from experiments.ablation.variants import read_ablation, variant_settings
@@ -290,6 +291,56 @@ def test_differences_from_optimal_interpolation_are_paired():
     assert f"| latent | **{-0.19 * hard.mean():+.3f}" in text
     assert text.count("| same | +0.000 ± 0.000 |") == 2
     assert text.count("| seasonal | **-") == 2
+
+
+def gain_rows(cases=12):
+    """OI, a better smoother, and a model that is better only at the second of two levels."""
+    rng = np.random.default_rng(1)
+    hard = 1.0 + rng.random((cases, 1)) * np.ones(2)
+
+    def row(model, name, factor, **costs):
+        return {
+            "protocol": "corrected",
+            "model": model,
+            "name": name,
+            "levels": [500.0, 850.0],
+            "times_of_cases": [str(np.datetime64("2004-01-01") + 30 * i) for i in range(cases)],
+            "scaled_crps_of_cases": (factor * hard * (1 + 0.01 * rng.random(hard.shape))).tolist(),
+            **costs,
+        }
+
+    model = np.array([1.0, 0.9])
+    return [
+        row("OI", "noise 1", 1.2),
+        row("OI", "noise 2", 1.2),
+        row("smoother", "noise 1", 1.0),
+        row("smoother", "noise 2", 2.0),  # the model is not tried there
+        row("latent", "noise 1", model, evaluations=64),
+    ]
+
+
+def test_gains_are_over_the_best_classical_method_on_common_settings(tmp_path):
+    found = ablation_gains.gains(gain_rows())
+    assert (found.best, found.settings, list(found.of)) == ("smoother", ["noise 1"], ["latent"])
+    gain = found.of["latent"]
+    np.testing.assert_allclose(gain.value, [0.0, 10.0], atol=0.7)
+    assert gain.low[1] > 9.0
+    assert gain.low[0] < 0.7
+    assert "| latent | " in (text := ablation_gains.table(found))
+    assert f"**{gain.value[1]:+.1f} ± {gain.high[1] - gain.value[1]:.1f}**" in text
+    assert ablation_gains.draw(found, tmp_path / "gains.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("left_out", ["latent", "classical", "setting", "cases"])
+def test_without_two_sides_or_enough_cases_there_are_no_gains(left_out):
+    rows = gain_rows(cases=11 if left_out == "cases" else 12)
+    keep = {
+        "latent": lambda r: r["model"] != "latent",
+        "classical": lambda r: r["model"] == "latent",
+        "setting": lambda r: r["model"] == "latent" or r["name"] == "noise 2",
+        "cases": lambda r: True,
+    }[left_out]
+    assert ablation_gains.gains([r for r in rows if keep(r)]) is None
 
 
 def test_modalities_without_an_operator_are_gridded_fields_of_the_smoother(found, monkeypatch):
