@@ -451,6 +451,8 @@ def cycle(**changes: Any) -> Any:
             "weight": 0.5,
             # Analyse the cycle before, and forecast again ("iterative", "hybrid", "score").
             "smooth": False,
+            # Cycles of which later observations still change the state ("etkf", "letkf", "enkf").
+            "lag": 0,
             # Steps of training the prior ("score"); 0 for a Gaussian one.
             "training": 3000,
             # Cycles between two checkpoints.

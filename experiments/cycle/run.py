@@ -34,6 +34,11 @@ NAMES = {
     "chi_squared": "chi-squared",
     "error_ratio": "estimated over assumed error variance",
 }
+# The same of a fixed-lag smoother, of the state that no later observation changes.
+SMOOTHED = {
+    "smoothed_rmse": "RMSE of the mean, {lag} cycles later",
+    "smoothed_spread": "spread, {lag} cycles later",
+}
 
 
 def run(settings: CycleSettings, folder: Path, draw_every: int, prior: Path | None = None) -> str:
@@ -61,18 +66,35 @@ def run(settings: CycleSettings, folder: Path, draw_every: int, prior: Path | No
             yield from observation_series(stored["state"])(time)
 
     @jax.jit
-    def moments_of(analysis: Any) -> tuple[Any, Any]:
-        state = method.latest(analysis)
+    def moments_of(state: Any) -> tuple[Any, Any]:
         return moments(*weighted(state)) if method.observed.ensemble else (state, None)
 
-    def verify(time: Any, done: Cycled) -> dict[str, float | None]:
-        mean, variance = jax.device_get(moments_of(done.analysis))
-        misfit = mean - world.truth[round(time / settings.interval) - 1]
+    def scores(state: Any, cycle: int) -> tuple[float | None, float | None]:
+        """RMSE of the mean, and spread; of the start, before all cycles, none."""
+        if cycle < 0:
+            return None, None
+        mean, variance = jax.device_get(moments_of(state))
         rms = lambda square: float(np.sqrt(np.mean(square)))
-        spread = None if variance is None else rms(variance)
-        return {"rmse": rms(misfit**2), "state_spread": spread}
+        misfit = mean - world.truth[cycle]
+        return rms(misfit**2), None if variance is None else rms(variance)
 
-    keep = functools.partial(summary, ensemble=method.observed.ensemble)
+    def verify(time: Any, done: Cycled) -> dict[str, float | None]:
+        cycle = round(time / settings.interval) - 1
+        found = scores(method.latest(done.analysis), cycle)
+        record = dict(zip(("rmse", "state_spread"), found, strict=True))
+        if settings.lag:
+            found = scores(method.oldest(done.analysis), cycle - settings.lag)
+            record |= dict(zip(SMOOTHED, found, strict=True))
+        return record
+
+    def keep(state: Any) -> xr.Dataset:
+        of = functools.partial(summary, ensemble=method.observed.ensemble)
+        kept = of(method.latest(state))
+        if not settings.lag:
+            return kept
+        smoothed = of(method.oldest(state))
+        return kept.merge(smoothed.rename({name: f"smoothed_{name}" for name in smoothed}))
+
     # More cycles extend a run, and a summary of others is of the same run.
     same = {k: v for k, v in dataclasses.asdict(settings).items() if k not in FREE}
     try:
@@ -87,7 +109,7 @@ def run(settings: CycleSettings, folder: Path, draw_every: int, prior: Path | No
             begin=0.0,
             interval=settings.interval,
             about=same,
-            keep=lambda state: keep(method.latest(state)),
+            keep=keep,
             verify=verify,
             report=progress,
             every=settings.every,
@@ -103,7 +125,7 @@ def finish(settings: CycleSettings, folder: Path) -> str:
     records = read_records(folder / RECORDS)
     found = summarise(settings, records)
     write_text(json.dumps(found, indent=1) + "\n", folder / "summary.json")
-    rows = [f"| {name} | {_shown(found[field])} |" for field, name in NAMES.items()]
+    rows = [f"| {name} | {_shown(found[field])} |" for field, name in _names(settings).items()]
     title = f"| {settings.method}, {settings.system} | {found['cycles']} cycles |"
     text = "\n".join([title, "|---|---|", *rows]) + "\n"
     write_text(text, folder / "summary.md")
@@ -123,9 +145,15 @@ def summarise(settings: CycleSettings, records: list[Record]) -> Record:
         values = [r[name] for r in counted if r[name] is not None]
         return sum(values) / len(values) if values else None
 
-    found = {"cycles": len(counted), **{name: mean(name) for name in NAMES}}
+    found = {"cycles": len(counted), **{name: mean(name) for name in _names(settings)}}
     # It is an average of the cycles before already.
     return found | {"error_ratio": records[-1]["error_ratio"] if records else None}
+
+
+def _names(settings: CycleSettings) -> dict[str, str]:
+    """Fields of the summary, and their names."""
+    smoothed = {field: name.format(lag=settings.lag) for field, name in SMOOTHED.items()}
+    return NAMES | (smoothed if settings.lag else {})
 
 
 class _Progress:

@@ -24,7 +24,7 @@ from slams_jax.baselines import (
     stochastic_enkf,
     variational,
 )
-from slams_jax.cycling import Analyse, Observed, WeightedEnsemble
+from slams_jax.cycling import Analyse, Observed, WeightedEnsemble, fixed_lag, with_past
 from slams_jax.dynamics import Lorenz63, Lorenz96, TwoScale, lorenz63, lorenz96, two_scale
 from slams_jax.errors import InputError, check_at_least, check_known, check_positive
 from slams_jax.products import product
@@ -35,6 +35,8 @@ METHODS = (
 )
 # Methods that may analyse the state of the cycle before.
 SMOOTHED = ("iterative", "hybrid", "score")
+# Methods that may go on improving states of cycles before.
+LAGGED = ("etkf", "letkf", "enkf")
 # H of all variables, and how many variables apart it observes them.
 OPERATORS: dict[str, tuple[Callable[[Array], Array], int]] = {
     "identity": (lambda x: x, 1),
@@ -74,6 +76,8 @@ class CycleSettings:
         weight: of the ensemble in the covariance of "hybrid".
         smooth: for "iterative", "hybrid" and "score", whether observations are those of a forecast
             from the state of the cycle before, which is analysed and forecast again.
+        lag: for "etkf", "letkf" and "enkf", number of cycles of which later observations still change
+            the state: a fixed-lag smoother. The inflation is that of the newest forecast then.
         training: steps of training the prior of "score"; 0 leaves the Gaussian it departs from.
         every: cycles between two checkpoints.
     """
@@ -95,19 +99,30 @@ class CycleSettings:
     variance: float = 0.05
     weight: float = 0.5
     smooth: bool = False
+    lag: int = 0
     training: int = 3000
     every: int = 100
 
     def __post_init__(self):
         check_known(self, system=SYSTEMS, method=METHODS, operator=tuple(OPERATORS))
         check_at_least(
-            self, variables=4, cycles=1, spin_up=0, substeps=1, members=2, training=0, every=1
+            self,
+            variables=4,
+            cycles=1,
+            spin_up=0,
+            substeps=1,
+            members=2,
+            lag=0,
+            training=0,
+            every=1,
         )
         if not 0.0 <= self.weight <= 1.0:
             raise InputError(f"weight must lie in [0, 1], got {self.weight}")
         check_positive(self, "dt", "error", "radius", "variance")
         if self.smooth and self.method not in SMOOTHED:
             raise InputError(f"smooth is for {SMOOTHED}, not for method {self.method!r}")
+        if self.lag and self.method not in LAGGED:
+            raise InputError(f"lag is for {LAGGED}, not for method {self.method!r}")
         if not 0.0 <= self.missing < 1.0:
             raise InputError(f"missing must be a share in [0, 1), got {self.missing}")
         if self.spin_up >= self.cycles:
@@ -130,13 +145,23 @@ class Twin(NamedTuple):
 
 
 class Scheme(NamedTuple):
-    """What `run_cycle` takes, and from an analysis to the state or ensemble of its time."""
+    """What `run_cycle` takes, and the states or ensembles in an analysis.
+
+    Attributes:
+        forecast: as `run_cycle` takes it, as are the next three.
+        analyse: see there.
+        start: see there.
+        observed: see there.
+        latest: from an analysis to the state of its time.
+        oldest: to that of `lag` cycles before.
+    """
 
     forecast: Forecast
     analyse: Analyse
     start: PyTree
     observed: Observed
     latest: Callable[[PyTree], PyTree] = lambda state: state
+    oldest: Callable[[PyTree], PyTree] = lambda state: state
 
 
 def observed_of(settings: CycleSettings) -> Callable[[Array], Array]:
@@ -239,6 +264,21 @@ def scheme(
         analyse = jax.jit(regularised_filter(log_likelihood))
         start = WeightedEnsemble.of(members)
         return Scheme(jax.jit(moved), analyse, start, observed)
+    if settings.lag:
+        factor = settings.inflation
+        adaptive = isinstance(factor, str)
+        plain = dataclasses.replace(settings, inflation=factor if adaptive else 1.0)
+        newest = lambda x: operator(x[0])
+        analyse = _ensemble_filter(plain, newest, error, jnp.asarray(first), folder)
+        shifted = fixed_lag(advance, settings.lag, inflation=1.0 if adaptive else factor)
+        return Scheme(
+            jax.jit(shifted),
+            jax.jit(analyse),
+            with_past(members, settings.lag),
+            Observed(newest, error),
+            lambda x: x[:, 0],
+            lambda x: x[:, -1],
+        )
     if not settings.smooth:
         analyse = _ensemble_filter(settings, operator, error, jnp.asarray(first), folder)
         return Scheme(jax.jit(advance), jax.jit(analyse), members, observed)
@@ -289,7 +329,8 @@ def _ensemble_filter(
     nearness = jnp.asarray(taper, jnp.float32)
     localised = settings.system != "lorenz63"
     _, stride = OPERATORS[settings.operator]
-    local = lambda: letkf(operator, error, nearness[:, ::stride], inflation=settings.inflation)
+    near = jnp.tile(nearness[:, ::stride], (1 + settings.lag, 1))
+    local = lambda: letkf(operator, error, near, inflation=settings.inflation)
     if settings.method == "letkf":
         return local()
     if settings.method == "hybrid":

@@ -14,6 +14,7 @@ from slams_jax.cycling.diagnostics import Observed, diagnosis
 from slams_jax.cycling.ensemble_oi import EnsembleOI, ensemble_oi, localisation
 from slams_jax.cycling.ensembles import WeightedEnsemble
 from slams_jax.cycling.files import summary
+from slams_jax.cycling.fixed_lag import fixed_lag, with_past
 from slams_jax.cycling.observation_errors import ErrorEstimate, estimate_errors
 from slams_jax.cycling.run import run_cycle
 from slams_jax.cycling.timeline import observation_series
@@ -30,8 +31,10 @@ __all__ = [
     "diagnosis",
     "ensemble_oi",
     "estimate_errors",
+    "fixed_lag",
     "localisation",
     "observation_series",
     "run_cycle",
     "summary",
+    "with_past",
 ]

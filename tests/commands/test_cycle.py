@@ -108,6 +108,40 @@ def test_every_method_follows_the_truth(method, tmp_path):
     assert 0.3 < summary["chi_squared"] < 3.0
 
 
+@pytest.mark.parametrize("method", ["etkf", "letkf"])
+def test_a_lag_smooths_what_later_observations_see(method, tmp_path):
+    """The filter itself is as without one; of the first cycles there is no smoothed state."""
+    run_of = lambda lag: (
+        tmp_path / f"{method}{lag}",
+        f"--config.cycle.lag={lag}",
+        f"--config.cycle.method={method}",
+        "--config.cycle.members=10",
+        "--config.cycle.inflation=1.0",
+        "--config.cycle.cycles=60",
+        "--config.cycle.spin_up=10",
+    )
+    for lag in (0, 3):
+        assert command(*run_of(lag), config="cycle_lorenz96") == 0
+    without, records = (read_records(tmp_path / f"{method}{lag}" / "cycle.jsonl") for lag in (0, 3))
+    # The same numbers, until rounding has grown.
+    np.testing.assert_allclose(
+        [r["rmse"] for r in records[:10]], [r["rmse"] for r in without[:10]], rtol=1e-3
+    )
+    assert [r["smoothed_rmse"] is None for r in records[:4]] == [True] * 3 + [False]
+    mean = lambda name: np.mean([r[name] for r in records[10:]])
+    assert mean("smoothed_rmse") < 0.95 * mean("rmse")
+    assert mean("smoothed_spread") < 0.95 * mean("state_spread")
+    summary = (tmp_path / f"{method}3" / "summary.md").read_text()
+    assert f"| RMSE of the mean, 3 cycles later | {mean('smoothed_rmse'):.3g} |" in summary
+    with (
+        xr.open_zarr(tmp_path / f"{method}3" / "analyses.zarr", consolidated=False) as analyses,
+        xr.open_dataset(tmp_path / f"{method}3" / "truth.nc", engine="h5netcdf") as truth,
+    ):
+        found = analyses["smoothed_mean"].values[3:] - truth["state"].values[:-3]
+    expected = [r["smoothed_rmse"] for r in records[3:]]
+    np.testing.assert_allclose(np.sqrt(np.mean(found**2, axis=1)), expected, rtol=1e-4)
+
+
 def test_a_filter_that_diverges_says_so_and_leaves_its_picture(tmp_path, capsys):
     given = (
         "--config.cycle.cycles=200",
@@ -134,6 +168,11 @@ def test_a_filter_that_diverges_says_so_and_leaves_its_picture(tmp_path, capsys)
         (("--config.cycle.missing=1.0",), r"missing must be a share in \[0, 1\), got 1.0"),
         (("--config.cycle.spin_up=8",), "spin_up must be below the number of cycles"),
         (("--config.cycle.inflation=0.0",), "inflation must be positive, got 0.0"),
+        (("--config.cycle.lag=-1",), "cycle: lag must be at least 0, got -1"),
+        (
+            ("--config.cycle.lag=2", "--config.cycle.method=3dvar"),
+            r"cycle: lag is for \('etkf', 'letkf', 'enkf'\), not for method '3dvar'",
+        ),
         (("--config.cycle.membres=3",), "membres"),
         (("--output=/proc/no",), "cannot write to /proc/no"),
         (("--draw_every=0",), "draw_every"),
