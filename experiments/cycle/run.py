@@ -80,11 +80,11 @@ def run(settings: CycleSettings, folder: Path, draw_every: int, prior: Path | No
 
     def verify(time: Any, done: Cycled) -> dict[str, float | None]:
         cycle = round(time / settings.interval) - 1
-        found = scores(method.latest(done.analysis), cycle)
-        record = dict(zip(("rmse", "state_spread"), found, strict=True))
+        rmse, spread = scores(method.latest(done.analysis), cycle)
+        record = {"rmse": rmse, "state_spread": spread}
         if settings.lag:
-            found = scores(method.oldest(done.analysis), cycle - settings.lag)
-            record |= dict(zip(SMOOTHED, found, strict=True))
+            rmse, spread = scores(method.oldest(done.analysis), cycle - settings.lag)
+            record |= {"smoothed_rmse": rmse, "smoothed_spread": spread}
         return record
 
     def keep(state: Any) -> xr.Dataset:

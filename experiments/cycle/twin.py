@@ -76,8 +76,8 @@ class CycleSettings:
         weight: of the ensemble in the covariance of "hybrid".
         smooth: for "iterative", "hybrid" and "score", whether observations are those of a forecast
             from the state of the cycle before, which is analysed and forecast again.
-        lag: for "etkf", "letkf" and "enkf", number of cycles of which later observations still change
-            the state: a fixed-lag smoother. The inflation is that of the newest forecast then.
+        lag: for "etkf", "letkf" and "enkf", number of cycles of which later observations still
+            change the state: a fixed-lag smoother, whose inflation is that of the newest forecast.
         training: steps of training the prior of "score"; 0 leaves the Gaussian it departs from.
         every: cycles between two checkpoints.
     """

@@ -47,7 +47,7 @@ def fixed_lag(forecast: Forecast, lag: int, *, inflation: float = 1.0) -> Foreca
     if not inflation > 0:
         raise InputError(f"inflation must be positive, got {inflation}")
 
-    def shifted(state: Float[Array, "member *rest"], key: PRNGKey) -> Float[Array, "member *rest"]:
+    def shifted(state: Array, key: PRNGKey) -> Array:
         if state.shape[1:2] != (1 + lag,):
             raise InputError(
                 f"a forecast with lag {lag} needs an ensemble (member, {1 + lag}, ...), got "
