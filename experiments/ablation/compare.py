@@ -54,18 +54,18 @@ def compare(
     ablation = read_ablation(raw["ablation"])
     if unknown := sorted(set(models) - set(ablation.models)):
         raise InputError(f"unknown models {unknown}: choose some of {sorted(ablation.models)}")
-    chosen = models or list(ablation.models)
     every = settings_of(
         ablation.coarsening, ablation.noise, ablation.stride, ablation.error, ablation.every
     )
     _check_named(ablation, every)
+    chosen, run = models or list(ablation.models), _Run(raw, ablation, every, folder)
     rows: list[Row] = []
     with locked(folder):
         for name in chosen:
-            rows += _rows_of(name, raw, ablation, every, folder, protocols)
+            rows += run.of_model(name, protocols)
             _publish(rows, folder)
         if "corrected" in protocols:
-            rows += _baselines(chosen, raw, ablation, every, folder)
+            rows += run.of_baselines(chosen)
         _publish(rows, folder)
     logging.info("%d rows in %s", len(rows), folder / "ablation.json")
     return rows
@@ -92,111 +92,106 @@ def _check_named(ablation: Ablation, every: list[Setting]) -> None:
                 )
 
 
-def _subject(settings: Settings, ablation: Ablation) -> Subject:
-    data = inputs.load(settings)
-    windows = windows_of(settings, data, ablation.windows)
-    return Subject(settings, data, open_model(settings, data), windows, ablation.every)
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One comparison, and its folder.
 
+    Attributes:
+        raw: the whole configuration.
+        ablation: what it compares.
+        every: settings of the observations.
+        folder: for models and results.
+    """
 
-def _rows_of(
-    name: str,
-    raw: Mapping[str, Any],
-    ablation: Ablation,
-    every: list[Setting],
-    folder: Path,
-    protocols: list[str],
-) -> Iterator[Row]:
-    """The rows of one model, which is trained first."""
-    variant = ablation.models[name]
-    settings = variant_settings(name, raw, ablation, folder)
-    source = variant.trained or name
-    trained, seed = variant_settings(source, raw, ablation, folder), ablation.models[source].seed
-    logging.info("model %s: training", name)
-    train(trained if seed is None else dataclasses.replace(trained, seed=seed))
-    subject = _subject(settings, ablation)
-    wanted = [(p, s) for p in protocols for s in every if variant.tries(p, s.name)]
-    total, begun = len(wanted), time.monotonic()
-    for i, (protocol, setting) in enumerate(wanted):
-        if not subject.fits(protocol, setting):
-            logging.info("model %s: %s does not fit its latents, left out", name, setting.name)
-            continue
-        yield _kept(
-            folder,
-            settings,
-            protocol,
-            name,
-            setting,
-            lambda p=protocol, s=setting: PROTOCOLS[p](subject, s),
-            ablation.windows,
-        )
-        logging.info(
-            "%s, %s, %s: %d of %d, %.0f s",
-            name,
-            protocol,
-            setting.name,
-            i + 1,
-            total,
-            time.monotonic() - begun,
-        )
+    raw: Mapping[str, Any]
+    ablation: Ablation
+    every: Sequence[Setting]
+    folder: Path
 
+    def settings(self, name: str, *, classical: bool = False) -> Settings:
+        """The configuration of one model, or of classical methods that see the same."""
+        return variant_settings(name, self.raw, self.ablation, self.folder, classical=classical)
 
-def _baselines(
-    names: Sequence[str],
-    raw: Mapping[str, Any],
-    ablation: Ablation,
-    every: list[Setting],
-    folder: Path,
-) -> Iterator[Row]:
-    """Classical methods on what the models see, with the covariances of one of them."""
-    tried = [n for n in names if any(ablation.models[n].tries("corrected", s.name) for s in every)]
-    seen = {ablation.models[name].modalities: name for name in reversed(tried)}
-    done: set[str] = set()
-    for modalities, name in reversed(seen.items()):
-        settings = variant_settings(name, raw, ablation, folder, classical=True)
-        subject = _subject(settings, ablation)
-        linear = functools.cache(lambda subject=subject: linear_of(subject))
-        uses = {"background": (), "OI": settings.assimilation.streams, "smoother": modalities}
-        systems = {" + ".join((method, *used)): method for method, used in uses.items()}
-        new = {system: method for system, method in systems.items() if system not in done}
-        done |= set(new)
-        for setting in every:
-            for system, method in new.items():
-                yield _kept(
-                    folder,
-                    settings,
-                    "corrected",
-                    system,
-                    setting,
-                    lambda m=method, s=setting, of=subject, fit=linear: baseline_row(of, s, m, fit),
-                    ablation.windows,
-                )
+    def subject(self, settings: Settings) -> Subject:
+        """The trained model of a configuration, with its data and windows."""
+        data = inputs.load(settings)
+        windows = windows_of(settings, data, self.ablation.windows)
+        return Subject(settings, data, open_model(settings, data), windows, self.ablation.every)
 
+    def of_model(self, name: str, protocols: Sequence[str]) -> Iterator[Row]:
+        """The rows of one model, which is trained first."""
+        variant, settings = self.ablation.models[name], self.settings(name)
+        source = variant.trained or name
+        trained, seed = self.settings(source), self.ablation.models[source].seed
+        logging.info("model %s: training", name)
+        train(trained if seed is None else dataclasses.replace(trained, seed=seed))
+        subject = self.subject(settings)
+        wanted = [(p, s) for p in protocols for s in self.every if variant.tries(p, s.name)]
+        begun = time.monotonic()
+        for i, (protocol, setting) in enumerate(wanted):
+            if not subject.fits(protocol, setting):
+                logging.info("model %s: %s does not fit its latents, left out", name, setting.name)
+                continue
+            make = functools.partial(PROTOCOLS[protocol], subject, setting)
+            yield self.kept(settings, protocol, name, setting, make)
+            logging.info(
+                "%s, %s, %s: %d of %d, %.0f s",
+                name,
+                protocol,
+                setting.name,
+                i + 1,
+                len(wanted),
+                time.monotonic() - begun,
+            )
 
-def _kept(
-    folder: Path,
-    settings: Settings,
-    protocol: str,
-    model: str,
-    setting: Setting,
-    make: Callable[[], Row],
-    windows: int,
-) -> Row:
-    """The row that an earlier run left, or a new one."""
-    about = {
-        "configuration": settings.raw,
-        "setting": dataclasses.asdict(setting),
-        "windows": windows,
-        "format": FORMAT,
-    }
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / "results" / f"{protocol}-{model}-{setting.name}.json".replace(" ", "")
-    try:
-        kept = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): remove it") from None
-    if kept.get("digest") == digest:
-        return kept["row"]
-    row = {"protocol": protocol, "model": model, **dataclasses.asdict(setting), **make()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(json.dumps({"digest": digest, "row": row}, allow_nan=False), path)
-    return row
+    def of_baselines(self, names: Sequence[str]) -> Iterator[Row]:
+        """Classical methods on what the models see, with the covariances of one of them."""
+        models = self.ablation.models
+        tried = [n for n in names if any(models[n].tries("corrected", s.name) for s in self.every)]
+        seen = {models[name].modalities: name for name in reversed(tried)}
+        done: set[str] = set()
+        for modalities, name in reversed(seen.items()):
+            settings = self.settings(name, classical=True)
+            subject = self.subject(settings)
+            linear = functools.cache(functools.partial(linear_of, subject))
+            uses = {
+                "background": (),
+                "OI": settings.assimilation.streams,
+                "smoother": modalities,
+            }
+            systems = {" + ".join((method, *used)): method for method, used in uses.items()}
+            new = {system: method for system, method in systems.items() if system not in done}
+            done |= set(new)
+            for setting in self.every:
+                for system, method in new.items():
+                    make = functools.partial(baseline_row, subject, setting, method, linear)
+                    yield self.kept(settings, "corrected", system, setting, make)
+
+    def kept(
+        self,
+        settings: Settings,
+        protocol: str,
+        model: str,
+        setting: Setting,
+        make: Callable[[], Row],
+    ) -> Row:
+        """The row that an earlier run left, or a new one."""
+        about = {
+            "configuration": settings.raw,
+            "setting": dataclasses.asdict(setting),
+            "windows": self.ablation.windows,
+            "format": FORMAT,
+        }
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        name = f"{protocol}-{model}-{setting.name}.json".replace(" ", "")
+        path = self.folder / "results" / name
+        try:
+            kept = json.loads(path.read_text()) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}): remove it") from None
+        if kept.get("digest") == digest:
+            return kept["row"]
+        row = {"protocol": protocol, "model": model, **dataclasses.asdict(setting), **make()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(json.dumps({"digest": digest, "row": row}, allow_nan=False), path)
+        return row

@@ -351,17 +351,15 @@ def test_modalities_without_an_operator_are_gridded_fields_of_the_smoother(found
     chosen = read_ablation(raw["ablation"])
     made = {}
 
-    def recorded(folder, settings, protocol, model, setting, make, windows):
+    def recorded(run, settings, protocol, model, setting, make):
         made[model] = (sorted(settings.assimilation.streams), sorted(settings.data.modalities))
         if model.startswith("smoother"):
-            made[model] += (
-                sorted(ablation.linear_of(ablation._subject(settings, chosen)).model.inputs),
-            )
+            made[model] += (sorted(ablation.linear_of(run.subject(settings)).model.inputs),)
         return {}
 
-    monkeypatch.setattr(ablation, "_kept", recorded)
+    monkeypatch.setattr(ablation._Run, "kept", recorded)
     some = ablation_protocols.settings_of((2,), (), (), 0.1, 2)
-    list(ablation._baselines(list(chosen.models), raw, chosen, some, folder))
+    list(ablation._Run(raw, chosen, some, folder).of_baselines(list(chosen.models)))
     both = ["olr", "stations"]
     assert made == {
         "background": ([], []),
