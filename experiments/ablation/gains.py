@@ -38,9 +38,9 @@ def gains(rows: Sequence[Row]) -> Gains | None:
     rows = [r for r in rows if r["protocol"] == "corrected"]
     networks = {r["model"] for r in rows if "evaluations" in r}
     systems = list(dict.fromkeys(r["model"] for r in rows))
-    tried = {system: {r["name"] for r in rows if r["model"] == system} for system in systems}
-    common = set.intersection(*tried.values()) if tried else set()
-    settings = [n for n in dict.fromkeys(r["name"] for r in rows) if n in common]
+    scores = {(r["model"], r["name"]): r["scaled_crps_of_cases"] for r in rows}
+    names = dict.fromkeys(r["name"] for r in rows)
+    settings = [n for n in names if all((system, n) in scores for system in systems)]
     classical = [system for system in systems if system not in networks]
     if not networks or not classical or not settings:
         return None
@@ -48,14 +48,7 @@ def gains(rows: Sequence[Row]) -> Gains | None:
         return None
     # All settings have the cases of one truth: the mean over settings is a score of the case.
     crps = {
-        system: np.mean(
-            [
-                r["scaled_crps_of_cases"]
-                for r in rows
-                if r["model"] == system and r["name"] in common
-            ],
-            axis=0,
-        )
+        system: np.mean([scores[system, setting] for setting in settings], axis=0)
         for system in systems
     }
     best = min(classical, key=lambda system: crps[system].mean())

@@ -8,6 +8,7 @@ import numpy as np
 from experiments.compare.systems import System
 from experiments.evaluation.references import Study, physical_statistics
 from experiments.evaluation.scores import channel_names
+from slams_jax.verify import summary
 from slams_jax.verify.metrics import paired_difference
 from slams_jax.verify.report import Table, markdown
 from slams_jax.verify.significance import FEWEST
@@ -126,14 +127,7 @@ def _differences(ours: list[Record], theirs: list[Record], times: np.ndarray) ->
             _corrected(r, region) if root else _series(r, region, "crps") for r in (ours, theirs)
         )
         if len(one) >= FEWEST:
-            value = paired_difference(one, two, times=times, root=root)
-            found[name] = {
-                "difference": _list(value.value),
-                "low": _list(value.low),
-                "high": _list(value.high),
-                "p_value": _list(value.p_value),
-                "independent": _list(value.independent),
-            }
+            found[name] = summary.listed(paired_difference(one, two, times=times, root=root))
         else:
             means = [np.maximum(x.mean(axis=0), 0.0) for x in (one, two)]
             means = [np.sqrt(m) for m in means] if root else means

@@ -35,7 +35,7 @@ NAMES = {
     "error_ratio": "estimated over assumed error variance",
 }
 # The same of a fixed-lag smoother, of the state that no later observation changes.
-SMOOTHED = {
+LATER_NAMES = {
     "smoothed_rmse": "RMSE of the mean, {lag} cycles later",
     "smoothed_spread": "spread, {lag} cycles later",
 }
@@ -152,7 +152,7 @@ def summarise(settings: CycleSettings, records: list[Record]) -> Record:
 
 def _names(settings: CycleSettings) -> dict[str, str]:
     """Fields of the summary, and their names."""
-    smoothed = {field: name.format(lag=settings.lag) for field, name in SMOOTHED.items()}
+    smoothed = {field: name.format(lag=settings.lag) for field, name in LATER_NAMES.items()}
     return NAMES | (smoothed if settings.lag else {})
 
 

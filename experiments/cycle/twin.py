@@ -265,12 +265,12 @@ def scheme(
         start = WeightedEnsemble.of(members)
         return Scheme(jax.jit(moved), analyse, start, observed)
     if settings.lag:
-        factor = settings.inflation
-        adaptive = isinstance(factor, str)
-        plain = dataclasses.replace(settings, inflation=factor if adaptive else 1.0)
-        newest = lambda x: operator(x[0])
-        analyse = _ensemble_filter(plain, newest, error, jnp.asarray(first), folder)
-        shifted = fixed_lag(advance, settings.lag, inflation=1.0 if adaptive else factor)
+        # A factor is that of the forecast; an adaptive one is estimated by the filter.
+        given = settings.inflation
+        factor, own = (1.0, given) if isinstance(given, str) else (given, 1.0)
+        newest, of_filter = lambda x: operator(x[0]), dataclasses.replace(settings, inflation=own)
+        analyse = _ensemble_filter(of_filter, newest, error, jnp.asarray(first), folder)
+        shifted = fixed_lag(advance, settings.lag, inflation=factor)
         return Scheme(
             jax.jit(shifted),
             jax.jit(analyse),

@@ -256,14 +256,14 @@ def significance(
                 root=root,
                 confidence=confidence,
             )
-            against.setdefault(reference, {})[name] = {
-                "difference": _list(value.value),
-                "low": _list(value.low),
-                "high": _list(value.high),
-                "p_value": _list(value.p_value),
-                "independent": _list(value.independent),
-            }
+            against.setdefault(reference, {})[name] = listed(value)
     return {"confidence": confidence, "fewest": FEWEST, "against": against}
+
+
+def listed(difference: metrics.Difference) -> dict[str, list[float]]:
+    """A difference of scores for JSON, its value under the name `difference` (channel,)."""
+    fields = {name: _list(values) for name, values in difference._asdict().items()}
+    return {"difference": fields.pop("value"), **fields}
 
 
 def station_scores(
