@@ -13,13 +13,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from slams_jax.errors import InputError
 from slams_jax.products import product
 from slams_jax.readers.periods import check_times
+from slams_jax.seasons import yearly_basis
 
-YEAR = 365.2425  # days, mean Gregorian year
 _CHUNK = 2**22  # values read at once
 
 ArrayT = TypeVar("ArrayT", np.ndarray, jax.Array)
@@ -44,16 +43,6 @@ class Statistics(NamedTuple):
 
     coefficients: np.ndarray | jax.Array  # (1 + 2 harmonics, lat | 1, lon | 1, channel), float32
     std: np.ndarray | jax.Array  # (channel,), float32
-
-
-def yearly_basis(times: np.ndarray, harmonics: int) -> Float[np.ndarray, "*batch term"]:
-    """1, cos, sin, cos 2, ... of the phase of the year at `times` (datetime64, any shape)."""
-    days = (times.astype("datetime64[s]") - np.datetime64("1970-01-01", "s")).astype(np.float64)
-    phase = 2.0 * np.pi * (days / 86400.0 / YEAR)
-    terms = [np.ones_like(phase)]
-    for k in range(1, harmonics + 1):
-        terms += [np.cos(k * phase), np.sin(k * phase)]
-    return np.stack(terms, axis=-1).astype(np.float32)
 
 
 class _Sums(NamedTuple):

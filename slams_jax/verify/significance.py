@@ -20,10 +20,10 @@ import scipy.special
 from jaxtyping import Float
 
 from slams_jax.errors import InputError
+from slams_jax.seasons import yearly_basis
 
 FEWEST = 12  # times; with fewer, intervals of strongly correlated series are too narrow
 SEASONS = np.timedelta64(300, "D")  # from which length on the annual cycle is estimated
-YEAR = np.timedelta64(31_556_952, "s")  # mean Gregorian year
 MEMORY = np.linspace(-0.9, 0.97, 60)[:, None]  # r
 
 
@@ -146,9 +146,8 @@ def _regressors(number: int, times: np.ndarray | None) -> np.ndarray:
     """A constant, and the season where there are enough of it, about its mean (time, term)."""
     if times is None or np.ptp(times) < SEASONS:
         return np.ones((number, 1))
-    phase = 2.0 * np.pi * ((times - times[0]) / YEAR)
-    season = np.stack([np.cos(phase), np.sin(phase)], axis=1)
-    return np.concatenate([np.ones((number, 1)), season - season.mean(axis=0)], axis=1)
+    basis = yearly_basis(times, 1).astype(np.float64)
+    return np.concatenate([basis[:, :1], basis[:, 1:] - basis[:, 1:].mean(axis=0)], axis=1)
 
 
 def _mean_of(series: np.ndarray, regressors: np.ndarray) -> _Mean:
