@@ -299,8 +299,11 @@ def _significant(
     coherence = np.abs(cross) ** 2 / np.maximum(power_x * power_y, tiny)
     coherence = np.minimum(coherence, 1.0 - 1e-6)
     unbiased = coherence - (1.0 - coherence) / np.maximum(count - 1.0, 1.0)
-    # If no mode had information, the chance that any is above this is one over their number.
-    significant = coherence > 2.0 * np.log(np.maximum(coherence.size, 2)) / count
+    # Without information, a mode's coherence is above c with a chance of about (1 - c)^(count / 2);
+    # for this limit, that is one over the number of modes. It is below one for any count: slow
+    # modes have few independent pairs, and most of the variance.
+    limit = -np.expm1(-2.0 * np.log(np.maximum(coherence.size, 2)) / count)
+    significant = coherence > limit
     kept = np.where(significant, np.clip(unbiased, 0.0, 1.0 - 1e-6), 0.0)
     factor = np.sqrt(kept / np.maximum(coherence, tiny))
     slope = cross / np.maximum(power_x, tiny) * factor

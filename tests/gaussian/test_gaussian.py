@@ -383,6 +383,19 @@ def test_an_input_that_sees_nothing_changes_nothing():
     np.testing.assert_allclose(posterior.denoise(*args), free.denoise(*args), atol=1e-4)
 
 
+def test_slow_modes_that_are_seen_clearly_count_in_a_short_sample():
+    """Though there are but a handful of independent pairs of them."""
+    rng = np.random.default_rng(5)
+    frames = rng.standard_normal((365, *SHAPE))
+    slow = 0.99
+    for day in range(1, len(frames)):
+        frames[day] = slow * frames[day - 1] + np.sqrt(1.0 - slow**2) * frames[day]
+    seen = frames + 0.1 * rng.standard_normal(frames.shape)
+    prior = fit_prior(frames, periodic=True)
+    regression = fit_regression([seen], frames, prior.modes)
+    np.testing.assert_allclose(np.abs(regression.slope[0]), 1.0, atol=0.15)
+
+
 def test_each_pattern_of_availability_has_its_own_statistics():
     frames = waves(500)
     prior = fit_prior(frames, periodic=True)
