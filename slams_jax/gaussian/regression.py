@@ -7,8 +7,10 @@ prior, one number a mode, from pairs of y and x (Jazwinski 1970, sec. 7.6, for e
 time).
 
 What an analysis gains from a mode is M^* R^-1 M, over P^-1 the ratio g / (1 - g) of the squared
-coherence g of y and x. It is estimated as one: the bias of a sample's coherence is taken off, and
-modes in which it is not significant are dropped (M = 0).
+coherence g of y and x. It is estimated as one: the bias of a sample's coherence is taken off. What
+y tells of one mode may be too little to be significant, and a lot in all; such modes share the
+coherence of their neighbours in rank, by which their slopes are shrunk (James & Stein 1961), and
+are dropped (M = 0) where these are not significant together.
 """
 
 import dataclasses
@@ -29,6 +31,8 @@ from slams_jax.gaussian.prior import GaussianPrior, pooled_lags, single, whole_s
 from slams_jax.gaussian.spectrum import Spectrum, sample_lags, stationary
 
 FEWEST = 10  # pairs
+NEIGHBOURS = 32  # modes of a block that share a coherence where their own is not significant
+LEVEL = 0.05  # chance that any such group counts, if none tells anything
 # Largest M^* R^-1 M of a mode, x being of unit variance. Modes that never vary, beyond the
 # truncation of a spectral model, are known up to rounding: in float32 they would drown all others.
 INFORMATIVE = 1e5
@@ -267,7 +271,7 @@ def _fit_pattern(
     blocks = [to_blocks(f, modes.periodic) for f in (y - mean_y, x - mean_x)]
     leading = [b @ vectors.conj() for b in blocks]
     b, a = leading
-    slope, variance = _significant(
+    slope, variance = _shrunk(
         np.mean(b * a.conj(), axis=1),
         np.mean(np.abs(a) ** 2, axis=1),
         np.mean(np.abs(b) ** 2, axis=1),
@@ -281,7 +285,7 @@ def _fit_pattern(
         size = vectors.shape[1] - vectors.shape[2]
         total = lambda values: np.sum(np.mean(values, axis=1), axis=1, keepdims=True) / size
         count = _independent(a, b, steps).mean(axis=1, keepdims=True) * size
-        slope, variance = _significant(
+        slope, variance = _shrunk(
             total(b * a.conj()), total(np.abs(a) ** 2), total(np.abs(b) ** 2), count
         )
         fit.slope.append(slope)
@@ -291,28 +295,47 @@ def _fit_pattern(
     return fit
 
 
-def _significant(
+def _shrunk(
     cross: np.ndarray, power_x: np.ndarray, power_y: np.ndarray, count: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slopes and error variances of modes, from `count` independent pairs each."""
+    """Slopes and error variances of modes (block, mode), from `count` independent pairs each."""
+    from scipy.special import gammaincc  # slow to import
+
     tiny = np.finfo(np.float64).tiny
+    count = np.maximum(count, 2.0)
     coherence = np.abs(cross) ** 2 / np.maximum(power_x * power_y, tiny)
     coherence = np.minimum(coherence, 1.0 - 1e-6)
-    unbiased = coherence - (1.0 - coherence) / np.maximum(count - 1.0, 1.0)
-    # Without information, a mode's coherence is above c with a chance of about (1 - c)^(count / 2);
-    # for this limit, that is one over the number of modes. It is below one for any count: slow
-    # modes have few independent pairs, and most of the variance.
-    limit = -np.expm1(-2.0 * np.log(np.maximum(coherence.size, 2)) / count)
-    significant = coherence > limit
-    kept = np.where(significant, np.clip(unbiased, 0.0, 1.0 - 1e-6), 0.0)
-    factor = np.sqrt(kept / np.maximum(coherence, tiny))
+    unbiased = coherence - (1.0 - coherence) / (count - 1.0)
+    # Chi-squared of one degree of freedom where y tells nothing of x, or less for complex modes.
+    evidence = -count * np.log1p(-coherence)
+    # If none told anything, the chance that any of all modes would pass is one, or less.
+    strong = evidence > 2.0 * np.log(np.maximum(evidence.size, 2))
+
+    firsts = np.arange(0, cross.shape[1], NEIGHBOURS)
+    sizes = np.diff([*firsts, cross.shape[1]])
+    together = lambda values: np.add.reduceat(np.where(strong, 0.0, values), firsts, axis=1)
+    number = np.maximum(together(1.0), 1.0)
+    chance = gammaincc(0.5 * number, 0.5 * together(evidence))
+    mean = np.maximum(together(unbiased) / number, 0.0)
+    shared = np.repeat(np.where(chance * chance.size < LEVEL, mean, 0.0), sizes, axis=1)
+
+    own = np.clip(unbiased, 0.0, 1.0 - 1e-6)
+    part = shared / np.maximum(shared + (1.0 - shared) / count, tiny)  # of a slope that is signal
+    kept = np.where(strong, own, shared * part)
+    factor = np.where(strong, np.sqrt(own / np.maximum(coherence, tiny)), part)
     slope = cross / np.maximum(power_x, tiny) * factor
     return slope, np.maximum(power_y * (1.0 - kept), 1e-12)
 
 
 def _independent(a: np.ndarray, b: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The number of independent pairs among correlated ones (Bretherton et al. 1999, eq. 30)."""
-    first = [np.abs(sample_lags(s, steps, 1)[..., 0]) for s in (a, b)]
+    """The number of independent pairs that a slope of b on a has (block, mode).
+
+    By the memory of a and of what the slope leaves of b (Bretherton et al. 1999, eq. 30).
+    """
+    tiny = np.finfo(np.float64).tiny
+    slope = np.mean(b * a.conj(), axis=1) / np.maximum(np.mean(np.abs(a) ** 2, axis=1), tiny)
+    pair = (a, b - slope[:, None] * a)
+    first = [np.abs(sample_lags(s, steps, 1)[..., 0]) for s in pair]
     product = first[0] * first[1]
     return a.shape[1] * (1.0 - product) / (1.0 + product)
 

@@ -396,6 +396,27 @@ def test_slow_modes_that_are_seen_clearly_count_in_a_short_sample():
     np.testing.assert_allclose(np.abs(regression.slope[0]), 1.0, atol=0.15)
 
 
+@pytest.mark.parametrize("slope", [0.1, 0.0])
+def test_what_is_told_of_many_modes_counts_though_no_mode_alone_is_significant(slope):
+    rng, count = np.random.default_rng(6), 300
+    frames, noise = rng.standard_normal((2, count, 8, 8, 4))
+    prior = fit_prior(frames, periodic=True)
+    regression = fit_regression([slope * frames + noise], frames, prior.modes)
+    found = np.asarray(regression.slope[0])
+    if slope == 0.0:
+        assert not np.any(found)
+        return
+    # Signal is slope^2 of what was seen, noise 1 / count: the mean slope is shrunk by their ratio.
+    expected = slope * slope**2 / (slope**2 + 1.0 / count)
+    np.testing.assert_allclose(found.real.mean(), expected, rtol=0.2)
+    # Applied to other frames, it tells of the truth what slopes that were not shrunk overstate.
+    truth, noise = rng.standard_normal((2, 200, 8, 8, 4))
+    operator, covariance, _ = regression.at(np.zeros(200, int))
+    residual = slope * truth + noise - np.asarray(operator(jnp.asarray(truth, jnp.float32)))
+    expected = sum(float(np.sum(v)) for v in covariance.variance) / covariance.variance[0].size
+    np.testing.assert_allclose(np.mean(residual**2), expected, rtol=0.05)
+
+
 def test_each_pattern_of_availability_has_its_own_statistics():
     frames = waves(500)
     prior = fit_prior(frames, periodic=True)
