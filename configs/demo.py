@@ -4,13 +4,19 @@
 
 or, step by step,
 
+    pip install 'slams-jax[osse]' && pip install --no-deps -r requirements/moist.txt
     python -m experiments.train --config=configs/demo.py
     python -m experiments.assimilate --config=configs/demo.py --output=runs/demo/analysis.nc
     python -m experiments.evaluate --config=configs/demo.py --analysis=runs/demo/analysis.nc
 
-A Held-Suarez atmosphere (T21, 10 levels) is generated, an autoencoder and a score network are
-trained on its first year, and its temperature is analysed from an imperfect background, surface
-stations, a microwave sounder and outgoing longwave radiation.
+An atmosphere with seasons, land and rain (T21, 8 levels) is generated, an autoencoder and a score
+network are trained on its first year, and its temperature is analysed from an imperfect background,
+rain gauges, outgoing longwave radiation, surface stations and radiosondes.
+
+Neither rain nor radiation has an observation operator: the encoder sees both beside the background,
+as one observation of the latent; with --config.assimilation.latent_inputs="('gauges',)" or
+"('olr',)" an analysis sees one alone. Stations and radiosondes, some withheld, observe temperature
+through their operators.
 """
 
 from ml_collections import ConfigDict
@@ -21,23 +27,34 @@ from configs import base
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.workdir = "runs/demo"
-    config.nature = base.held_suarez(days=450)
-    config.data.levels = (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0)
+    config.nature = base.moist(days=610)
+    config.data.levels = (30.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0)
+    config.data.harmonics = 2
+    # Means of the gauges of a cell, missing elsewhere: the gauge analysis.
     config.data.modalities = {
-        "stations": base.field("stations.nc", variable="temperature", stations=True),
-        "sounder": base.field("sounder.nc", variable="brightness_temperature"),
+        "gauges": base.field(
+            "gauges.nc",
+            variable="total_precipitation",
+            stations=True,
+            transform="log1p+wet",
+            scale=1e-3,  # m
+        ),
         "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
     }
     config.data.periods = {
         "train": ("2000-01-01", "2000-12-31"),
-        "validation": ("2001-01-06", "2001-02-14"),
-        "test": ("2001-02-20", "2001-03-25"),
+        # The errors of latent observations are estimated from it, which takes 200 days.
+        "validation": ("2001-01-06", "2001-07-31"),
+        "test": ("2001-08-06", "2001-08-31"),
     }
     base.small(config)
-    config.assimilation.update(frames=16, members=8, member_batch=4)
+    config.autoencoder_training.update(steps=400, checkpoint_every=200)
+    config.score_training.steps = 800
+    config.assimilation.update(
+        frames=16, members=8, member_batch=4, latent_inputs=("gauges", "olr")
+    )
     config.assimilation.streams = {
         "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),
-        "sounder": base.stream("sounder", path="sounder.nc", variable="brightness_temperature"),
-        "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
+        "soundings": base.stream("points", path="soundings.nc", error=0.7, withhold=0.3),
     }
     return config

@@ -6,7 +6,7 @@
     python -m experiments.evaluate --config=configs/latent.py --analysis=runs/latent/analysis.nc
 
 The data of `modalities.py` (three years of training, one of validation, one of test), networks
-twice as wide and deeper, and the stations and soundings of `moist.py` in the analysis. Half an hour
+twice as wide and deeper, and the stations and soundings of the demo in the analysis. Half an hour
 to generate; about three hours to train on two cores, two minutes on an H100. Three years of data do
 not bear longer training: the network then overfits. With `--config.data.root=FOLDER` it takes files
 of your own instead (state.nc, background.nc, ...).
@@ -16,13 +16,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, moist
+from configs import base, demo, modalities
 
 
 def get_config() -> ConfigDict:
-    config: Any = moist.get_config()  # ConfigDict's types know nothing of its fields
+    config: Any = demo.get_config()  # ConfigDict's types know nothing of its fields
     config.workdir = "runs/latent"
-    moist.five_years(config)
+    modalities.five_years(config)
     config.autoencoder = base.autoencoder(16, compression=2, width=96, blocks=3)
     config.autoencoder_training = base.training(
         steps=2000, warmup_steps=200, weight_decay=1e-4, log_every=100, checkpoint_every=500

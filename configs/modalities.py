@@ -14,13 +14,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import moist
+from configs import demo
+
+
+def five_years(config: Any) -> None:
+    """Three years of training, one of validation and one of test: every season is in each."""
+    config.nature.days = 1824
+    config.data.periods = {
+        "train": ("2000-01-01", "2002-12-31"),
+        "validation": ("2003-01-06", "2003-12-31"),
+        "test": ("2004-01-06", "2004-12-28"),
+    }
 
 
 def get_config() -> ConfigDict:
-    config: Any = moist.get_config()  # ConfigDict's types know nothing of its fields
+    config: Any = demo.get_config()  # ConfigDict's types know nothing of its fields
     config.workdir = "runs/modalities"
-    moist.five_years(config)
+    five_years(config)
     config.autoencoder_training.steps = 800
     config.score_training.steps = 2000
     with config.unlocked():

@@ -17,13 +17,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, moist
+from configs import base, demo, modalities
 
 
 def get_config() -> ConfigDict:
-    config: Any = moist.get_config()  # ConfigDict's types know nothing of its fields
+    config: Any = demo.get_config()  # ConfigDict's types know nothing of its fields
     config.workdir = "runs/moist_rain"
-    moist.five_years(config)
+    modalities.five_years(config)
     config.data.variables = ("temperature", "total_precipitation")
     config.data.transforms = {"total_precipitation": base.censored(trace=1e-4)}
     with config.unlocked():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import demo
+from configs import held_suarez
 from experiments.configuration.fields import located, open_fields
 from experiments.configuration.settings import DataSettings, FieldSettings, read
 from slams_jax.data import build_archive
@@ -93,7 +93,7 @@ def test_home_folders_in_the_paths_of_a_configuration(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert located("data", ("~/a.nc", "b.nc")) == [str(tmp_path / "a.nc"), "data/b.nc"]
     assert located("gs://bucket", "a.zarr") == ["gs://bucket/a.zarr"]
-    config = demo.get_config()
+    config = held_suarez.get_config()
     config.workdir, config.data.root, config.data.cache = "~/run", "~/data[1]", "~/cache"
     settings = read(config)
     folders = (settings.workdir, settings.data.root, settings.data.cache)

@@ -3,7 +3,7 @@ import copy
 import pytest
 from ml_collections import ConfigDict
 
-from configs import demo
+from configs import held_suarez
 from experiments.configuration.build import build, plain
 from experiments.configuration.settings import StreamSettings, read
 from slams_jax.diffusion import RefinementConfig, SamplerConfig
@@ -11,8 +11,8 @@ from slams_jax.errors import InputError
 
 
 def changed(path, value):
-    """The demo's configuration with one field set, or removed where `value` is None."""
-    config = plain(demo.get_config())
+    """The Held-Suarez configuration with one field set, or removed where `value` is None."""
+    config = plain(held_suarez.get_config())
     config = copy.deepcopy(config)
     *parents, name = path.split(".")
     place = config
@@ -26,8 +26,8 @@ def changed(path, value):
 
 
 def test_a_configuration_becomes_frozen_settings():
-    settings = read(demo.get_config())
-    assert settings.workdir == "runs/demo"
+    settings = read(held_suarez.get_config())
+    assert settings.workdir == "runs/held_suarez"
     assert settings.data.levels[0] == 10.0
     assert settings.data.modalities["stations"].stations
     assert settings.data.periods["train"] == ("2000-01-01", "2000-12-31")
@@ -45,7 +45,7 @@ def test_what_is_left_out_takes_its_default():
 
 
 def test_a_refinement_has_moves():
-    assert read(demo.get_config()).refinement is None
+    assert read(held_suarez.get_config()).refinement is None
     config = changed("refinement.moves", 3)
     config.refinement.sampler.steps = 16
     moves = read(config).refinement
@@ -53,7 +53,7 @@ def test_a_refinement_has_moves():
 
 
 def test_a_configuration_without_autoencoder_needs_no_training_of_it():
-    config = plain(demo.get_config()) | {"autoencoder": None, "autoencoder_training": None}
+    config = plain(held_suarez.get_config()) | {"autoencoder": None, "autoencoder_training": None}
     settings = read(ConfigDict(config))
     assert settings.autoencoder is None
     assert settings.autoencoder_training is None
@@ -140,7 +140,7 @@ ONE_FILE = {"kind": "points", "path": "./stations.nc", "error": 1.0}
     ],
 )
 def test_what_would_count_double_is_refused_by_name(changes, message):
-    config = plain(demo.get_config())
+    config = plain(held_suarez.get_config())
     config["assimilation"] |= changes
     with pytest.raises(InputError, match=message) as caught:
         read(config)
@@ -148,7 +148,7 @@ def test_what_would_count_double_is_refused_by_name(changes, message):
 
 
 def test_different_observations_enter_together():
-    config = plain(demo.get_config())
+    config = plain(held_suarez.get_config())
     config["assimilation"] |= {"latent_inputs": ("olr",)}
     del config["assimilation"]["streams"]["olr"]
     other = ONE_FILE | {"variable": "specific_humidity"}

@@ -14,7 +14,7 @@ import xarray as xr
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import demo
+from configs import held_suarez
 from experiments import train
 from experiments.configuration.build import plain
 from experiments.configuration.settings import read
@@ -141,8 +141,8 @@ def write_world(root: Path, seed: int = 0) -> Path:
 
 
 def small_config(root: Path, workdir: Path) -> ConfigDict:
-    """The demo's configuration, for the world at `root`, in seconds."""
-    config = demo.get_config()
+    """The configuration of the Held-Suarez run, for the world at `root`, in seconds."""
+    config = held_suarez.get_config()
     config.workdir = str(workdir)
     config.nature = None
     config.data.root = str(root)
