@@ -1,6 +1,6 @@
 """The figures of an evaluation, with alternative texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +11,7 @@ from experiments.configuration.observations import Withheld
 from experiments.configuration.settings import Settings
 from experiments.evaluation.diagrams import diagrams
 from experiments.evaluation.scores import LABELS
-from slams_jax.assimilation.observations import Observations
+from slams_jax.assimilation.observations import Observations, places_of
 from slams_jax.models.saved import AUTOENCODER, SCORE
 from slams_jax.schema import VARIABLES, Channel
 from slams_jax.training import read_metrics
@@ -139,7 +139,9 @@ def _maps(
             analysis=at["analysis"].mean(axis=0),
             spread=at["analysis"].std(axis=0, ddof=1),
             observations=[
-                seen for o in observations if (seen := _seen(o, variable, level, time)) is not None
+                shown
+                for o in observations
+                if (shown := seen(o, variable, level, levels, time)) is not None
             ],
             title=title,
             units=known.units,
@@ -152,7 +154,7 @@ def _maps(
             f"Six maps of {title}: truth, background, observations, analysis mean, its error and "
             "its spread.",
             f"{title}. Truth, background, analysis and observations share one colour scale; "
-            "dots mark direct observations of the level.",
+            "dots mark direct observations to which this of the state's levels is the nearest.",
         )
         errors = {
             STYLES[name]["label"]: at[name].mean(axis=0) - truth[middle, :, :, i]
@@ -236,19 +238,29 @@ def _sections(data: Inputs, truth: np.ndarray, systems: dict[str, np.ndarray]) -
         )
 
 
-def _seen(
-    observations: Observations, variable: str, level: float, time: np.datetime64
+def seen(
+    observations: Observations,
+    variable: str,
+    level: float,
+    levels: Sequence[float],
+    time: np.datetime64,
 ) -> Observed | None:
-    """A stream's observations of a variable near a level at a time; None for other quantities."""
+    """A stream's observations of a variable at a time to which `level` is the nearest of `levels`.
+
+    None for other quantities, and where there are none.
+    """
     data = observations.data
     if observations.variable != variable or time not in np.asarray(data["time"]):
         return None
     values = data[variable].sel(time=time)
-    lat, lon = (np.asarray(data[n], np.float64) for n in ("latitude", "longitude"))
     if observations.kind == "points":
-        if level < 800.0:  # stations stand near the ground
-            return None
-        return Observed(lat, lon, np.asarray(values, np.float32) - observations.bias)
+        lat, lon, pressure = places_of(data)
+        values = np.asarray(values, np.float32) - observations.bias
+        if pressure is not None:
+            apart = np.abs(np.log(pressure[..., None] / np.asarray(levels)))
+            values = np.where(apart.argmin(axis=-1) == levels.index(level), values, np.nan)
+        return Observed(lat, lon, values) if np.isfinite(values).any() else None
+    lat, lon = (np.asarray(data[n], np.float64) for n in ("latitude", "longitude"))
     if "level" in values.dims:
         if level not in np.asarray(data["level"]):
             return None

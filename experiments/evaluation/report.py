@@ -81,13 +81,14 @@ def facts(
     """What was analysed, as (name, value) pairs."""
     source = settings.data.root
     if settings.nature is not None:
-        source = f"nature run of {settings.nature.system.replace('_', '-').title()}"
+        source = f"nature run: {settings.nature.system.replace('_', '-')}"
     levels = [f"{v:g}" for v in scores["levels"] if v is not None]
     background = "none"
     if settings.assimilation.background and settings.data.background is not None:
         path = settings.data.background.path
         background = path if isinstance(path, str) else ", ".join(path)
     sampler, guidance = settings.sampler, settings.guidance
+    encoded = settings.assimilation.latent_inputs
     return [
         ("Data", source),
         ("Variables", ", ".join(dict.fromkeys(scores["variables"]))),
@@ -96,6 +97,7 @@ def facts(
         ("Times", f"{len(frames)}, of the period {settings.assimilation.period}"),
         ("Background", background),
         ("Observations", _and(s["name"] for s in scores["streams"] if s["name"] != "background")),
+        *([("Through the encoder", _and(encoded))] if encoded else []),
         ("Ensemble", f"{analysis.sizes['member']} members"),
         (
             "Method",

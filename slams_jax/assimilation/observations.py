@@ -216,19 +216,33 @@ def point_operator(
     Raises:
         InputError: a missing coordinate, or a station outside the domain.
     """
+    latitude, longitude, pressure = places_of(data)
+    flat = None if pressure is None else pressure.ravel()
+    operator = Points.at(
+        grid, channels, latitude.ravel(), longitude.ravel(), flat, variable=variable
+    )
+    return jax.tree.map(lambda a: a.reshape(*latitude.shape, a.shape[-1]), operator)
+
+
+def places_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Latitude, longitude (degrees) and pressure (hPa) of stations; None without any height.
+
+    The pressure of an altitude is that of the standard atmosphere.
+
+    Raises:
+        InputError: a missing coordinate.
+    """
     for name in (LATITUDE, LONGITUDE):
         if name not in data.coords:
             raise InputError(f"point observations need the coordinate {name!r} of each station")
     vertical = next((name for name in (LEVEL, ALTITUDE) if name in data.coords), None)
     names = [LATITUDE, LONGITUDE, *([vertical] if vertical else [])]
-    places = np.broadcast_arrays(*(np.asarray(data[name], np.float64) for name in names))
-    shape = places[0].shape
-    latitude, longitude, *height = (place.ravel() for place in places)
-    pressure = None
-    if vertical is not None:
-        pressure = height[0] if vertical == LEVEL else standard_pressure(height[0])
-    operator = Points.at(grid, channels, latitude, longitude, pressure, variable=variable)
-    return jax.tree.map(lambda a: a.reshape(*shape, a.shape[-1]), operator)
+    latitude, longitude, *height = np.broadcast_arrays(
+        *(np.asarray(data[name], np.float64) for name in names)
+    )
+    if vertical is None:
+        return latitude, longitude, None
+    return latitude, longitude, height[0] if vertical == LEVEL else standard_pressure(height[0])
 
 
 def station_errors(
