@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     }
     base.small(config)
     config.autoencoder_training.update(steps=400, checkpoint_every=200)
-    config.score_training.steps = 800
+    config.score_training.update(steps=600, checkpoint_every=300)
     config.assimilation.update(
         frames=16, members=8, member_batch=4, latent_inputs=("gauges", "olr")
     )

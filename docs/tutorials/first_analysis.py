@@ -19,7 +19,7 @@ print(f"grid {model.grid.shape}, a time step of {model.time_step.astype('timedel
 print("levels", *(f"{c.level:g}" for c in model.channels), "hPa")
 
 # %% [markdown]
-# The model was trained on a Held-Suarez atmosphere: a dry planet without land or seasons, at T21.
+# The model was trained on a year of a simulated atmosphere with seasons, land and rain, at T21.
 # Without background and observations, `assimilate` draws from the prior: here three days of
 # temperature, which will be the truth.
 

@@ -175,7 +175,8 @@ def test_a_write_that_fails_leaves_what_was_there(model, tmp_path):
 def test_the_library_has_a_model_of_its_own():
     model = demo_model()
     assert model.grid.shape == (32, 64)
-    assert len(model.channels) == 10
+    assert len(model.channels) == 8
+    assert model.latent_inputs == ("gauges", "olr")
     assert model.time_step == np.timedelta64(1, "D")
     assert model.background_error is not None
 
