@@ -306,9 +306,9 @@ def _shrunk(
     coherence = np.abs(cross) ** 2 / np.maximum(power_x * power_y, tiny)
     coherence = np.minimum(coherence, 1.0 - 1e-6)
     unbiased = coherence - (1.0 - coherence) / (count - 1.0)
-    # Chi-squared of one degree of freedom where y tells nothing of x, or less for complex modes.
+    # About chi-squared of one degree of freedom where y tells nothing of x; of complex modes, less.
     evidence = -count * np.log1p(-coherence)
-    # If none told anything, the chance that any of all modes would pass is one, or less.
+    # If y told nothing at all, fewer than one of all modes would be expected to pass.
     strong = evidence > 2.0 * np.log(np.maximum(evidence.size, 2))
 
     firsts = np.arange(0, cross.shape[1], NEIGHBOURS)
