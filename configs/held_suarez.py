@@ -14,21 +14,33 @@ analysed from background, surface stations, a microwave sounder and outgoing lon
 which all have observation operators.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import base
 
 
-def get_config() -> ConfigDict:
-    config = base.get_config()
-    config.workdir = "runs/held_suarez"
-    config.nature = base.held_suarez(days=450)
+def dry_atmosphere(config: Any, days: int) -> None:
+    """The nature run, and what observes it."""
+    config.nature = base.held_suarez(days=days)
     config.data.levels = (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0)
     config.data.modalities = {
         "stations": base.field("stations.nc", variable="temperature", stations=True),
         "sounder": base.field("sounder.nc", variable="brightness_temperature"),
         "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
     }
+    config.assimilation.streams = {
+        "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),
+        "sounder": base.stream("sounder", path="sounder.nc", variable="brightness_temperature"),
+        "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
+    }
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.workdir = "runs/held_suarez"
+    dry_atmosphere(config, days=450)
     config.data.periods = {
         "train": ("2000-01-01", "2000-12-31"),
         "validation": ("2001-01-06", "2001-02-14"),
@@ -36,9 +48,4 @@ def get_config() -> ConfigDict:
     }
     base.small(config)
     config.assimilation.update(frames=16, members=8, member_batch=4)
-    config.assimilation.streams = {
-        "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),
-        "sounder": base.stream("sounder", path="sounder.nc", variable="brightness_temperature"),
-        "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
-    }
     return config

@@ -11,19 +11,13 @@ minutes to an hour on a GPU.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, held_suarez
 
 
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.workdir = "runs/pixel"
-    config.nature = base.held_suarez(days=1800)
-    config.data.levels = (10.0, 50.0, 100.0, 200.0, 300.0, 500.0, 700.0, 850.0, 925.0, 1000.0)
-    config.data.modalities = {
-        "stations": base.field("stations.nc", variable="temperature", stations=True),
-        "sounder": base.field("sounder.nc", variable="brightness_temperature"),
-        "olr": base.field("olr.nc", variable="outgoing_longwave_radiation"),
-    }
+    held_suarez.dry_atmosphere(config, days=1800)
     config.data.periods = {
         "train": ("2000-01-01", "2003-12-31"),
         "validation": ("2004-01-06", "2004-05-31"),
@@ -39,9 +33,4 @@ def get_config() -> ConfigDict:
         checkpoint_every=5000,
     )
     config.assimilation.update(frames=29, member_batch=4)
-    config.assimilation.streams = {
-        "stations": base.stream("points", path="stations.nc", error=0.5, withhold=0.3),
-        "sounder": base.stream("sounder", path="sounder.nc", variable="brightness_temperature"),
-        "olr": base.stream("olr", path="olr.nc", variable="outgoing_longwave_radiation"),
-    }
     return config
