@@ -462,6 +462,41 @@ def cycle(**changes: Any) -> Any:
     )
 
 
+def moist_cycle(**changes: Any) -> Any:
+    """Cycles of the moist atmosphere, for `experiments.cycle`."""
+    return _changed(
+        {
+            # Date of the first analysis.
+            "first": "2004-07-01",
+            # Number of analyses, one a day.
+            "cycles": 60,
+            # First of them that the scores leave out.
+            "spin_up": 10,
+            # "3dvar", "letkf", and "score", the LETKF led by the trained model.
+            "methods": ("3dvar", "letkf", "score"),
+            # Of the ensembles.
+            "members": 40,
+            # Of the trained model, of which fewer do.
+            "draws": 8,
+            # Factor of the departures of an analysis.
+            "inflation": 1.05,
+            # Of localisation, km: exp(-d^2 / 2 radius^2).
+            "radius": 1000.0,
+            # Of the background of "3dvar", over that of the weather.
+            "variance": 0.2,
+            # Of gauges for filters, in log(1 + mm); 0 keeps gauges from them.
+            "rain_error": 1.0,
+            # Of outgoing longwave radiation for filters, W/m2; 0 keeps it from them.
+            "longwave_error": 15.0,
+            # Whether forecasts of "score" start from its analyses, not from those of the LETKF.
+            "feedback": True,
+            # Cycles between two checkpoints.
+            "every": 5,
+        },
+        changes,
+    )
+
+
 def stream(kind: str, **changes: Any) -> Any:
     """One stream of observations."""
     return _changed(

@@ -10,7 +10,7 @@ from experiments.evaluation.references import Study, physical_statistics
 from experiments.evaluation.scores import channel_names
 from slams_jax.verify import summary
 from slams_jax.verify.metrics import paired_difference
-from slams_jax.verify.report import Table, markdown
+from slams_jax.verify.report import Table, difference_cells, markdown
 from slams_jax.verify.significance import FEWEST
 
 Record = dict[str, Any]
@@ -192,13 +192,7 @@ def _regions(scores: dict[str, Any], std: np.ndarray) -> Table:
 def _difference_table(scores: dict[str, Any], score: str) -> Table:
     rows = []
     for of in scores["differences"]:
-        values = of[score]
-        cells = [f"{d:+.3f}" for d in values["difference"]]
-        if "low" in values:
-            ranges = zip(cells, values["low"], values["high"], strict=True)
-            marked = ((f"{c} ± {(high - low) / 2:.3f}", low * high > 0) for c, low, high in ranges)
-            cells = [f"**{cell}**" if clear else cell for cell, clear in marked]
-        rows.append([of["system"], of["from"], *cells])
+        rows.append([of["system"], of["from"], *difference_cells(of[score])])
     enough = len(scores["times"]) >= scores["fewest"]
     note = (
         "Negative: the network is better. Compared with the best classical method that is given no "

@@ -29,7 +29,7 @@ def analyse(
     observations: Sequence[Observations | Stream] | None = None,
     *,
     frames: np.ndarray | None = None,
-    background: str | None = None,
+    background: str | xr.Dataset | None = None,
     keep: Path | None = None,
 ) -> xr.Dataset:
     """The analysis of a configuration whose data and model are open.
@@ -40,8 +40,8 @@ def analyse(
         model: its trained model.
         observations: taken in place of the configuration's streams.
         frames: indices of the times to analyse in place of the configuration's.
-        background: file of forecasts in place of the configuration's background, which may have
-            members.
+        background: forecasts in place of the configuration's background, or their file; they may
+            have members.
         keep: folder that holds the members as they are drawn (`slams_jax.assimilate`).
 
     Raises:
@@ -49,8 +49,10 @@ def analyse(
     """
     frames = frames_of(settings, data) if frames is None else frames
     options, times = settings.assimilation, data.archive.times[frames]
-    if background is not None:
+    if isinstance(background, str):
         forecasts = open_forecasts(background, settings.data, data.archive.grid, times)
+    elif background is not None:
+        forecasts = background
     else:
         forecasts = data.background(frames) if options.background else None
     if observations is None:

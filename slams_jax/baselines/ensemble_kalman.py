@@ -7,7 +7,7 @@ observations, over the errors of these, every analysis combines members:
 
 - `etkf`: the symmetric square root in the space of the ensemble (Bishop, Etherton & Majumdar 2001,
   Mon. Wea. Rev. 129; Hunt, Kostelich & Szunyogh 2007, Physica D 230, eqs. 20 to 23),
-- `letkf`: the same for each value of the state by itself, with the precision of the observations
+- `letkf`: the same for each place of the state by itself, with the precision of the observations
   damped by their distance from it (Hunt et al. 2007, section 2.3),
 - `stochastic_enkf`: perturbed observations (Burgers, van Leeuwen & Evensen 1998, Mon. Wea. Rev.
   126), whose mean is that of the observations,
@@ -37,6 +37,7 @@ Filter = Callable[[Ensemble, Float[Array, " observation"], PRNGKey], Ensemble]
 # from each set of observations.
 Inflation = float | str
 RANGE, SEARCHES = (-1.5, 3.0), 40  # of the logarithm of the adaptive factor, and its search
+TOGETHER = 64  # places that the LETKF analyses at a time: each holds all that is predicted
 
 
 def etkf(
@@ -75,35 +76,48 @@ def etkf(
 def letkf(
     operator: Operator,
     error: Float[Array, " observation"],
-    nearness: Float[Array, "value observation"],
+    nearness: Float[Array, "place observation"],
     *,
     inflation: Inflation = 1.0,
     rotate: bool = True,
 ) -> Filter:
-    """The local ensemble transform Kalman filter, `etkf` for each value of the state.
+    """The local ensemble transform Kalman filter, `etkf` for each place of the state.
+
+    The values of a place, such as those of a column of the atmosphere, share one analysis.
 
     Args:
         operator: as for `etkf`, as are `error`, `inflation` and `rotate`.
         error: see there.
-        nearness: factors of the precision of each observation where each value of the flattened
-            state is analysed, such as `gaspari_cohn` of their distances; in [0, 1].
+        nearness: factors of the precision of each observation where each place is analysed, such
+            as `gaspari_cohn` of their distances; in [0, 1]. A state is flattened to its places,
+            each with as many values, one behind the other.
         inflation: see there.
-        rotate: see there; one rotation for all values.
+        rotate: see there; one rotation for all places.
 
     Raises:
-        InputError: an error or an inflation that is not positive.
+        InputError: an error or an inflation that is not positive; when it is called, a state that
+            is no whole number of values for each place.
     """
     _check(error, inflation, adaptive=True)
     root = jnp.sqrt(nearness)
 
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
+        (count, size), places = departures.shape, len(root)
+        if size % places:
+            raise InputError(
+                f"nearness has {places} rows, and the state {size} values: give a row for each "
+                "value, or for each place with as many values as the others"
+            )
         rotation = _rotation(key, departures, rotate)
 
-        def of_value(departures: Array, near: Array) -> Array:
+        def of_place(columns: tuple[Array, Array]) -> Array:
+            departures, near = columns
             seen, told = predicted * near[None], innovation * near
-            return product("mn,n->m", _transform(seen, told, inflation, rotation), departures)
+            return product("mn,nv->mv", _transform(seen, told, inflation, rotation), departures)
 
-        return jax.vmap(of_value, in_axes=(1, 0), out_axes=1)(departures, root)
+        columns = jnp.moveaxis(departures.reshape(count, places, -1), 0, 1)
+        analysed = jax.lax.map(of_place, (columns, root), batch_size=min(TOGETHER, places))
+        return jnp.moveaxis(analysed, 1, 0).reshape(count, size)
 
     return _filter(operator, error, combine)
 

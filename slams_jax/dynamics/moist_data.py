@@ -179,7 +179,7 @@ def _longwave(run: MoistRun, grid: Grid, key: PRNGKey) -> Observe:
 
 
 def _state(days: Days, grid: Grid, levels: Sequence[float]) -> xr.Dataset:
-    data = temperature_data(days.temperature, grid, levels)
+    data = temperature_data(np.asarray(days.temperature), grid, levels)
     data[RAIN] = (MAP, days.precipitation, attributes_of(RAIN, units=MM))
     data[LONGWAVE] = (MAP, days.longwave, attributes_of(LONGWAVE))
     name = "surface_pressure"

@@ -12,7 +12,7 @@ import concurrent.futures
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +33,16 @@ CHUNK = 30  # days, the most that a kill can cost
 APART = 5  # days between the two states of a difference
 
 Report = Callable[[str, int, int], None]  # (stage, days done, days to do)
+AnyArray = jax.Array | np.ndarray
 
 
 class Days(NamedTuple):
-    """Daily means as they are published."""
+    """Daily means as they are published, along any axes in front."""
 
-    temperature: Float[np.ndarray, "time lat lon level"]  # K
-    surface_pressure: Float[np.ndarray, "time lat lon"]  # hPa
-    precipitation: Float[np.ndarray, "time lat lon"]  # mm/day
-    longwave: Float[np.ndarray, "time lat lon"]  # W/m2
+    temperature: Float[AnyArray, "*times lat lon level"]  # K
+    surface_pressure: Float[AnyArray, "*times lat lon"]  # hPa
+    precipitation: Float[AnyArray, "*times lat lon"]  # mm/day
+    longwave: Float[AnyArray, "*times lat lon"]  # W/m2
 
 
 class _Opening(NamedTuple):
@@ -96,7 +97,7 @@ def generate(
     """
     key_open, key_system, key_cycle = jax.random.split(key, 3)
     state = truth.rest(0)
-    opening = _kept(
+    opening = kept(
         parts / "opening.npz",
         _Opening(state, truth.nodal(state)),
         lambda: _open(run, truth, imperfect, key_open, report),
@@ -117,7 +118,7 @@ def generate(
                 "truth and backgrounds", gone + done, before + run.days
             ),
         )
-        chunk = _kept(parts / f"until{last:06d}.npz", _Chunk(state, state, empty, empty), work)
+        chunk = kept(parts / f"until{last:06d}.npz", _Chunk(state, state, empty, empty), work)
         states = (chunk.truth, chunk.analysis)
         if first >= 0:
             chunks.append((chunk.true, chunk.background))
@@ -141,6 +142,18 @@ def trajectory(
             moist.check_finite(state, f"on or before day {int(state.day)}")
         report(done)
         yield state, means
+
+
+def publisher(atmosphere: MoistAtmosphere, levels: Sequence[float]) -> Callable[[Daily], Days]:
+    """What is published of the means over a day: temperature is on pressure levels."""
+
+    @jax.jit
+    def publish(daily: Daily) -> Days:
+        pressure = daily.surface_pressure
+        temperature = moist.on_pressure(daily.temperature, pressure, atmosphere.sigma, levels)
+        return Days(temperature, pressure, daily.precipitation, daily.longwave)
+
+    return publish
 
 
 def _open(
@@ -204,18 +217,13 @@ def _system(
         values = np.asarray(observe(state))[None]
         return simulate.measure(key_day, values, error, np.ones(1, dtype=bool))[0]
 
-    @jax.jit
-    def published(daily: Daily) -> tuple:
-        pressure = daily.surface_pressure
-        temperature = moist.on_pressure(daily.temperature, pressure, truth.sigma, run.levels)
-        return temperature, pressure, daily.precipitation, daily.longwave
-
+    publish = publisher(truth, run.levels)
     return _System(
         truth,
         imperfect,
         measure,
         cycled.analysis(imperfect, network, scheme),
-        lambda daily: Days(*map(np.asarray, published(daily))),
+        lambda daily: jax.tree.map(np.asarray, publish(daily)),
     )
 
 
@@ -264,7 +272,7 @@ def _cycle(
     return _Chunk(last[0], analysis, *stacked)
 
 
-def _kept(path: Path, like: PyTree, make: Callable[[], Any]) -> Any:
+def kept(path: Path, like: PyTree, make: Callable[[], Any]) -> Any:
     """What `make` returns, of the structure of `like`; from `path` where an earlier call put it."""
     structure = jax.tree.structure(like)
     if path.is_file():

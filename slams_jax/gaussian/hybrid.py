@@ -18,6 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse.linalg
 from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import Trajectory
@@ -30,6 +31,7 @@ from slams_jax.products import product
 LEAST = 1e-4  # squared length of a pattern that is worth keeping: S has 1
 # Share of the prior's variance that forecasts leave at most: of what they do not tell, nothing.
 MOST = 1.0 - 1e-4
+FEW = 4  # times as many columns as patterns, from which on only these are solved for
 TAKEN = 0.99  # share of what E tells that a pattern takes off at most; more drowns in rounding
 
 
@@ -64,11 +66,11 @@ class HybridCovariance:
         """
         known = static.known[None, :, None, None, None]
         white = np.asarray(_whitened(static, jnp.where(known, jnp.asarray(columns), 0.0)))
-        excess, patterns = _principal(white)
+        excess, patterns = _principal(white, rank)
         values = np.count_nonzero(static.known) * math.prod(white.shape[2:])
-        rest = max(np.sum(white**2, dtype=np.float64) - excess[:rank].sum(), 0.0) / values
+        rest = max(np.sum(white**2, dtype=np.float64) - excess.sum(), 0.0) / values
         static = static.inflated(jnp.float32(1.0 + rest))
-        return cls.along(static, patterns[:rank], (excess[:rank] - rest) / (1.0 + rest))
+        return cls.along(static, patterns, (excess - rest) / (1.0 + rest))
 
     @classmethod
     def along(
@@ -169,11 +171,20 @@ def forecast_likelihood(
 
 def _principal(
     rows: Float[np.ndarray, "row time lat lon channel"],
+    rank: int | None = None,
 ) -> tuple[Float[np.ndarray, " pattern"], Float[np.ndarray, "pattern time lat lon channel"]]:
-    """Squared lengths and directions of the principal axes of `rows`, the longest first."""
+    """Squared lengths and directions of the `rank` longest principal axes of `rows`, in order."""
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-    lengths, vectors = np.linalg.eigh((flat @ flat.T).astype(np.float64))
-    kept = np.flatnonzero(lengths > LEAST)[::-1]
+    gram = flat @ flat.T
+    if rank is not None and FEW * rank < len(gram):
+        # By Lanczos iterations: a localised ensemble has thousands of columns.
+        first = np.ones(len(gram), gram.dtype)
+        lengths, vectors = scipy.sparse.linalg.eigsh(gram, rank, v0=first)
+        order = np.argsort(lengths)
+        lengths, vectors = lengths[order].astype(np.float64), vectors[:, order]
+    else:
+        lengths, vectors = np.linalg.eigh(gram.astype(np.float64))
+    kept = np.flatnonzero(lengths > LEAST)[::-1][:rank]
     axes = (vectors[:, kept] / np.sqrt(lengths[kept])).astype(np.float32).T @ flat
     return lengths[kept], axes.reshape(-1, *rows.shape[1:])
 

@@ -7,7 +7,7 @@ not in the file.
 
 import base64
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +108,19 @@ def cell(value: Cell) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{round(value, 3) + 0.0:.3f}"  # no negative zero
+
+
+def difference_cells(difference: Mapping[str, Sequence[float]]) -> list[str]:
+    """Differences of scores as `summary.listed` has them: half-widths, bold where beyond chance.
+
+    Without intervals, the differences alone.
+    """
+    cells = [f"{d:+.3f}" for d in difference["difference"]]
+    if "low" not in difference:
+        return cells
+    ranges = zip(cells, difference["low"], difference["high"], strict=True)
+    marked = ((f"{c} ± {(high - low) / 2:.3f}", low * high > 0) for c, low, high in ranges)
+    return [f"**{text}**" if clear else text for text, clear in marked]
 
 
 def is_number(value: Cell) -> bool:

@@ -303,3 +303,16 @@ def test_bad_input(how, message):
         iterative_enkf(operator, jnp.ones(4), iterations=0)
     with pytest.raises(InputError, match="radius"):
         gaspari_cohn(np.zeros(3), 0.0)
+
+
+def test_the_values_of_a_place_share_its_analysis():
+    members = single(ensemble(30))
+    wide = jnp.concatenate([members, members[:, ::-1] ** 2], axis=1).reshape(30, 5, 2)
+    near = np.random.default_rng(2).uniform(size=(5, 4))
+    seen = lambda x: operator(x.reshape(-1)[:5])
+    key = jax.random.key(4)
+    found = letkf(seen, SINGLE["error"], single(near))(wide, single(Y), key)
+    each = letkf(seen, SINGLE["error"], single(np.repeat(near, 2, axis=0)))
+    np.testing.assert_allclose(found, each(wide, single(Y), key), atol=1e-4)
+    with pytest.raises(InputError, match="nearness has 4 rows, and the state 10 values"):
+        letkf(seen, SINGLE["error"], single(near[:4]))(wide, single(Y), key)

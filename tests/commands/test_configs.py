@@ -33,6 +33,7 @@ from experiments.configuration.settings import (
     StreamSettings,
     read,
 )
+from experiments.cycle.moist import MoistCycleSettings
 from experiments.cycle.twin import CycleSettings
 from experiments.process import cli
 from slams_jax.data.anamorphosis import Censored
@@ -79,7 +80,7 @@ RUNS = (
 )
 NATURE = ("nature_lorenz63",)
 ABLATIONS = ("ablation", "ablation_moist")
-CYCLES = ("cycle_lorenz63", "cycle_lorenz96", "benchmark_lorenz")
+CYCLES = ("cycle_lorenz63", "cycle_lorenz96", "cycle_moist", "benchmark_lorenz")
 
 
 def configuration(name: str) -> ConfigDict:
@@ -158,6 +159,7 @@ BASE = {
     "compare": (base.compare(), names_of(CompareSettings)),
     "run": (base.get_config(), names_of(Settings, without=("raw",))),
     "cycle": (base.cycle(), names_of(CycleSettings)),
+    "moist_cycle": (base.moist_cycle(), names_of(MoistCycleSettings)),
     "held_suarez": (base.held_suarez(), names_of(HeldSuarezRun) | {"system": "held_suarez"}),
     "model": (base.held_suarez().model, names_of(HeldSuarezConfig)),
     "forcing": (base.held_suarez().model.forcing, names_of(Forcing)),

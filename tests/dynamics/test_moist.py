@@ -18,6 +18,7 @@ from slams_jax.dynamics import (
     RadiosondesConfig,
     StationsConfig,
     moist,
+    moist_ensemble,
     moist_run,
     nature,
     nature_run,
@@ -353,3 +354,58 @@ def test_stations_and_radiosondes_measure_the_state(folder):
         departure = departure[np.isfinite(departure)]
         np.testing.assert_allclose(departure.std(), error, rtol=5 / np.sqrt(2 * departure.size))
         assert abs(departure.mean()) < 4 * error / np.sqrt(departure.size)
+
+
+@pytest.fixture(scope="module")
+def season(earth):
+    """Four members of the climate of a May, from days next to one another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moist_ensemble, "SETTLE", 1)
+        return moist_ensemble.climate(earth, moist.LEVELS, jax.random.key(0), day=130, count=4)
+
+
+@needs_jcm
+def test_members_of_a_climate_are_dated_alike_and_forecast_one_by_one(earth, season):
+    assert season.count == 4
+    np.testing.assert_array_equal(season.states.day, 130)
+    assert season.means.temperature.shape == (4, 32, 64, 8)
+    # Days next to one another are alike, and no two are the same.
+    apart = np.std(np.diff(np.asarray(season.means.temperature), axis=0), axis=(1, 2, 3))
+    assert np.all((apart > 0.1) & (apart < 5.0))
+    later = moist_ensemble.forecasts(earth, moist.LEVELS)(season, jax.random.key(1))
+    np.testing.assert_array_equal(later.states.day, 131)
+    one, means = earth.day(jax.tree.map(lambda x: x[2], season.states))
+    for found, expected in zip(jax.tree.leaves(later.states), jax.tree.leaves(one), strict=True):
+        np.testing.assert_array_equal(found[2], expected)
+    np.testing.assert_array_equal(later.means.longwave[2], means.longwave)
+
+
+@needs_jcm
+def test_columns_hold_states_and_means_and_lead_back(earth, season):
+    columns = moist_ensemble.columns_of(earth, season)
+    assert columns.shape == (4, 32 * 64, 4 * 8 + 1 + 8 + 3)
+    state, means = moist_ensemble.fields_of(earth, columns)
+    for name in moist.Nodal._fields:
+        expected = jax.vmap(earth.nodal)(season.states)
+        np.testing.assert_array_equal(getattr(state, name), getattr(expected, name))
+    np.testing.assert_array_equal(means.temperature, season.means.temperature)
+    np.testing.assert_allclose(means.precipitation, season.means.precipitation, atol=1e-4)
+    same = moist_ensemble.moved(earth, season, columns, columns)
+    kept = moist_ensemble.columns_of(earth, same)
+    np.testing.assert_allclose(kept[..., :8], columns[..., :8], atol=1e-3)
+    # Warmer by one kelvin, and drier than is possible.
+    changed = columns.at[..., :8].add(1.0).at[..., 24:32].add(-1.0)
+    after, _ = moist_ensemble.fields_of(
+        earth,
+        moist_ensemble.columns_of(earth, moist_ensemble.moved(earth, season, columns, changed)),
+    )
+    np.testing.assert_allclose(after.temperature - state.temperature, 1.0, atol=1e-3)
+    dry = np.asarray(after.specific_humidity)
+    assert dry.min() > -0.1 * np.asarray(state.specific_humidity).max()
+    assert np.abs(dry).mean() < 0.1 * np.asarray(state.specific_humidity).mean()
+
+
+@needs_jcm
+def test_bad_ensembles_of_the_climate(earth):
+    with pytest.raises(InputError, match="at least 2 members"):
+        moist_ensemble.climate(earth, moist.LEVELS, jax.random.key(0), day=0, count=1)

@@ -311,16 +311,18 @@ def test_forecasts_less_certain_than_the_climate_tell_nothing(prior):
     np.testing.assert_allclose(found, mean, atol=0.02)
 
 
-def test_patterns_that_stand_out_most_are_kept():
+@pytest.mark.parametrize("count", [6, 12], ids=["all solved for", "by Lanczos iterations"])
+def test_patterns_that_stand_out_most_are_kept(count):
     frames = waves(400)
     prior = fit_prior(frames, periodic=True)
     regression = fit_regression([seen_through(frames, 0.4, 0.8)], frames, prior.modes)
     _, static, _ = regression.at(np.zeros(FRAMES, int))
-    columns = np.random.default_rng(2).standard_normal((6, FRAMES, *SHAPE))
+    columns = np.random.default_rng(2).standard_normal((count, FRAMES, *SHAPE))
     whole, few = HybridCovariance.of(static, columns), HybridCovariance.of(static, columns, rank=2)
-    assert whole.excess.shape == (6,)
+    assert whole.excess.shape == (count,)
     assert np.all(np.diff(whole.excess) < 0)
-    np.testing.assert_allclose(few.patterns, whole.patterns[:2], atol=1e-5)
+    along = np.einsum("ptxyc,ptxyc->p", few.patterns, whole.patterns[:2])
+    np.testing.assert_allclose(np.abs(along), 1.0, atol=1e-5)
     # Along them nothing changes, and what the others had is spread over all directions.
     size = float(FRAMES * np.prod(SHAPE))
     more = 1.0 + np.sum(whole.excess[2:]) / size

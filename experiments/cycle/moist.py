@@ -1,0 +1,459 @@
+"""The moist atmosphere in a cycle: its observations, and the systems that assimilate them.
+
+All systems forecast with the imperfect model of the nature run and get the same observations of the
+true one: points through their operators, and gauges and longwave radiation. Filters take these two
+as the rain and radiation of their forecasts, the trained model through its encoder.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from absl import logging
+from jaxtyping import Array, Float
+
+from experiments.configuration.analysis import analyse
+from experiments.configuration.inputs import STATE, Inputs
+from experiments.configuration.observations import open_streams
+from experiments.configuration.settings import Settings
+from slams_jax.aliases import Forecast, PRNGKey
+from slams_jax.assimilation.observations import Observations, places_of, point_operator
+from slams_jax.baselines import letkf
+from slams_jax.cycling import Analyse, Observed, localisation
+from slams_jax.data.channels import stack_members, unstack_channels
+from slams_jax.dynamics import (
+    MoistAtmosphere,
+    MoistConfig,
+    MoistRun,
+    moist,
+    moist_ensemble,
+    moist_run,
+)
+from slams_jax.dynamics.datasets import FIRST_DAY
+from slams_jax.dynamics.moist_data import LONGWAVE, RAIN
+from slams_jax.dynamics.moist_ensemble import Members
+from slams_jax.errors import InputError, check_at_least, check_positive
+from slams_jax.grid import Grid
+from slams_jax.models.model import Model
+from slams_jax.schema import STATION
+
+METHODS = ("3dvar", "letkf", "score")
+DAY = np.timedelta64(1, "D")
+# States of the climate, the days between two of them, and how many apart those of a difference are,
+# which make the covariance of "3dvar".
+STATES, APART, LAG = 83, 2, 3
+MM = 1e3  # of rain, in a metre
+UNUSED = jax.random.key(0)  # by filters that draw nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class MoistCycleSettings:
+    """Cycles of the moist atmosphere.
+
+    Attributes:
+        first: date of the first analysis, in a period of the data.
+        cycles: number of analyses, one a day.
+        spin_up: number of the first ones that the scores leave out.
+        methods: of `METHODS`: "3dvar" has the covariance of a static ensemble, "letkf" that of its
+            own members, "score" replaces the mean of the LETKF by that of the trained model.
+        members: of the ensembles.
+        draws: of the trained model.
+        inflation: factor of the departures of an analysis.
+        radius: of localisation: observations over a distance d count exp(-d² / 2 radius²), km.
+        variance: of the background of "3dvar" over that of the weather.
+        rain_error: standard deviation of the errors of gauges in the logarithm of 1 + mm, as rain
+            that is forecast sees them; 0 keeps gauges from the filters.
+        longwave_error: likewise of outgoing longwave radiation, W/m².
+        feedback: of "score", whether forecasts start from its analyses; otherwise they are those
+            of "letkf".
+        every: cycles between two checkpoints.
+    """
+
+    first: str = "2004-07-01"
+    cycles: int = 60
+    spin_up: int = 10
+    methods: tuple[str, ...] = METHODS
+    members: int = 40
+    draws: int = 8
+    inflation: float = 1.05
+    radius: float = 1000.0
+    variance: float = 0.2
+    rain_error: float = 1.0
+    longwave_error: float = 15.0
+    feedback: bool = True
+    every: int = 5
+
+    def __post_init__(self):
+        check_at_least(
+            self, cycles=1, spin_up=0, members=2, draws=2, rain_error=0, longwave_error=0, every=1
+        )
+        check_positive(self, "inflation", "radius", "variance")
+        if not self.draws <= self.members <= STATES:
+            raise InputError(
+                f"members must be at least draws, and at most {STATES}, got {self.members} and "
+                f"{self.draws}"
+            )
+        if unknown := [m for m in self.methods if m not in METHODS] or not self.methods:
+            raise InputError(f"methods must be some of {METHODS}, got {unknown or ()}")
+        if self.spin_up >= self.cycles:
+            raise InputError(
+                f"spin_up must be below the number of cycles, got {self.spin_up} and {self.cycles}"
+            )
+
+
+class Observing(NamedTuple):
+    """What is observed on the days of the cycle, as filters take it.
+
+    Attributes:
+        operator: H, from the columns of one member to the observations.
+        values: of each day (time, observation), NaN where missing.
+        error: standard deviations (observation,).
+        places: their latitudes and longitudes.
+    """
+
+    operator: Callable[[Array], Array]
+    values: Float[np.ndarray, "time observation"]
+    error: Float[np.ndarray, " observation"]
+    places: tuple[Float[np.ndarray, " observation"], Float[np.ndarray, " observation"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """What the systems share.
+
+    Attributes:
+        settings: the configuration.
+        cycle: its cycle.
+        data: its data.
+        frames: indices of the days of the cycle.
+        atmosphere: the model of the forecasts.
+        climate: states of the season, of that model.
+        observing: what is observed.
+        streams: the same, as the trained model takes it, less what it sees through the encoder.
+    """
+
+    settings: Settings
+    cycle: MoistCycleSettings
+    data: Inputs
+    frames: np.ndarray
+    atmosphere: MoistAtmosphere
+    climate: Members
+    observing: Observing
+    streams: list[Observations]
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Of the temperature, hPa."""
+        return tuple(c.level or 0.0 for c in self.data.archive.fields[STATE].channels)
+
+    def columns(self, members: Members) -> Array:
+        """As filters take them."""
+        return moist_ensemble.columns_of(self.atmosphere, members)
+
+    def truth(self, cycle: int) -> Float[np.ndarray, "lat lon channel"]:
+        """Of one of the days."""
+        return np.asarray(self.data.archive.fields[STATE].array[self.frames[cycle]])
+
+
+class System(NamedTuple):
+    """What `run_cycle` takes."""
+
+    forecast: Forecast
+    analyse: Analyse
+    start: Members
+    observed: Observed
+
+
+def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, folder: Path) -> World:
+    """The model, the days and the observations of the configuration.
+
+    Args:
+        settings: the configuration.
+        cycle: its cycle.
+        data: its data.
+        folder: for the states of the climate, which take minutes.
+
+    Raises:
+        InputError: another nature run, days that the data lack, or observations that filters of
+            this cycle cannot take.
+    """
+    run = settings.nature
+    if not isinstance(run, MoistRun):
+        raise InputError("the cycle of an atmosphere needs a moist nature run: set config.nature")
+    times = data.archive.times
+    begin = np.flatnonzero(times == np.datetime64(cycle.first, "ns"))
+    if not len(begin) or begin[0] + cycle.cycles > len(times):
+        raise InputError(
+            f"{cycle.cycles} days from {cycle.first} are not all among those of the data, "
+            f"{str(times[0])[:10]} to {str(times[-1])[:10]}: set config.moist_cycle.first, cycles "
+            "or config.nature.days"
+        )
+    frames = np.arange(begin[0], begin[0] + cycle.cycles)
+    atmosphere = moist.moist_atmosphere(MoistConfig(run.model.truncation, run.forecast.convection))
+    streams, _ = open_streams(settings, data, frames)
+    loaded = [dataclasses.replace(o, data=o.data.load()) for o in streams]
+    observing = _observing(settings, cycle, data, frames, atmosphere, loaded)
+    levels = [c.level or 0.0 for c in data.archive.fields[STATE].channels]
+    key, day = jax.random.key(settings.seed), int((times[frames[0]] - FIRST_DAY) / DAY)
+    about = [settings.raw["nature"], settings.seed, levels, day]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    folder.mkdir(parents=True, exist_ok=True)
+    climate = moist_run.kept(
+        folder / f"climate-{digest}.npz",
+        Members.like(atmosphere),
+        lambda: moist_ensemble.climate(
+            atmosphere, levels, key, day=day, count=STATES, apart=APART, report=_told
+        ),
+    )
+    return World(settings, cycle, data, frames, atmosphere, climate, observing, loaded)
+
+
+def _told(done: int) -> None:
+    total = moist_ensemble.SETTLE + STATES * APART
+    if done % 60 == 0 or done == total:
+        logging.info("climate of the imperfect model: %d of %d days", done, total)
+
+
+def system_of(world: World, method: str, model: Model | None) -> System:
+    """A system at the start, when it knows no more than the climate of its model.
+
+    Args:
+        world: what the systems share.
+        method: of `METHODS`.
+        model: trained, for "score".
+    """
+    cycle, atmosphere, observing = world.cycle, world.atmosphere, world.observing
+    forecast = moist_ensemble.forecasts(atmosphere, world.levels)
+    operator, error = observing.operator, jnp.asarray(observing.error)
+    nearness = _nearness(world, observing.places, cycle.radius)
+    if method == "3dvar":
+        static = world.columns(world.climate)
+        departures = (static[LAG:] - static[:-LAG]) * (cycle.variance / 2) ** 0.5
+        departures = departures - departures.mean(axis=0, keepdims=True)
+
+        @jax.jit
+        def interpolate(nearness: Array, departures: Array, background: Members, y: Array):
+            before = world.columns(background)
+            filtered = letkf(operator, error, nearness, rotate=False)
+            after = filtered(before + departures, y, UNUSED).mean(axis=0, keepdims=True)
+            return moist_ensemble.moved(atmosphere, background, before, after)
+
+        predicted = jax.vmap(operator)(departures)
+        return System(
+            forecast,
+            # Arguments, as constants they would be compiled in.
+            lambda background, y, key: interpolate(nearness, departures, background, y),
+            _middle(world.climate, 1),
+            Observed(
+                lambda members: operator(world.columns(members)[0]),
+                error,
+                ensemble=False,
+                background_error=jnp.std(predicted, axis=0, ddof=1),
+            ),
+        )
+
+    @jax.jit
+    def filtered(nearness: Array, background: Members, y: Array, key: PRNGKey) -> Members:
+        before = world.columns(background)
+        after = letkf(operator, error, nearness, inflation=cycle.inflation)(before, y, key)
+        return moist_ensemble.moved(atmosphere, background, before, after)
+
+    ensemble = functools.partial(filtered, nearness)
+    found = System(
+        forecast,
+        ensemble,
+        _middle(world.climate, cycle.members),
+        Observed(lambda member: operator(world.columns(_alone(member))[0]), error),
+    )
+    if method == "letkf":
+        return found
+    assert model is not None
+    return found._replace(analyse=_with_model(world, model, ensemble))
+
+
+def _with_model(world: World, model: Model, ensemble: Analyse) -> Analyse:
+    """The analysis of the trained model, given the forecasts; it leads that of `ensemble`."""
+    data, options = world.data, world.settings.assimilation
+    grid, channels = data.archive.grid, model.channels
+    given = dataclasses.replace(options, members=world.cycle.draws)
+    in_turn = np.arange(world.cycle.members) % world.cycle.draws
+    recentred = _recentring(world)
+
+    def analysed(background: Members, y: Array, key: PRNGKey) -> Members:
+        filtered = ensemble(background, y, key)
+        day = int(background.states.day[0]) - 1
+        frame = world.frames[:1] + (day - int(world.climate.states.day[0]))
+        forecasts = unstack_channels(
+            np.asarray(background.means.temperature)[:, None],
+            channels,
+            data.archive.times[frame],
+            grid.latitude,
+            grid.longitude,
+        )
+        # A seed of its own for each day.
+        settings = dataclasses.replace(
+            world.settings, assimilation=given, seed=world.settings.seed + 1 + day
+        )
+        found = analyse(settings, data, model, world.streams, frames=frame, background=forecasts)
+        draws = jnp.asarray(stack_members(found, channels)[:, 0])
+        if world.cycle.feedback:
+            filtered = recentred(filtered, draws)
+        return filtered._replace(means=filtered.means._replace(temperature=draws[in_turn]))
+
+    return analysed
+
+
+def _recentring(world: World) -> Callable[[Members, Array], Members]:
+    """Move the mean of an ensemble to where that of its temperatures is the mean of some draws.
+
+    The draws' mean is taken for observations of every second point, their spread for its error; the
+    ensemble carries what they tell to the other variables, and its departures stay.
+    """
+    latitude, longitude = (x[::2, ::2].ravel() for x in _points(world.atmosphere.grid))
+    near = _nearness(world, (latitude, longitude), 0.5 * world.cycle.radius)
+    nearness = jnp.repeat(near, len(world.levels), axis=1)
+
+    def temperature(columns: Array) -> Array:
+        _, means = moist_ensemble.fields_of(world.atmosphere, columns)
+        return jnp.asarray(means.temperature)[::2, ::2].reshape(-1)
+
+    unit = jnp.ones(len(latitude) * len(world.levels))
+
+    @jax.jit
+    def recentre(nearness: Array, members: Members, draws: Array) -> Members:
+        before = world.columns(members)
+        # Of each level on the whole: few draws may agree at a point by chance.
+        variance = jnp.mean(jnp.var(draws, axis=0, ddof=1), axis=(0, 1))
+        spread = jnp.tile(jnp.sqrt(variance), len(latitude))
+        wanted = draws.mean(axis=0)[::2, ::2].reshape(-1)
+        # The errors of a filter are the same every day: it gets all over those of this one.
+        scaled = lambda columns: temperature(columns) / spread
+        filtered = letkf(scaled, unit, nearness, rotate=False)
+        mean = filtered(before, wanted / spread, UNUSED).mean(axis=0, keepdims=True)
+        after = before + (mean - before.mean(axis=0, keepdims=True))
+        return moist_ensemble.moved(world.atmosphere, members, before, after)
+
+    return functools.partial(recentre, nearness)
+
+
+def _nearness(
+    world: World, places: tuple[np.ndarray, np.ndarray], radius: float
+) -> Float[Array, "point observation"]:
+    """What `letkf` takes, of observations at some places."""
+    near = localisation(places, _points(world.atmosphere.grid), radius)
+    return jnp.asarray(near.reshape(len(near), -1).T)
+
+
+def _points(grid: Grid) -> tuple[Float[np.ndarray, "lat lon"], Float[np.ndarray, "lat lon"]]:
+    """Latitude and longitude of each point of a grid."""
+    latitude, longitude = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
+    return latitude, longitude
+
+
+def _observing(
+    settings: Settings,
+    cycle: MoistCycleSettings,
+    data: Inputs,
+    frames: np.ndarray,
+    atmosphere: MoistAtmosphere,
+    streams: list[Observations],
+) -> Observing:
+    """Stations and soundings, and the latent inputs that are rain or radiation."""
+    times, grid = data.archive.times[frames], data.archive.grid
+    channels = data.archive.fields[STATE].channels
+    operators: list[Callable[[Any], Array]] = []
+    values, errors, places = [], [], []
+    for stream in streams:
+        if stream.kind != "points" or stream.error is None:
+            raise InputError(
+                f"stream {stream.name!r} is not one of points with an error of its own: filters of "
+                "a cycle take no other, leave it out or set its error"
+            )
+        at = point_operator(stream.data, grid, channels, stream.variable)
+        latitude, longitude, _ = places_of(stream.data)
+        series = stream.data[stream.variable].reindex(time=times).transpose("time", STATION)
+        operators.append(lambda means, at=at: at(means.temperature[None])[0])
+        values.append(np.asarray(series, np.float32) - np.asarray(stream.bias, np.float32))
+        errors.append(np.broadcast_to(np.float32(stream.error), latitude.shape))
+        places.append((latitude, longitude))
+    points = _points(grid)
+    for name in settings.assimilation.latent_inputs:
+        variable = settings.data.modalities[name].variable
+        gridded = _GRIDDED.get(variable)
+        if gridded is None:
+            raise InputError(
+                f"latent input {name!r} is of {variable!r}, of which the model of the cycle has no "
+                f"forecast: choose from {sorted(_GRIDDED)}"
+            )
+        error = getattr(cycle, gridded.error)
+        if error == 0:
+            continue
+        field = gridded.seen(np.asarray(data.archive.fields[name].array[frames])[..., 0])
+        cells = np.isfinite(field).any(axis=0)
+        forecast = gridded.forecast
+        operators.append(lambda means, cells=cells, forecast=forecast: forecast(means)[cells])
+        values.append(field[:, cells])
+        errors.append(np.full(cells.sum(), error, np.float32))
+        places.append((points[0][cells], points[1][cells]))
+    if not values:
+        raise InputError("nothing is observed: add streams or latent inputs to config.assimilation")
+
+    def operator(columns: Array) -> Array:
+        _, means = moist_ensemble.fields_of(atmosphere, columns)
+        return jnp.concatenate([of(means) for of in operators])
+
+    latitude, longitude = (np.concatenate(x) for x in zip(*places, strict=True))
+    return Observing(
+        operator, np.concatenate(values, axis=1), np.concatenate(errors), (latitude, longitude)
+    )
+
+
+class _Gridded(NamedTuple):
+    """A field that filters observe in cells: the name of its error, what is seen, and forecast."""
+
+    error: str
+    seen: Callable[[np.ndarray], np.ndarray]
+    forecast: Callable[[Any], Array]
+
+
+_GRIDDED: Mapping[str, _Gridded] = {
+    RAIN: _Gridded(
+        "rain_error", lambda x: np.log1p(MM * x), lambda means: jnp.log1p(means.precipitation)
+    ),
+    LONGWAVE: _Gridded("longwave_error", lambda x: x, lambda means: means.longwave),
+}
+
+
+def _middle(members: Members, count: int) -> Members:
+    """Those nearest to the date in season."""
+    first = (members.count - count) // 2
+    return jax.tree.map(lambda x: x[first : first + count], members)
+
+
+def _alone(member: Members) -> Members:
+    """An ensemble of one."""
+    return jax.tree.map(lambda x: x[None], member)
+
+
+def kept(world: World, members: Members) -> xr.Dataset:
+    """Mean and spread of the temperature of an analysis."""
+    draws = np.asarray(members.means.temperature)
+    grid, channels = world.data.archive.grid, world.data.archive.fields[STATE].channels
+    time = world.data.archive.times[world.frames[:1]]
+
+    def field(values: np.ndarray) -> xr.DataArray:
+        of = unstack_channels(values[None, None], channels, time, grid.latitude, grid.longitude)
+        return of["temperature"].isel(member=0, time=0, drop=True)
+
+    found = xr.Dataset({"temperature": field(draws.mean(axis=0))})
+    if len(draws) > 1:
+        found["temperature_spread"] = field(draws.std(axis=0, ddof=1))
+    return found
