@@ -1,17 +1,18 @@
-"""The moist atmosphere in a cycle: its observations, and the systems that assimilate them.
+"""The moist atmosphere in a cycle: the systems that assimilate its observations.
 
-All systems forecast with the imperfect model of the nature run and get the same observations of the
-true one: points through their operators, and gauges and longwave radiation. Filters take these two
-as the rain and radiation of their forecasts, the trained model through its encoder.
+All systems forecast with the imperfect model of the nature run, start with the climate of that
+model, and get the same observations of the true one: points through their operators, and gauges and
+longwave radiation. Filters take these two as the rain and radiation of their forecasts, the trained
+model through its encoder.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,9 @@ from experiments.configuration.analysis import analyse
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.observations import open_streams
 from experiments.configuration.settings import Settings
+from experiments.cycle.moist_observations import Observing, observing_of, points_of
 from slams_jax.aliases import Forecast, PRNGKey
-from slams_jax.assimilation.observations import Observations, places_of, point_operator
+from slams_jax.assimilation.observations import Observations
 from slams_jax.baselines import letkf
 from slams_jax.cycling import Analyse, Observed, localisation
 from slams_jax.data.channels import stack_members, unstack_channels
@@ -41,17 +43,13 @@ from slams_jax.dynamics.datasets import FIRST_DAY
 from slams_jax.dynamics.moist_data import LONGWAVE, RAIN
 from slams_jax.dynamics.moist_ensemble import Members
 from slams_jax.errors import InputError, check_at_least, check_positive
-from slams_jax.grid import Grid
 from slams_jax.models.model import Model
-from slams_jax.schema import STATION
 
 METHODS = ("3dvar", "letkf", "score")
 DAY = np.timedelta64(1, "D")
 # States of the climate, the days between two of them, and how many apart those of a difference are,
 # which make the covariance of "3dvar".
 STATES, APART, LAG = 83, 2, 3
-MM = 1e3  # of rain, in a metre
-UNUSED = jax.random.key(0)  # by filters that draw nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,22 +105,6 @@ class MoistCycleSettings:
             raise InputError(
                 f"spin_up must be below the number of cycles, got {self.spin_up} and {self.cycles}"
             )
-
-
-class Observing(NamedTuple):
-    """What is observed on the days of the cycle, as filters take it.
-
-    Attributes:
-        operator: H, from the columns of one member to the observations.
-        values: of each day (time, observation), NaN where missing.
-        error: standard deviations (observation,).
-        places: their latitudes and longitudes.
-    """
-
-    operator: Callable[[Array], Array]
-    values: Float[np.ndarray, "time observation"]
-    error: Float[np.ndarray, " observation"]
-    places: tuple[Float[np.ndarray, " observation"], Float[np.ndarray, " observation"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +182,14 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
     atmosphere = moist.moist_atmosphere(MoistConfig(run.model.truncation, run.forecast.convection))
     streams, _ = open_streams(settings, data, frames)
     loaded = [dataclasses.replace(o, data=o.data.load()) for o in streams]
-    observing = _observing(settings, cycle, data, frames, atmosphere, loaded)
-    levels = [c.level or 0.0 for c in data.archive.fields[STATE].channels]
+    errors = {RAIN: cycle.rain_error, LONGWAVE: cycle.longwave_error}
+    observing = observing_of(settings, data, frames, atmosphere, loaded, errors)
+    channels = data.archive.fields[STATE].channels
+    if any(c.variable != "temperature" for c in channels):
+        raise InputError(
+            "the cycle of an atmosphere analyses temperature alone: set config.data.variables"
+        )
+    levels = [c.level or 0.0 for c in channels]
     key, day = jax.random.key(settings.seed), int((times[frames[0]] - FIRST_DAY) / DAY)
     about = [settings.raw["nature"], settings.seed, levels, day]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
@@ -243,7 +231,7 @@ def system_of(world: World, method: str, model: Model | None) -> System:
         def interpolate(nearness: Array, departures: Array, background: Members, y: Array):
             before = world.columns(background)
             filtered = letkf(operator, error, nearness, rotate=False)
-            after = filtered(before + departures, y, UNUSED).mean(axis=0, keepdims=True)
+            after = filtered(before + departures, y, jax.random.key(0)).mean(axis=0, keepdims=True)
             return moist_ensemble.moved(atmosphere, background, before, after)
 
         predicted = jax.vmap(operator)(departures)
@@ -317,7 +305,7 @@ def _recentring(world: World) -> Callable[[Members, Array], Members]:
     The draws' mean is taken for observations of every second point, their spread for its error; the
     ensemble carries what they tell to the other variables, and its departures stay.
     """
-    latitude, longitude = (x[::2, ::2].ravel() for x in _points(world.atmosphere.grid))
+    latitude, longitude = (x[::2, ::2].ravel() for x in points_of(world.atmosphere.grid))
     near = _nearness(world, (latitude, longitude), 0.5 * world.cycle.radius)
     nearness = jnp.repeat(near, len(world.levels), axis=1)
 
@@ -337,7 +325,7 @@ def _recentring(world: World) -> Callable[[Members, Array], Members]:
         # The errors of a filter are the same every day: it gets all over those of this one.
         scaled = lambda columns: temperature(columns) / spread
         filtered = letkf(scaled, unit, nearness, rotate=False)
-        mean = filtered(before, wanted / spread, UNUSED).mean(axis=0, keepdims=True)
+        mean = filtered(before, wanted / spread, jax.random.key(0)).mean(axis=0, keepdims=True)
         after = before + (mean - before.mean(axis=0, keepdims=True))
         return moist_ensemble.moved(world.atmosphere, members, before, after)
 
@@ -348,88 +336,8 @@ def _nearness(
     world: World, places: tuple[np.ndarray, np.ndarray], radius: float
 ) -> Float[Array, "point observation"]:
     """What `letkf` takes, of observations at some places."""
-    near = localisation(places, _points(world.atmosphere.grid), radius)
+    near = localisation(places, points_of(world.atmosphere.grid), radius)
     return jnp.asarray(near.reshape(len(near), -1).T)
-
-
-def _points(grid: Grid) -> tuple[Float[np.ndarray, "lat lon"], Float[np.ndarray, "lat lon"]]:
-    """Latitude and longitude of each point of a grid."""
-    latitude, longitude = np.meshgrid(grid.latitude, grid.longitude, indexing="ij")
-    return latitude, longitude
-
-
-def _observing(
-    settings: Settings,
-    cycle: MoistCycleSettings,
-    data: Inputs,
-    frames: np.ndarray,
-    atmosphere: MoistAtmosphere,
-    streams: list[Observations],
-) -> Observing:
-    """Stations and soundings, and the latent inputs that are rain or radiation."""
-    times, grid = data.archive.times[frames], data.archive.grid
-    channels = data.archive.fields[STATE].channels
-    operators: list[Callable[[Any], Array]] = []
-    values, errors, places = [], [], []
-    for stream in streams:
-        if stream.kind != "points" or stream.error is None:
-            raise InputError(
-                f"stream {stream.name!r} is not one of points with an error of its own: filters of "
-                "a cycle take no other, leave it out or set its error"
-            )
-        at = point_operator(stream.data, grid, channels, stream.variable)
-        latitude, longitude, _ = places_of(stream.data)
-        series = stream.data[stream.variable].reindex(time=times).transpose("time", STATION)
-        operators.append(lambda means, at=at: at(means.temperature[None])[0])
-        values.append(np.asarray(series, np.float32) - np.asarray(stream.bias, np.float32))
-        errors.append(np.broadcast_to(np.float32(stream.error), latitude.shape))
-        places.append((latitude, longitude))
-    points = _points(grid)
-    for name in settings.assimilation.latent_inputs:
-        variable = settings.data.modalities[name].variable
-        gridded = _GRIDDED.get(variable)
-        if gridded is None:
-            raise InputError(
-                f"latent input {name!r} is of {variable!r}, of which the model of the cycle has no "
-                f"forecast: choose from {sorted(_GRIDDED)}"
-            )
-        error = getattr(cycle, gridded.error)
-        if error == 0:
-            continue
-        field = gridded.seen(np.asarray(data.archive.fields[name].array[frames])[..., 0])
-        cells = np.isfinite(field).any(axis=0)
-        forecast = gridded.forecast
-        operators.append(lambda means, cells=cells, forecast=forecast: forecast(means)[cells])
-        values.append(field[:, cells])
-        errors.append(np.full(cells.sum(), error, np.float32))
-        places.append((points[0][cells], points[1][cells]))
-    if not values:
-        raise InputError("nothing is observed: add streams or latent inputs to config.assimilation")
-
-    def operator(columns: Array) -> Array:
-        _, means = moist_ensemble.fields_of(atmosphere, columns)
-        return jnp.concatenate([of(means) for of in operators])
-
-    latitude, longitude = (np.concatenate(x) for x in zip(*places, strict=True))
-    return Observing(
-        operator, np.concatenate(values, axis=1), np.concatenate(errors), (latitude, longitude)
-    )
-
-
-class _Gridded(NamedTuple):
-    """A field that filters observe in cells: the name of its error, what is seen, and forecast."""
-
-    error: str
-    seen: Callable[[np.ndarray], np.ndarray]
-    forecast: Callable[[Any], Array]
-
-
-_GRIDDED: Mapping[str, _Gridded] = {
-    RAIN: _Gridded(
-        "rain_error", lambda x: np.log1p(MM * x), lambda means: jnp.log1p(means.precipitation)
-    ),
-    LONGWAVE: _Gridded("longwave_error", lambda x: x, lambda means: means.longwave),
-}
 
 
 def _middle(members: Members, count: int) -> Members:
