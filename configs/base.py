@@ -479,9 +479,9 @@ def moist_cycle(**changes: Any) -> Any:
             # Of the trained model, of which fewer do.
             "draws": 8,
             # Factor of the departures of an analysis.
-            "inflation": 1.05,
+            "inflation": 1.15,
             # Of localisation, km: exp(-d^2 / 2 radius^2).
-            "radius": 1000.0,
+            "radius": 1500.0,
             # Of the background of "3dvar", over that of the weather.
             "variance": 0.2,
             # Of gauges for filters, in log(1 + mm); 0 keeps gauges from them.

@@ -81,8 +81,8 @@ class MoistCycleSettings:
     methods: tuple[str, ...] = METHODS
     members: int = 40
     draws: int = 8
-    inflation: float = 1.05
-    radius: float = 1000.0
+    inflation: float = 1.15
+    radius: float = 1500.0
     variance: float = 0.2
     rain_error: float = 1.0
     longwave_error: float = 15.0
