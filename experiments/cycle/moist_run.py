@@ -1,6 +1,5 @@
 """Cycle the moist atmosphere with each system, and compare them: progress, tables, picture."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -30,8 +29,10 @@ from slams_jax.verify.report import Table, difference_cells, markdown
 from slams_jax.verify.significance import FEWEST, paired_difference
 
 Record = dict[str, Any]
-# May change when a run resumes.
-FREE = ("cycles", "spin_up", "methods", "every")
+# What of the cycle a run is of, by system: the rest may change when it resumes.
+COMMON = ("first", "radius", "rain_error", "longwave_error")
+LETKF = (*COMMON, "members", "inflation")
+OF_RUN = {"3dvar": (*COMMON, "variance"), "letkf": LETKF, "score": (*LETKF, "draws", "feedback")}
 SCORES = {"rmse": "RMSE (K)", "crps": "CRPS (K)", "spread_skill": "Spread/skill"}
 PICTURE = "cycle.png"
 COLOURS = {"3dvar": "#0072B2", "letkf": "#E69F00", "score": "#D55E00"}
@@ -56,11 +57,9 @@ def run(
     model = open_model(settings, data, source) if "score" in cycle.methods else None
     world = moist.open_world(settings, cycle, data, folder)
     for method in cycle.methods:
-        records = read_records(folder / method / RECORDS)
-        if len(records) >= cycle.cycles:
-            continue
+        done = len(read_records(folder / method / RECORDS))
         try:
-            _run_one(world, method, model, folder / method, len(records))
+            _run_one(world, method, model, folder / method, done)
         except Diverged as error:  # the others go on, and the table says so
             logging.warning("%s: %s", method, error)
         _finish(world, folder)
@@ -130,7 +129,7 @@ def _run_one(world: World, method: str, model: Model | None, folder: Path, done:
 
 def _about(world: World, method: str, model: Model | None) -> dict[str, Any]:
     """What must not change when a run resumes."""
-    cycle = {k: v for k, v in dataclasses.asdict(world.cycle).items() if k not in FREE}
+    cycle = {name: getattr(world.cycle, name) for name in OF_RUN[method]}
     raw = world.settings.raw
     about = {"method": method, "cycle": cycle, **{n: raw[n] for n in ("nature", "assimilation")}}
     if method != "score" or model is None:

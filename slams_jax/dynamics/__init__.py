@@ -5,7 +5,15 @@ from slams_jax.dynamics import HeldSuarezRun, nature_run
 folder = nature_run(HeldSuarezRun(days=450))  # state.nc, background.nc, stations.nc, ...
 """
 
-from slams_jax.dynamics import held_suarez, kolmogorov, lorenz63, lorenz96, moist, two_scale
+from slams_jax.dynamics import (
+    held_suarez,
+    kolmogorov,
+    lorenz63,
+    lorenz96,
+    moist,
+    moist_ensemble,
+    two_scale,
+)
 from slams_jax.dynamics.held_suarez import Atmosphere, Forcing, HeldSuarezConfig
 from slams_jax.dynamics.kolmogorov import Kolmogorov
 from slams_jax.dynamics.lorenz63 import Lorenz63
@@ -60,6 +68,7 @@ __all__ = [
     "lorenz63",
     "lorenz96",
     "moist",
+    "moist_ensemble",
     "nature_run",
     "two_scale",
 ]
