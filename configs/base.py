@@ -483,7 +483,7 @@ def moist_cycle(**changes: Any) -> Any:
             # Of localisation, km: exp(-d^2 / 2 radius^2).
             "radius": 1500.0,
             # Of the background of "3dvar", over that of the weather.
-            "variance": 0.2,
+            "variance": 0.1,
             # Of gauges for filters, in log(1 + mm); 0 keeps gauges from them.
             "rain_error": 1.0,
             # Of outgoing longwave radiation for filters, W/m2; 0 keeps it from them.

@@ -83,7 +83,7 @@ class MoistCycleSettings:
     draws: int = 8
     inflation: float = 1.15
     radius: float = 1500.0
-    variance: float = 0.2
+    variance: float = 0.1
     rain_error: float = 1.0
     longwave_error: float = 15.0
     feedback: bool = True
@@ -183,7 +183,7 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
     streams, _ = open_streams(settings, data, frames)
     loaded = [dataclasses.replace(o, data=o.data.load()) for o in streams]
     errors = {RAIN: cycle.rain_error, LONGWAVE: cycle.longwave_error}
-    observing = observing_of(settings, data, frames, atmosphere, loaded, errors)
+    observing = observing_of(settings, data, frames, loaded, errors)
     channels = data.archive.fields[STATE].channels
     if any(c.variable != "temperature" for c in channels):
         raise InputError(
@@ -220,7 +220,12 @@ def system_of(world: World, method: str, model: Model | None) -> System:
     """
     cycle, atmosphere, observing = world.cycle, world.atmosphere, world.observing
     forecast = moist_ensemble.forecasts(atmosphere, world.levels)
-    operator, error = observing.operator, jnp.asarray(observing.error)
+    error = jnp.asarray(observing.error)
+
+    def operator(columns: Array) -> Array:
+        _, means = moist_ensemble.fields_of(atmosphere, columns)
+        return observing.operator(means)
+
     nearness = _nearness(world, observing.places, cycle.radius)
     if method == "3dvar":
         static = world.columns(world.climate)
@@ -241,7 +246,7 @@ def system_of(world: World, method: str, model: Model | None) -> System:
             lambda background, y, key: interpolate(nearness, departures, background, y),
             _middle(world.climate, 1),
             Observed(
-                lambda members: operator(world.columns(members)[0]),
+                lambda members: observing.operator(jax.tree.map(lambda x: x[0], members.means)),
                 error,
                 ensemble=False,
                 background_error=jnp.std(predicted, axis=0, ddof=1),
@@ -259,7 +264,7 @@ def system_of(world: World, method: str, model: Model | None) -> System:
         forecast,
         ensemble,
         _middle(world.climate, cycle.members),
-        Observed(lambda member: operator(world.columns(_alone(member))[0]), error),
+        Observed(lambda member: observing.operator(member.means), error),
     )
     if method == "letkf":
         return found
@@ -344,11 +349,6 @@ def _middle(members: Members, count: int) -> Members:
     """Those nearest to the date in season."""
     first = (members.count - count) // 2
     return jax.tree.map(lambda x: x[first : first + count], members)
-
-
-def _alone(member: Members) -> Members:
-    """An ensemble of one."""
-    return jax.tree.map(lambda x: x[None], member)
 
 
 def kept(world: World, members: Members) -> xr.Dataset:

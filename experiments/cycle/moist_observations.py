@@ -5,7 +5,7 @@ with the rain and the radiation that the model forecasts in their cells.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from experiments.configuration.inputs import STATE, Inputs
 from experiments.configuration.settings import Settings
 from slams_jax.assimilation.observations import Observations, places_of, point_operator
-from slams_jax.dynamics import MoistAtmosphere, moist_ensemble
 from slams_jax.dynamics.moist_data import LONGWAVE, RAIN
+from slams_jax.dynamics.moist_run import Days
 from slams_jax.errors import InputError
 from slams_jax.grid import Grid
 from slams_jax.schema import STATION
@@ -27,13 +27,13 @@ class Observing(NamedTuple):
     """What is observed on the days of the cycle, as filters take it.
 
     Attributes:
-        operator: H, from the columns of one member to the observations.
+        operator: H, from the means of a day to the observations.
         values: of each day (time, observation), NaN where missing.
         error: standard deviations (observation,).
         places: their latitudes and longitudes.
     """
 
-    operator: Callable[[Array], Array]
+    operator: Callable[[Days], Array]
     values: Float[np.ndarray, "time observation"]
     error: Float[np.ndarray, " observation"]
     places: tuple[Float[np.ndarray, " observation"], Float[np.ndarray, " observation"]]
@@ -43,12 +43,12 @@ class _Gridded(NamedTuple):
     """A field that filters observe in cells: as it is seen, and as it is forecast."""
 
     seen: Callable[[np.ndarray], np.ndarray]
-    forecast: Callable[[Any], Array]
+    forecast: Callable[[Days], Array]
 
 
 _GRIDDED: Mapping[str, _Gridded] = {
     RAIN: _Gridded(lambda x: np.log1p(MM * x), lambda means: jnp.log1p(means.precipitation)),
-    LONGWAVE: _Gridded(lambda x: x, lambda means: means.longwave),
+    LONGWAVE: _Gridded(lambda x: x, lambda means: jnp.asarray(means.longwave)),
 }
 
 
@@ -56,7 +56,6 @@ def observing_of(
     settings: Settings,
     data: Inputs,
     frames: np.ndarray,
-    atmosphere: MoistAtmosphere,
     streams: Sequence[Observations],
     errors_of: Mapping[str, float],
 ) -> Observing:
@@ -66,7 +65,6 @@ def observing_of(
         settings: the configuration.
         data: its data.
         frames: indices of the days.
-        atmosphere: the model of the forecasts.
         streams: of the configuration.
         errors_of: standard deviations by variable; what has 0 is left out.
 
@@ -75,7 +73,7 @@ def observing_of(
     """
     times, grid = data.archive.times[frames], data.archive.grid
     channels = data.archive.fields[STATE].channels
-    operators: list[Callable[[Any], Array]] = []
+    operators: list[Callable[[Days], Array]] = []
     values, errors, places = [], [], []
     for stream in streams:
         if stream.kind != "points" or stream.error is None:
@@ -86,7 +84,7 @@ def observing_of(
         at = point_operator(stream.data, grid, channels, stream.variable)
         latitude, longitude, _ = places_of(stream.data)
         series = stream.data[stream.variable].reindex(time=times).transpose("time", STATION)
-        operators.append(lambda means, at=at: at(means.temperature[None])[0])
+        operators.append(lambda means, at=at: at(jnp.asarray(means.temperature)[None])[0])
         values.append(np.asarray(series, np.float32) - np.asarray(stream.bias, np.float32))
         errors.append(np.broadcast_to(np.float32(stream.error), latitude.shape))
         places.append((latitude, longitude))
@@ -113,13 +111,12 @@ def observing_of(
     if not values:
         raise InputError("nothing is observed: add streams or latent inputs to config.assimilation")
 
-    def operator(columns: Array) -> Array:
-        _, means = moist_ensemble.fields_of(atmosphere, columns)
-        return jnp.concatenate([of(means) for of in operators])
-
     latitude, longitude = (np.concatenate(x) for x in zip(*places, strict=True))
     return Observing(
-        operator, np.concatenate(values, axis=1), np.concatenate(errors), (latitude, longitude)
+        lambda means: jnp.concatenate([of(means) for of in operators]),
+        np.concatenate(values, axis=1),
+        np.concatenate(errors),
+        (latitude, longitude),
     )
 
 
