@@ -472,7 +472,7 @@ def moist_cycle(**changes: Any) -> Any:
             "cycles": 60,
             # First of them that the scores leave out.
             "spin_up": 10,
-            # "3dvar", "letkf", and "score", the LETKF led by the trained model.
+            # "3dvar", "letkf", and "score", the trained model given the forecasts of the LETKF.
             "methods": ("3dvar", "letkf", "score"),
             # Of the ensembles.
             "members": 40,
@@ -488,8 +488,6 @@ def moist_cycle(**changes: Any) -> Any:
             "rain_error": 1.0,
             # Of outgoing longwave radiation for filters, W/m2; 0 keeps it from them.
             "longwave_error": 15.0,
-            # Whether forecasts of "score" start from its analyses, not from those of the LETKF.
-            "feedback": True,
             # Cycles between two checkpoints.
             "every": 5,
         },

@@ -1,4 +1,4 @@
-"""Two months of the moist atmosphere, cycled: 3D-Var, LETKF, and a LETKF led by the trained model.
+"""Two months of the moist atmosphere, cycled: 3D-Var, LETKF, and the trained model beside it.
 
     pip install 'slams-jax[osse]' && pip install --no-deps -r requirements/moist.txt
     python -m experiments.cycle --config=configs/cycle_moist.py --model=runs/demo \
@@ -6,8 +6,9 @@
 
 The imperfect model of `configs/demo.py` forecasts, from no more than its own climate to begin with;
 stations, radiosondes, gauges and radiation of the truth are what the demo analyses. The trained
-model is that of the demo. Two cores take about half an hour to generate five years of truth, and a
-quarter of a minute for each cycle of forty members.
+model is that of the demo, given the forecasts of the LETKF. Two cores take about half an hour to
+generate five years of truth, ten seconds for each cycle of forty members, and as long again for an
+analysis by the trained model.
 """
 
 from typing import Any

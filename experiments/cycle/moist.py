@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +60,7 @@ class MoistCycleSettings:
         cycles: number of analyses, one a day.
         spin_up: number of the first ones that the scores leave out.
         methods: of `METHODS`: "3dvar" has the covariance of a static ensemble, "letkf" that of its
-            own members, "score" replaces the mean of the LETKF by that of the trained model.
+            own members, "score" is the trained model's analysis of the LETKF's forecasts.
         members: of the ensembles.
         draws: of the trained model.
         inflation: factor of the departures of an analysis.
@@ -70,8 +69,6 @@ class MoistCycleSettings:
         rain_error: standard deviation of the errors of gauges in the logarithm of 1 + mm, as rain
             that is forecast sees them; 0 keeps gauges from the filters.
         longwave_error: likewise of outgoing longwave radiation, W/m².
-        feedback: of "score", whether forecasts start from its analyses; otherwise they are those
-            of "letkf".
         every: cycles between two checkpoints.
     """
 
@@ -86,7 +83,6 @@ class MoistCycleSettings:
     variance: float = 0.1
     rain_error: float = 1.0
     longwave_error: float = 15.0
-    feedback: bool = True
     every: int = 5
 
     def __post_init__(self):
@@ -273,12 +269,11 @@ def system_of(world: World, method: str, model: Model | None) -> System:
 
 
 def _with_model(world: World, model: Model, ensemble: Analyse) -> Analyse:
-    """The analysis of the trained model, given the forecasts; it leads that of `ensemble`."""
+    """The analysis of the trained model; the next forecasts start from that of `ensemble`."""
     data, options = world.data, world.settings.assimilation
     grid, channels = data.archive.grid, model.channels
     given = dataclasses.replace(options, members=world.cycle.draws)
     in_turn = np.arange(world.cycle.members) % world.cycle.draws
-    recentred = _recentring(world)
 
     def analysed(background: Members, y: Array, key: PRNGKey) -> Members:
         filtered = ensemble(background, y, key)
@@ -297,44 +292,9 @@ def _with_model(world: World, model: Model, ensemble: Analyse) -> Analyse:
         )
         found = analyse(settings, data, model, world.streams, frames=frame, background=forecasts)
         draws = jnp.asarray(stack_members(found, channels)[:, 0])
-        if world.cycle.feedback:
-            filtered = recentred(filtered, draws)
         return filtered._replace(means=filtered.means._replace(temperature=draws[in_turn]))
 
     return analysed
-
-
-def _recentring(world: World) -> Callable[[Members, Array], Members]:
-    """Move the mean of an ensemble to where that of its temperatures is the mean of some draws.
-
-    The draws' mean is taken for observations of every second point, their spread for its error; the
-    ensemble carries what they tell to the other variables, and its departures stay.
-    """
-    latitude, longitude = (x[::2, ::2].ravel() for x in points_of(world.atmosphere.grid))
-    near = _nearness(world, (latitude, longitude), 0.5 * world.cycle.radius)
-    nearness = jnp.repeat(near, len(world.levels), axis=1)
-
-    def temperature(columns: Array) -> Array:
-        _, means = moist_ensemble.fields_of(world.atmosphere, columns)
-        return jnp.asarray(means.temperature)[::2, ::2].reshape(-1)
-
-    unit = jnp.ones(len(latitude) * len(world.levels))
-
-    @jax.jit
-    def recentre(nearness: Array, members: Members, draws: Array) -> Members:
-        before = world.columns(members)
-        # Of each level on the whole: few draws may agree at a point by chance.
-        variance = jnp.mean(jnp.var(draws, axis=0, ddof=1), axis=(0, 1))
-        spread = jnp.tile(jnp.sqrt(variance), len(latitude))
-        wanted = draws.mean(axis=0)[::2, ::2].reshape(-1)
-        # The errors of a filter are the same every day: it gets all over those of this one.
-        scaled = lambda columns: temperature(columns) / spread
-        filtered = letkf(scaled, unit, nearness, rotate=False)
-        mean = filtered(before, wanted / spread, jax.random.key(0)).mean(axis=0, keepdims=True)
-        after = before + (mean - before.mean(axis=0, keepdims=True))
-        return moist_ensemble.moved(world.atmosphere, members, before, after)
-
-    return functools.partial(recentre, nearness)
 
 
 def _nearness(

@@ -32,7 +32,7 @@ Record = dict[str, Any]
 # What of the cycle a run is of, by system: the rest may change when it resumes.
 COMMON = ("first", "radius", "rain_error", "longwave_error")
 LETKF = (*COMMON, "members", "inflation")
-OF_RUN = {"3dvar": (*COMMON, "variance"), "letkf": LETKF, "score": (*LETKF, "draws", "feedback")}
+OF_RUN = {"3dvar": (*COMMON, "variance"), "letkf": LETKF, "score": (*LETKF, "draws")}
 SCORES = {"rmse": "RMSE (K)", "crps": "CRPS (K)", "spread_skill": "Spread/skill"}
 PICTURE = "cycle.png"
 COLOURS = {"3dvar": "#0072B2", "letkf": "#E69F00", "score": "#D55E00"}
@@ -218,8 +218,9 @@ def tables(scores: dict[str, Any]) -> list[Table]:
         rows = [
             [method, what, *row[f"{kind}{name}"], float(np.mean(row[f"{kind}{name}"]))]
             for method, row in systems.items()
-            for kind, what in (("background_", "forecast"), ("", "analysis"))
-            if f"{kind}{name}" in row
+            for kind, what in (("background_", "forecasts"), ("", "analyses"))
+            # Those of the trained model are of the forecasts of the LETKF.
+            if f"{kind}{name}" in row and (method != "score" or not kind)
         ]
         note = f"{len(scores['times'])} days." if rows else ""
         if name == "rmse":
