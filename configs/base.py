@@ -476,7 +476,7 @@ def moist_cycle(**changes: Any) -> Any:
             "methods": ("3dvar", "letkf", "score"),
             # Of the ensembles.
             "members": 40,
-            # Of the trained model, of which fewer do.
+            # Draws of the trained model.
             "draws": 8,
             # Factor of the departures of an analysis.
             "inflation": 1.15,

@@ -7,7 +7,7 @@
 The imperfect model of `configs/demo.py` forecasts, from no more than its own climate to begin with;
 stations, radiosondes, gauges and radiation of the truth are what the demo analyses. The trained
 model is that of the demo, given the forecasts of the LETKF. Two cores take about half an hour to
-generate five years of truth, ten seconds for each cycle of forty members, and as long again for an
+generate five years of truth, ten seconds for each cycle of forty members, and half a minute for an
 analysis by the trained model.
 """
 
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.data.periods.validation = ("2001-01-06", "2001-07-31")
     with config.unlocked():
         config.moist_cycle = base.moist_cycle()
-    # Of forty members; with the radius squared there are fewer columns of their covariance.
+    # The columns of the covariance of forty members fall in number with its square.
     config.ensemble.radius = 3000.0
     config.assimilation.member_batch = 8
     return config

@@ -45,7 +45,7 @@ def main() -> None:
         raise InputError("--output is missing: give the folder to write into")
     if moist is not None:
         cycle = build(MoistCycleSettings, moist, "moist_cycle")
-        print(moist_run.run(read(values), cycle, OUTPUT.value, MODEL.value))
+        print(moist_run.run(read(values), cycle, cli.folder(OUTPUT.value), MODEL.value))
         return
     if MODEL.value is not None:
         raise InputError("--model is for configs/cycle_moist.py: leave it out")

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,12 +95,28 @@ class MoistCycleSettings:
                 f"members must be at least draws, and at most {STATES}, got {self.members} and "
                 f"{self.draws}"
             )
-        if unknown := [m for m in self.methods if m not in METHODS] or not self.methods:
-            raise InputError(f"methods must be some of {METHODS}, got {unknown or ()}")
+        if not self.methods or set(self.methods) - set(METHODS):
+            raise InputError(f"methods must be some of {METHODS}, got {self.methods}")
         if self.spin_up >= self.cycles:
             raise InputError(
                 f"spin_up must be below the number of cycles, got {self.spin_up} and {self.cycles}"
             )
+        if np.isnat(self.begin):
+            raise InputError("first must be a date such as 2004-07-01, got NaT")
+
+    @property
+    def begin(self) -> np.datetime64:
+        """The time of the first analysis.
+
+        Raises:
+            InputError: no date.
+        """
+        try:
+            return np.datetime64(self.first, "ns")
+        except ValueError:
+            raise InputError(
+                f"first must be a date such as 2004-07-01, got {self.first!r}"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +173,7 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
         settings: the configuration.
         cycle: its cycle.
         data: its data.
-        folder: for the states of the climate, which take minutes.
+        folder: that exists, for the states of the climate, which take minutes.
 
     Raises:
         InputError: another nature run, days that the data lack, or observations that filters of
@@ -167,7 +183,7 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
     if not isinstance(run, MoistRun):
         raise InputError("the cycle of an atmosphere needs a moist nature run: set config.nature")
     times = data.archive.times
-    begin = np.flatnonzero(times == np.datetime64(cycle.first, "ns"))
+    begin = np.flatnonzero(times == cycle.begin)
     if not len(begin) or begin[0] + cycle.cycles > len(times):
         raise InputError(
             f"{cycle.cycles} days from {cycle.first} are not all among those of the data, "
@@ -187,9 +203,8 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
         )
     levels = [c.level or 0.0 for c in channels]
     key, day = jax.random.key(settings.seed), int((times[frames[0]] - FIRST_DAY) / DAY)
-    about = [settings.raw["nature"], settings.seed, levels, day]
+    about = [nature_of(settings), settings.seed, levels, day]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    folder.mkdir(parents=True, exist_ok=True)
     climate = moist_run.kept(
         folder / f"climate-{digest}.npz",
         Members.like(atmosphere),
@@ -198,6 +213,12 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
         ),
     )
     return World(settings, cycle, data, frames, atmosphere, climate, observing, loaded)
+
+
+def nature_of(settings: Settings) -> dict[str, Any]:
+    """What truth and model follow from: neither where the run is kept nor how long it is."""
+    raw = settings.raw["nature"]
+    return {name: value for name, value in raw.items() if name not in ("cache", "days")}
 
 
 def _told(done: int) -> None:
@@ -235,7 +256,7 @@ def system_of(world: World, method: str, model: Model | None) -> System:
             after = filtered(before + departures, y, jax.random.key(0)).mean(axis=0, keepdims=True)
             return moist_ensemble.moved(atmosphere, background, before, after)
 
-        predicted = jax.vmap(operator)(departures)
+        predicted = jax.vmap(operator)(static.mean(axis=0, keepdims=True) + departures)
         return System(
             forecast,
             # Arguments, as constants they would be compiled in.
@@ -311,9 +332,17 @@ def _middle(members: Members, count: int) -> Members:
     return jax.tree.map(lambda x: x[first : first + count], members)
 
 
-def kept(world: World, members: Members) -> xr.Dataset:
+def temperatures(
+    world: World, method: str, members: Members
+) -> Float[np.ndarray, "draw lat lon channel"]:
+    """Those of an analysis, each once: draws of the trained model stand in their places in turn."""
+    count = world.cycle.draws if method == "score" else None
+    return np.asarray(members.means.temperature)[:count]
+
+
+def kept(world: World, method: str, members: Members) -> xr.Dataset:
     """Mean and spread of the temperature of an analysis."""
-    draws = np.asarray(members.means.temperature)
+    draws = temperatures(world, method, members)
     grid, channels = world.data.archive.grid, world.data.archive.fields[STATE].channels
     time = world.data.archive.times[world.frames[:1]]
 

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import time as clocks
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from experiments.cycle import moist
 from experiments.cycle.moist import DAY, MoistCycleSettings, World
 from slams_jax.cycling import Cycled, run_cycle
 from slams_jax.cycling.files import RECORDS
-from slams_jax.dynamics.moist_ensemble import Members
 from slams_jax.errors import Diverged
 from slams_jax.models.model import Model
 from slams_jax.storage import read_records, write_text
@@ -33,6 +33,15 @@ Record = dict[str, Any]
 COMMON = ("first", "radius", "rain_error", "longwave_error")
 LETKF = (*COMMON, "members", "inflation")
 OF_RUN = {"3dvar": (*COMMON, "variance"), "letkf": LETKF, "score": (*LETKF, "draws")}
+# What of `assimilation` is how it is computed, or not used.
+OF_COMPUTER = (
+    "members",
+    "member_batch",
+    "window_chunk",
+    "remat",
+    "window_devices",
+    "space_devices",
+)
 SCORES = {"rmse": "RMSE (K)", "crps": "CRPS (K)", "spread_skill": "Spread/skill"}
 PICTURE = "cycle.png"
 COLOURS = {"3dvar": "#0072B2", "letkf": "#E69F00", "score": "#D55E00"}
@@ -56,14 +65,14 @@ def run(
     data = inputs.load(settings)
     model = open_model(settings, data, source) if "score" in cycle.methods else None
     world = moist.open_world(settings, cycle, data, folder)
-    for method in cycle.methods:
+    for number, method in enumerate(cycle.methods, start=1):
         done = len(read_records(folder / method / RECORDS))
         try:
             _run_one(world, method, model, folder / method, done)
         except Diverged as error:  # the others go on, and the table says so
             logging.warning("%s: %s", method, error)
-        _finish(world, folder)
-    return _finish(world, folder)
+        text = _finish(world, cycle.methods[:number], folder)
+    return text
 
 
 def _run_one(world: World, method: str, model: Model | None, folder: Path, done: int) -> None:
@@ -73,10 +82,7 @@ def _run_one(world: World, method: str, model: Model | None, folder: Path, done:
     weights = data.archive.grid.area_weights()
     begun = clocks.monotonic()
 
-    def scored(
-        members: Members, truth: np.ndarray, count: int | None
-    ) -> tuple[list[float], list[float], list[float]]:
-        draws = np.asarray(members.means.temperature)[:count]
+    def scored(draws: np.ndarray, truth: np.ndarray) -> tuple[list[float], ...]:
         square = np.square(np.asarray(metrics.rmse(draws.mean(axis=0), truth, weights)))
         spread = np.zeros_like(square)
         if len(draws) > 1:
@@ -87,10 +93,9 @@ def _run_one(world: World, method: str, model: Model | None, folder: Path, done:
     def verify(time: Any, found: Cycled) -> dict[str, Any]:
         truth = world.truth(int((time - times[0]) / DAY))
         names = ("square", "variance", "crps")
-        # Those of the trained model stand there in turn.
-        count = cycle.draws if method == "score" else None
-        after = dict(zip(names, scored(found.analysis, truth, count), strict=True))
-        before = scored(found.background, truth, None)
+        draws = moist.temperatures(world, method, found.analysis)
+        after = dict(zip(names, scored(draws, truth), strict=True))
+        before = scored(np.asarray(found.background.means.temperature), truth)
         return after | {f"background_{n}": v for n, v in zip(names, before, strict=True)}
 
     def report(record: Record) -> None:
@@ -120,7 +125,7 @@ def _run_one(world: World, method: str, model: Model | None, folder: Path, done:
         begin=times[0] - DAY,
         interval=DAY,
         about=_about(world, method, model),
-        keep=functools.partial(moist.kept, world),
+        keep=functools.partial(moist.kept, world, method),
         verify=verify,
         report=report,
         every=cycle.every,
@@ -130,22 +135,26 @@ def _run_one(world: World, method: str, model: Model | None, folder: Path, done:
 def _about(world: World, method: str, model: Model | None) -> dict[str, Any]:
     """What must not change when a run resumes."""
     cycle = {name: getattr(world.cycle, name) for name in OF_RUN[method]}
-    raw = world.settings.raw
-    about = {"method": method, "cycle": cycle, **{n: raw[n] for n in ("nature", "assimilation")}}
+    raw, nature = world.settings.raw, moist.nature_of(world.settings)
+    observed = {name: raw["assimilation"][name] for name in ("streams", "latent_inputs")}
+    about = {"method": method, "cycle": cycle, "nature": nature, "observed": observed}
     if method != "score" or model is None:
         return about
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(model.arrays):
         digest.update(np.asarray(leaf).tobytes())
-    names = ("sampler", "guidance", "ensemble")
-    return about | {"model": digest.hexdigest()[:16], **{n: raw[n] for n in names}}
+    less = {"assimilation": OF_COMPUTER, "data": ("cache",)}
+    groups = ("assimilation", "data", "sampler", "guidance", "refinement", "ensemble")
+    return about | {
+        "model": digest.hexdigest()[:16],
+        **{g: {k: v for k, v in raw[g].items() if k not in less.get(g, ())} for g in groups},
+    }
 
 
-def _finish(world: World, folder: Path) -> str:
-    """Write scores, tables and picture of what there is; returns the tables."""
+def _finish(world: World, methods: Sequence[str], folder: Path) -> str:
+    """Write scores, tables and picture of the systems that are done; returns the tables."""
     records = {
-        method: read_records(folder / method / RECORDS)[: world.cycle.cycles]
-        for method in world.cycle.methods
+        method: read_records(folder / method / RECORDS)[: world.cycle.cycles] for method in methods
     }
     records = {method: of for method, of in records.items() if of}
     scores = compared(world, records)
@@ -184,10 +193,13 @@ def compared(world: World, records: dict[str, list[Record]]) -> dict[str, Any]:
                 square = square - column(f"{kind}variance") / members
                 row[f"{kind}rmse"] = np.sqrt(np.maximum(square.mean(axis=0), 0.0)).tolist()
                 row[f"{kind}crps"] = crps.mean(axis=0).tolist()
-            row["chi_squared"] = float(np.mean([r["chi_squared"] for r in of[skipped:]]))
-            series[method] = {"rmse": square, "crps": crps}
+                if not kind:
+                    series[method] = {"rmse": square, "crps": crps}
+            if method != "score":  # whose forecasts are those of the LETKF
+                chi = np.array([r["chi_squared"] for r in of[skipped:]], np.float64)
+                row["chi_squared"] = float(np.nanmean(chi))
         systems[method] = row
-    times = np.array([r["time"] for r in next(iter(records.values()), [])], "datetime64[ns]")
+    times = world.data.archive.times[world.frames]
     return {
         "channels": [str(c) for c in channels],
         "times": [str(t)[:10] for t in times[skipped:]],

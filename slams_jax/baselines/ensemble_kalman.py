@@ -89,25 +89,20 @@ def letkf(
         operator: as for `etkf`, as are `error`, `inflation` and `rotate`.
         error: see there.
         nearness: factors of the precision of each observation where each place is analysed, such
-            as `gaspari_cohn` of their distances; in [0, 1]. A state is flattened to its places,
-            each with as many values, one behind the other.
+            as `gaspari_cohn` of their distances; in [0, 1]. A state has its places on the first
+            axes, and the values of a place on the last ones, if it has several.
         inflation: see there.
         rotate: see there; one rotation for all places.
 
     Raises:
         InputError: an error or an inflation that is not positive; when it is called, a state that
-            is no whole number of values for each place.
+            has another number of places.
     """
     _check(error, inflation, adaptive=True)
-    root = jnp.sqrt(nearness)
+    root, places = jnp.sqrt(nearness), len(nearness)
 
     def combine(departures: Array, predicted: Array, innovation: Array, key: PRNGKey) -> Array:
-        (count, size), places = departures.shape, len(root)
-        if size % places:
-            raise InputError(
-                f"nearness has {places} rows, and the state {size} values: give a row for each "
-                "value, or for each place with as many values as the others"
-            )
+        count, size = departures.shape
         rotation = _rotation(key, departures, rotate)
 
         def of_place(columns: tuple[Array, Array]) -> Array:
@@ -119,7 +114,18 @@ def letkf(
         analysed = jax.lax.map(of_place, (columns, root), batch_size=min(TOGETHER, places))
         return jnp.moveaxis(analysed, 1, 0).reshape(count, size)
 
-    return _filter(operator, error, combine)
+    analyse_all = _filter(operator, error, combine)
+
+    def analyse(background: Ensemble, observations: Array, key: PRNGKey) -> Ensemble:
+        if places not in np.cumprod(background.shape[1:]):
+            raise InputError(
+                f"nearness has {places} rows, and the state of a member the shape "
+                f"{background.shape[1:]}: give a row for each value, or for each place, with the "
+                "values of a place on the last axes"
+            )
+        return analyse_all(background, observations, key)
+
+    return analyse
 
 
 def stochastic_enkf(

@@ -159,7 +159,10 @@ def fields_of(
 def moved(
     atmosphere: MoistAtmosphere, members: Members, before: Columns, after: Columns
 ) -> Members:
-    """The members whose columns have changed from `before` to `after`; no humidity is negative."""
+    """The members whose columns have changed from `before` to `after`.
+
+    Humidity is cut off at zero on the grid, before it is projected.
+    """
     state, _ = fields_of(atmosphere, before)
     analysed, means = fields_of(atmosphere, after)
     analysed = analysed._replace(specific_humidity=jnp.maximum(analysed.specific_humidity, 0.0))

@@ -177,8 +177,9 @@ def _principal(
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     gram = flat @ flat.T
     if rank is not None and FEW * rank < len(gram):
-        # By Lanczos iterations: a localised ensemble has thousands of columns.
-        first = np.ones(len(gram), gram.dtype)
+        # By Lanczos iterations: a localised ensemble has thousands of columns. The same start each
+        # time, and not a constant: departures from a mean sum to zero.
+        first = np.random.default_rng(0).standard_normal(len(gram)).astype(gram.dtype)
         lengths, vectors = scipy.sparse.linalg.eigsh(gram, rank, v0=first)
         order = np.argsort(lengths)
         lengths, vectors = lengths[order].astype(np.float64), vectors[:, order]

@@ -314,5 +314,7 @@ def test_the_values_of_a_place_share_its_analysis():
     found = letkf(seen, SINGLE["error"], single(near))(wide, single(Y), key)
     each = letkf(seen, SINGLE["error"], single(np.repeat(near, 2, axis=0)))
     np.testing.assert_allclose(found, each(wide, single(Y), key), atol=1e-4)
-    with pytest.raises(InputError, match="nearness has 4 rows, and the state 10 values"):
+    with pytest.raises(
+        InputError, match=r"nearness has 4 rows, and the state of a member the shape \(5, 2\)"
+    ):
         letkf(seen, SINGLE["error"], single(near[:4]))(wide, single(Y), key)

@@ -195,7 +195,7 @@ def test_what_is_missing_from_the_command_is_told(capsys):
     assert "--output is missing" in capsys.readouterr().err
     nature = f"--config={CONFIGS / 'nature_lorenz63.py'}"
     assert run_command(cycle.main, nature, "--output=x") == 2
-    assert "has the one field 'cycle' or 'benchmark', got ['nature']" in capsys.readouterr().err
+    assert "or 'moist_cycle' beside others, got ['nature']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cycle_lorenz63", "cycle_lorenz96"])

@@ -3,13 +3,14 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from experiments.cycle import __main__ as cycle
-from experiments.cycle import moist
+from experiments.cycle import moist, moist_run
 from experiments.cycle.moist import MoistCycleSettings
 from slams_jax.dynamics import moist_ensemble
 from slams_jax.errors import InputError
@@ -99,6 +100,11 @@ def test_every_system_is_scored_on_the_same_days(straight):
         with xr.open_zarr(straight / method / "analyses.zarr", consolidated=False) as analyses:
             assert analyses["temperature"].dims == ("time", "level", "latitude", "longitude")
             assert ("temperature_spread" in analyses) == (method != "3dvar")
+            if method != "3dvar":  # of each draw once
+                area = np.cos(np.deg2rad(analyses["latitude"]))
+                square = (analyses["temperature_spread"] ** 2).weighted(area)
+                found = square.mean(("latitude", "longitude"))
+                np.testing.assert_allclose(found, [r["variance"] for r in records], rtol=0.02)
     # The trained model has the forecasts of the LETKF, and an analysis of its own.
     for of_letkf, of_model in zip(
         *(records_of(straight, m) for m in ("letkf", "score")), strict=True
@@ -109,6 +115,43 @@ def test_every_system_is_scored_on_the_same_days(straight):
     table = (straight / "summary.md").read_text()
     assert "| letkf | analyses |" in table
     assert "| score | forecasts |" not in table
+
+
+def test_differences_are_those_of_the_analyses():
+    rng = np.random.default_rng(0)
+
+    def records(better):
+        score = lambda: rng.uniform(1.0, 1.1, 2)
+        return [
+            {
+                "square": (score() - better).tolist(),
+                "crps": (score() - better).tolist(),
+                "variance": [0.0, 0.0],
+                "background_square": [9.0, 9.0],
+                "background_crps": [9.0, 9.0],
+                "background_variance": [0.0, 0.0],
+                "chi_squared": None if cycle == 5 else 2.0,
+                "seconds": 1.0,
+            }
+            for cycle in range(16)
+        ]
+
+    times = np.datetime64("2004-07-01", "ns") + np.arange(16) * np.timedelta64(1, "D")
+    fields = {"state": SimpleNamespace(channels=["30 hPa", "100 hPa"])}
+    archive = SimpleNamespace(times=times, fields=fields)
+    world = SimpleNamespace(
+        cycle=MoistCycleSettings(members=4, draws=2, cycles=16, spin_up=2),
+        frames=np.arange(16),
+        data=SimpleNamespace(archive=archive),
+    )
+    found = moist_run.compared(world, {"letkf": records(0.0), "score": records(0.5)})
+    assert found["times"][0] == "2004-07-03"
+    assert found["systems"]["letkf"]["chi_squared"] == 2.0
+    (difference,) = found["differences"]
+    assert (difference["system"], difference["from"]) == ("score", "letkf")
+    for name, expected in (("crps", -0.5), ("rmse", 0.55**0.5 - 1.05**0.5)):
+        np.testing.assert_allclose(difference[name]["difference"], expected, atol=0.05)
+        assert np.all(np.array(difference[name]["high"]) < 0.0)
 
 
 def test_analyses_come_nearer_to_the_truth(straight):
@@ -124,10 +167,10 @@ def test_a_killed_run_continues_bit_for_bit(command, straight, tmp_path, monkeyp
         calls = iter(range(100))
         kept = moist.kept
 
-        def killed(world, members):
+        def killed(world, method, members):
             if next(calls) == after:
                 raise KeyboardInterrupt
-            return kept(world, members)
+            return kept(world, method, members)
 
         with monkeypatch.context() as patch:
             patch.setattr(moist, "kept", killed)
@@ -154,6 +197,7 @@ def tree_of(folder):
         (dict(members=200), "members must be at least draws, and at most"),
         (dict(draws=50), "members must be at least draws"),
         (dict(radius=0.0), "radius must be positive"),
+        (dict(first="July"), "first must be a date such as 2004-07-01, got 'July'"),
         (dict(cycles=5, spin_up=5), "spin_up must be below the number of cycles"),
     ],
 )
