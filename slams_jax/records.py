@@ -5,6 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
 from slams_jax.errors import InputError
 
 
@@ -37,3 +41,11 @@ def first_difference(theirs: Any, ours: Any, name: str = "") -> str | None:
 def record_digest(record: Mapping[str, Any]) -> str:
     """SHA-256 of a record, whatever the order of its fields."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def arrays_digest(tree: PyTree) -> str:
+    """SHA-256 of the values of all arrays of a tree, in its order."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()

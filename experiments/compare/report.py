@@ -10,7 +10,7 @@ from experiments.evaluation.references import Study, physical_statistics
 from experiments.evaluation.scores import channel_names
 from slams_jax.verify import summary
 from slams_jax.verify.metrics import paired_difference
-from slams_jax.verify.report import Table, difference_cells, markdown
+from slams_jax.verify.report import Table, chapters, difference_cells
 from slams_jax.verify.significance import FEWEST
 
 Record = dict[str, Any]
@@ -137,10 +137,7 @@ def _differences(ours: list[Record], theirs: list[Record], times: np.ndarray) ->
 
 def text(study: Study, scores: dict[str, Any]) -> str:
     """All tables in Markdown."""
-    parts = []
-    for table in tables(scores):
-        parts += [f"### {table.caption}", "", table.note, "", markdown(table)]
-    return "\n".join(parts)
+    return chapters(tables(scores))
 
 
 def tables(scores: dict[str, Any]) -> list[Table]:

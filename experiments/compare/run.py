@@ -20,6 +20,7 @@ from experiments.configuration.models import open_model
 from experiments.configuration.settings import Settings
 from experiments.evaluation.references import Study
 from slams_jax.errors import InputError
+from slams_jax.records import arrays_digest
 from slams_jax.storage import locked, write_text
 from slams_jax.verify import metrics
 from slams_jax.verify.significance import FEWEST
@@ -88,7 +89,7 @@ def _records(
     options = study.settings.compare
     kept: dict[tuple[str, int], Record] = {}
     missing: list[tuple[str, int]] = []
-    model = _model_digest(study)
+    model = arrays_digest((study.model.arrays, study.model.background_error))
     path_of = lambda name, day: (
         folder / f"{_stamp(study, day)}-{name}.json".replace(" ", "_").replace(":", "")
     )
@@ -171,13 +172,6 @@ def _digest(study: Study, model: str, name: str, system: System, day: int) -> st
     raw = {k: v for k, v in study.settings.raw.items() if k != "compare"}
     about = [raw, model, name, day, window, options.members, options.rank]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _model_digest(study: Study) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((study.model.arrays, study.model.background_error)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _stamp(study: Study, day: int) -> str:

@@ -8,8 +8,6 @@ model through its encoder.
 
 import dataclasses
 import functools
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +41,7 @@ from slams_jax.dynamics.moist_data import LONGWAVE, RAIN
 from slams_jax.dynamics.moist_ensemble import Members
 from slams_jax.errors import InputError, check_at_least, check_positive
 from slams_jax.models.model import Model
+from slams_jax.records import record_digest
 
 METHODS = ("3dvar", "letkf", "score")
 DAY = np.timedelta64(1, "D")
@@ -128,6 +127,7 @@ class World:
         cycle: its cycle.
         data: its data.
         frames: indices of the days of the cycle.
+        levels: of the temperature, hPa.
         atmosphere: the model of the forecasts.
         climate: states of the season, of that model.
         observing: what is observed.
@@ -138,15 +138,11 @@ class World:
     cycle: MoistCycleSettings
     data: Inputs
     frames: np.ndarray
+    levels: list[float]
     atmosphere: MoistAtmosphere
     climate: Members
     observing: Observing
     streams: list[Observations]
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Of the temperature, hPa."""
-        return tuple(c.level or 0.0 for c in self.data.archive.fields[STATE].channels)
 
     def columns(self, members: Members) -> Array:
         """As filters take them."""
@@ -203,16 +199,15 @@ def open_world(settings: Settings, cycle: MoistCycleSettings, data: Inputs, fold
         )
     levels = [c.level or 0.0 for c in channels]
     key, day = jax.random.key(settings.seed), int((times[frames[0]] - FIRST_DAY) / DAY)
-    about = [nature_of(settings), settings.seed, levels, day]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    about = {"nature": nature_of(settings), "seed": settings.seed, "levels": levels, "day": day}
     climate = moist_run.kept(
-        folder / f"climate-{digest}.npz",
+        folder / f"climate-{record_digest(about)[:8]}.npz",
         Members.like(atmosphere),
         lambda: moist_ensemble.climate(
             atmosphere, levels, key, day=day, count=STATES, apart=APART, report=_told
         ),
     )
-    return World(settings, cycle, data, frames, atmosphere, climate, observing, loaded)
+    return World(settings, cycle, data, frames, levels, atmosphere, climate, observing, loaded)
 
 
 def nature_of(settings: Settings) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Cycle the moist atmosphere with each system, and compare them: progress, tables, picture."""
 
 import functools
-import hashlib
 import json
 import time as clocks
 from collections.abc import Sequence
@@ -21,11 +20,12 @@ from slams_jax.cycling import Cycled, run_cycle
 from slams_jax.cycling.files import RECORDS
 from slams_jax.errors import Diverged
 from slams_jax.models.model import Model
+from slams_jax.records import arrays_digest
 from slams_jax.storage import read_records, write_text
 from slams_jax.training.metrics import duration
 from slams_jax.verify import metrics, summary
 from slams_jax.verify.figures import label_axis, new_figure, save
-from slams_jax.verify.report import Table, difference_cells, markdown
+from slams_jax.verify.report import Table, chapters, difference_cells
 from slams_jax.verify.significance import FEWEST, paired_difference
 
 Record = dict[str, Any]
@@ -140,13 +140,10 @@ def _about(world: World, method: str, model: Model | None) -> dict[str, Any]:
     about = {"method": method, "cycle": cycle, "nature": nature, "observed": observed}
     if method != "score" or model is None:
         return about
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(model.arrays):
-        digest.update(np.asarray(leaf).tobytes())
     less = {"assimilation": OF_COMPUTER, "data": ("cache",)}
     groups = ("assimilation", "data", "sampler", "guidance", "refinement", "ensemble")
     return about | {
-        "model": digest.hexdigest()[:16],
+        "model": arrays_digest(model.arrays)[:16],
         **{g: {k: v for k, v in raw[g].items() if k not in less.get(g, ())} for g in groups},
     }
 
@@ -159,10 +156,7 @@ def _finish(world: World, methods: Sequence[str], folder: Path) -> str:
     records = {method: of for method, of in records.items() if of}
     scores = compared(world, records)
     write_text(json.dumps(summary.without_nan(scores), indent=1) + "\n", folder / "summary.json")
-    parts = []
-    for table in tables(scores):
-        parts += [f"### {table.caption}", "", table.note, "", markdown(table)]
-    text = "\n".join(parts)
+    text = chapters(tables(scores))
     write_text(text, folder / "summary.md")
     if records:
         _draw(records, folder / PICTURE)
@@ -260,7 +254,7 @@ def tables(scores: dict[str, Any]) -> list[Table]:
 
 
 def _draw(records: dict[str, list[Record]], path: Path) -> None:
-    """RMSE of forecasts and analyses, and spread, against time."""
+    """RMSE of forecasts and analyses above, CRPS of analyses below, against time."""
     figure = new_figure(8.0, 5.0)
     above, below = figure.subplots(2, 1, sharex=True)
     root = lambda of, name: [np.sqrt(np.mean(r[name])) for r in of]

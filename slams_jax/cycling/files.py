@@ -8,7 +8,6 @@ The checkpoint comes last: what the other two hold beyond it is cut off by the r
 made again.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -27,7 +26,7 @@ from slams_jax.aliases import PRNGKey
 from slams_jax.cycling.ensembles import moments, weighted
 from slams_jax.cycling.timeline import Clock, Time, shown
 from slams_jax.errors import InputError, RunError, first_line
-from slams_jax.records import as_json, first_difference
+from slams_jax.records import arrays_digest, as_json, first_difference
 from slams_jax.storage import append_dataset, open_records, write_bytes, write_record
 
 RECORDS, ANALYSES, CHECKPOINT = "cycle.jsonl", "analyses.zarr", "checkpoint.npz"
@@ -109,9 +108,6 @@ def describe_run(
     Raises:
         InputError: `about` is not JSON.
     """
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(start):
-        digest.update(np.asarray(leaf).tobytes())
     return {
         "format": FORMAT,
         "about": as_json(dict(about), name="about"),
@@ -119,7 +115,7 @@ def describe_run(
         "interval": shown(clock.interval),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "shape": shapes(start),
-        "start": digest.hexdigest()[:16],
+        "start": arrays_digest(start)[:16],
     }
 
 

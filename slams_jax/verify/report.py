@@ -101,6 +101,14 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+def chapters(tables: Sequence[Table]) -> str:
+    """Tables in Markdown, each below its caption and note."""
+    parts = []
+    for table in tables:
+        parts += [f"### {table.caption}", "", table.note, "", markdown(table)]
+    return "\n".join(parts)
+
+
 def cell(value: Cell) -> str:
     """The text of a cell."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
