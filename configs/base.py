@@ -413,6 +413,41 @@ def compare() -> dict[str, Any]:
     }
 
 
+def flow(**changes: Any) -> Any:
+    """Trajectories of a Kolmogorov flow, for `experiments.compare`."""
+    return _changed(
+        {
+            # What is observed: "coarse", "sparse", "saturating".
+            "problems": ("coarse", "sparse", "saturating"),
+            # Of the comparison: "letkf", "4dvar", "gaussian", "score", "sda".
+            "systems": ("letkf", "4dvar", "gaussian", "score", "sda"),
+            # Number of trajectories.
+            "trajectories": 12,
+            # States between the starts of two of them.
+            "every": 90,
+            # The period that they are from.
+            "period": "test",
+            # States of each.
+            "frames": 9,
+            # Draws of the trained model.
+            "draws": 8,
+            # Draws of "sda".
+            "sda_draws": 4,
+            # Of the LETKF.
+            "members": 24,
+            # Of the LETKF: a factor of the departures of an analysis, or "adaptive".
+            "inflation": _any(1.05),
+            # Where its localisation reaches zero, in points of the state's grid.
+            "radius": 24.0,
+            # Linearisations of "4dvar".
+            "outer": 4,
+            # Of conjugate gradients for each of them.
+            "iterations": 15,
+        },
+        changes,
+    )
+
+
 def cycle(**changes: Any) -> Any:
     """A twin experiment of many cycles, for `experiments.cycle`."""
     return _changed(
@@ -588,6 +623,42 @@ def held_suarez(**changes: Any) -> Any:
                 "peaks": (20.0, 60.0, 120.0, 250.0, 450.0, 750.0),
                 # Standard deviation of each channel, K.
                 "error": (0.5, 0.4, 0.3, 0.3, 0.3, 0.4),
+            },
+            # Folder that holds the run.
+            "cache": "cache",
+        },
+        changes,
+    )
+
+
+def kolmogorov(**changes: Any) -> Any:
+    """Velocities of a Kolmogorov flow; one interval is called a day."""
+    return _changed(
+        {
+            "system": "kolmogorov",
+            # Seed of everything random.
+            "seed": 0,
+            # Number of intervals.
+            "days": 2000,
+            # Intervals that are discarded first.
+            "spin_up": 200,
+            # Along each side, of the means over cells that are kept.
+            "points": 64,
+            "model": {
+                # Of the grid along each side.
+                "points": 128,
+                # Kinematic, of lengths of the torus over 2 pi.
+                "viscosity": 1e-3,
+                # Linear, of large scales.
+                "drag": 0.1,
+                # Of the force, which acts along x and varies as a sine along y.
+                "amplitude": 1.0,
+                # Its periods along y.
+                "wavenumber": 4,
+                # Between two states.
+                "interval": 0.2,
+                # Time steps in an interval.
+                "substeps": 80,
             },
             # Folder that holds the run.
             "cache": "cache",

@@ -6,11 +6,18 @@ Every `compare.every` days, each system analyses one day from a window of days a
 the days up to the analysis, smoothers those after it too. Repeat the command to resume: finished
 windows are files in `windows` below the output folder. Writes `compare.json`, `compare.md` and
 `compare.png`. docs/verification.md explains the scores.
+
+With `--config=configs/compare_kolmogorov.py` the systems analyse trajectories of a turbulent flow:
+a trained model, the sampler of Rozet & Louppe, and classical methods that know the equations; it
+writes `flow.json`, `flow.md` and `flow.png`.
 """
 
 from absl import flags
 
+from experiments.compare.flow import FlowSettings
+from experiments.compare.flow_run import compare_flow
 from experiments.compare.run import compare
+from experiments.configuration.build import build, plain
 from experiments.configuration.settings import read
 from experiments.process import cli
 from slams_jax.errors import InputError
@@ -23,9 +30,15 @@ MODEL = cli.model_flag(FLAGS)
 
 def main() -> None:
     """Compare what the flags say."""
-    settings = read(CONFIG.value)
+    values = plain(CONFIG.value)
+    flow = values.pop("flow", None)
+    settings = read(values)
     if OUTPUT.value is None:
         raise InputError("--output is missing: give the folder to write into")
+    if flow is not None:
+        options = build(FlowSettings, flow, "flow")
+        print(compare_flow(settings, options, cli.folder(OUTPUT.value), source=MODEL.value))
+        return
     print(compare(settings, OUTPUT.value, source=MODEL.value))
 
 

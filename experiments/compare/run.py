@@ -1,6 +1,5 @@
 """Analyse windows of the test period with every system; an interrupted run resumes."""
 
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from experiments.compare import report
+from experiments.compare.kept import Record, digest_of, keep, kept
 from experiments.compare.picture import draw
 from experiments.compare.systems import Run, System, opened, systems_of
 from experiments.configuration import inputs
@@ -25,8 +25,6 @@ from slams_jax.storage import locked, write_text
 from slams_jax.verify import metrics
 from slams_jax.verify.significance import FEWEST
 from slams_jax.verify.summary import without_nan
-
-Record = dict[str, Any]
 
 
 def compare(settings: Settings, folder: Path, *, source: str | None = None) -> str:
@@ -87,7 +85,7 @@ def _records(
 ) -> dict[str, list[Record]]:
     """The record of each system and window, kept or new."""
     options = study.settings.compare
-    kept: dict[tuple[str, int], Record] = {}
+    found: dict[tuple[str, int], Record] = {}
     missing: list[tuple[str, int]] = []
     model = arrays_digest((study.model.arrays, study.model.background_error))
     path_of = lambda name, day: (
@@ -97,13 +95,12 @@ def _records(
     for name, system in systems.items():
         for day in map(int, days):
             digests[name, day] = _digest(study, model, name, system, day)
-            record = _kept(path_of(name, day), digests[name, day])
+            record = kept(path_of(name, day), digests[name, day])
             if record is None:
                 missing.append((name, day))
             else:
-                kept[name, day] = record
-    logging.info("%d of %d analyses are there", len(kept), len(kept) + len(missing))
-    folder.mkdir(parents=True, exist_ok=True)
+                found[name, day] = record
+    logging.info("%d of %d analyses are there", len(found), len(found) + len(missing))
     runs: dict[str, Run] = {}
     begun = time.monotonic()
     # Window by window, so that what there is at any time can be compared.
@@ -113,9 +110,8 @@ def _records(
             runs[name] = systems[name].make()
         after = options.after if systems[name].sees == "smoother" else 0
         frames = np.arange(day - options.before, day + after + 1)
-        kept[name, day] = _record(study, runs[name](frames, options.before), day)
-        content = {"digest": digests[name, day], "record": kept[name, day]}
-        write_text(json.dumps(content, allow_nan=False), path_of(name, day))
+        found[name, day] = _record(study, runs[name](frames, options.before), day)
+        keep(path_of(name, day), digests[name, day], found[name, day])
         left = (time.monotonic() - begun) / number * (len(missing) - number)
         logging.info(
             "%s, %s: %d of %d, %.0f min left",
@@ -125,7 +121,7 @@ def _records(
             len(missing),
             left / 60.0,
         )
-    return {name: [kept[name, int(day)] for day in days] for name in systems}
+    return {name: [found[name, int(day)] for day in days] for name in systems}
 
 
 def _record(study: Study, members: np.ndarray, day: int) -> Record:
@@ -154,24 +150,12 @@ def _record(study: Study, members: np.ndarray, day: int) -> Record:
     return without_nan({"members": size, "regions": regions, "stations": errors})
 
 
-def _kept(path: Path, digest: str) -> Record | None:
-    """The record that an earlier run left of the same analysis."""
-    if not path.exists():
-        return None
-    try:
-        kept = json.loads(path.read_text())
-        return kept["record"] if kept["digest"] == digest else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): remove it") from None
-
-
 def _digest(study: Study, model: str, name: str, system: System, day: int) -> str:
     """Of everything that a record follows from; how many others there are is no part of it."""
     options = study.settings.compare
     window = [options.before, options.after if system.sees == "smoother" else 0]
     raw = {k: v for k, v in study.settings.raw.items() if k != "compare"}
-    about = [raw, model, name, day, window, options.members, options.rank]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of([raw, model, name, day, window, options.members, options.rank])
 
 
 def _stamp(study: Study, day: int) -> str:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.configuration.build import build, group
-from slams_jax.dynamics import HeldSuarezRun, Lorenz63Run, MoistRun, NatureRun
+from slams_jax.dynamics import HeldSuarezRun, KolmogorovRun, Lorenz63Run, MoistRun, NatureRun
 from slams_jax.errors import InputError
 
 SYSTEMS: dict[str, type[NatureRun]] = {
     "held_suarez": HeldSuarezRun,
+    "kolmogorov": KolmogorovRun,
     "lorenz63": Lorenz63Run,
     "moist": MoistRun,
 }

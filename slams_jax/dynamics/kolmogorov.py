@@ -111,6 +111,38 @@ def velocity(vorticity: Vorticity) -> Float[Array, "*n y x component"]:
     return jnp.stack(list(parts), axis=-1)
 
 
+def vorticity(velocity: Float[Array, "*n y x component"]) -> Vorticity:
+    """dv/dx - du/dy of (u, v) on the torus; the inverse of `velocity`, by its own wavenumbers."""
+    k_y, k_x = _wavenumbers(velocity.shape[-2])
+    of = lambda component, k: _multiplied(velocity[..., component], 1j * k)
+    return of(1, k_x) - of(0, k_y)
+
+
+def refined(coarse: Float[Array, "*n coarse_y coarse_x component"], points: int) -> Vorticity:
+    """The vorticity on a finer grid whose velocity has the means `coarse` (`coarsened`).
+
+    It has no scales that the coarse grid does not represent.
+
+    Raises:
+        InputError: a number of points that is no multiple of that of the field.
+    """
+    size = coarse.shape[-2]
+    if points % size:
+        raise InputError(f"{size} points cannot be refined to {points}: choose a multiple")
+    along_y, along_x = _wavenumbers(size)
+    # Means over cells are sums over their points, each a shift of the finer field.
+    shifts = np.arange(points // size) * (2.0 * math.pi / points)
+    mean = lambda k: np.exp(1j * k[..., None] * shifts).mean(axis=-1)
+    below = (np.abs(along_y) < size // 2) & (along_x < size // 2)
+    factor = np.where(below, (points / size) ** 2 / (mean(along_y) * mean(along_x)), 0.0)
+    spectrum = _scaled(jnp.fft.rfft2(vorticity(coarse)), factor)
+    half = size // 2
+    wide = jnp.zeros((*spectrum.shape[:-2], points, points // 2 + 1), spectrum.dtype)
+    wide = wide.at[..., :half, : half + 1].set(spectrum[..., :half, :])
+    wide = wide.at[..., -half:, : half + 1].set(spectrum[..., -half:, :])
+    return jnp.fft.irfft2(wide, s=(points, points))
+
+
 def coarsened(
     field: Float[Array, "*n y x component"], points: int
 ) -> Float[Array, "*n coarse_y coarse_x component"]:
@@ -128,9 +160,11 @@ def coarsened(
 
 def _multiplied(field: Vorticity, factor: np.ndarray) -> Vorticity:
     """With the coefficients of `rfft2` multiplied by `factor`."""
-    spectrum = jnp.fft.rfft2(field)
-    factors = jnp.asarray(factor, spectrum.dtype)[(None,) * (field.ndim - 2)]
-    return jnp.fft.irfft2(spectrum * factors, s=field.shape[-2:])
+    return jnp.fft.irfft2(_scaled(jnp.fft.rfft2(field), factor), s=field.shape[-2:])
+
+
+def _scaled(spectrum: Array, factor: np.ndarray) -> Array:
+    return spectrum * jnp.asarray(factor, spectrum.dtype)[(None,) * (spectrum.ndim - 2)]
 
 
 def _wavenumbers(points: int) -> tuple[np.ndarray, np.ndarray]:

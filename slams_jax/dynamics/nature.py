@@ -12,8 +12,8 @@ from pathlib import Path
 import xarray as xr
 
 from slams_jax.dynamics.moist_data import moist_data
-from slams_jax.dynamics.nature_config import HeldSuarezRun, Lorenz63Run, NatureRun
-from slams_jax.dynamics.nature_data import held_suarez_data, lorenz63_data
+from slams_jax.dynamics.nature_config import HeldSuarezRun, KolmogorovRun, Lorenz63Run, NatureRun
+from slams_jax.dynamics.nature_data import held_suarez_data, kolmogorov_data, lorenz63_data
 from slams_jax.errors import InputError
 from slams_jax.storage import locked
 
@@ -27,9 +27,10 @@ def nature_run(run: NatureRun) -> Path:
     """The folder of a nature run, which is generated unless an earlier call left it.
 
     The folder stands below `run.cache`, is named by a digest of the settings, and is complete or
-    absent. It holds CF NetCDF: `state.nc` and `background.nc`; for Held-Suarez also `stations.nc`,
-    `sounder.nc` and `olr.nc`; for the moist atmosphere `surface.nc`, `gauges.nc`, `stations.nc`,
-    `soundings.nc` and `olr.nc`; and the settings, `config.json`. A moist run that was killed
+    absent. It holds CF NetCDF: `state.nc`; but for a Kolmogorov flow `background.nc`; for
+    Held-Suarez also `stations.nc`, `sounder.nc` and `olr.nc`; for the moist atmosphere
+    `surface.nc`, `gauges.nc`, `stations.nc`, `soundings.nc` and `olr.nc`; and the settings,
+    `config.json`. A moist run that was killed
     resumes; the result is the same, bit for bit.
 
     Raises:
@@ -66,6 +67,8 @@ def nature_run(run: NatureRun) -> Path:
 def _datasets(run: NatureRun, parts: Path) -> dict[str, xr.Dataset]:
     if isinstance(run, Lorenz63Run):
         return lorenz63_data(run)
+    if isinstance(run, KolmogorovRun):
+        return kolmogorov_data(run)
     if isinstance(run, HeldSuarezRun):
         return held_suarez_data(run)
     with locked(parts):

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from slams_jax.dynamics import lorenz63
 from slams_jax.dynamics.held_suarez import Forcing, HeldSuarezConfig
+from slams_jax.dynamics.kolmogorov import Kolmogorov
 from slams_jax.dynamics.lorenz63 import Lorenz63
 from slams_jax.dynamics.moist import LEVELS, Convection, MoistConfig
 from slams_jax.errors import InputError, check_at_least, check_positive
@@ -335,4 +336,36 @@ class Lorenz63Run:
         lorenz63.check_noise(self.noise)
 
 
-NatureRun = HeldSuarezRun | Lorenz63Run | MoistRun
+@dataclasses.dataclass(frozen=True)
+class KolmogorovRun:
+    """Velocities of a Kolmogorov flow; one interval is called a day.
+
+    Attributes:
+        seed: of everything random.
+        days: number of intervals.
+        spin_up: intervals that are discarded first.
+        points: along each side, of the means over cells that are kept.
+        model: the flow.
+        cache: folder that holds the run.
+
+    Raises:
+        InputError: a value out of range, or points that do not divide those of the model.
+    """
+
+    system: ClassVar[str] = "kolmogorov"
+    seed: int = 0
+    days: int = 2000
+    spin_up: int = 200
+    points: int = 64
+    model: Kolmogorov = dataclasses.field(default_factory=Kolmogorov)
+    cache: str = "cache"
+
+    def __post_init__(self):
+        check_at_least(self, days=3, spin_up=1, points=4)
+        if self.model.points % self.points:
+            raise InputError(
+                f"{self.model.points} points cannot be averaged to {self.points}: choose a divisor"
+            )
+
+
+NatureRun = HeldSuarezRun | KolmogorovRun | Lorenz63Run | MoistRun

@@ -1,7 +1,7 @@
 """A nature run as Datasets: the true state, an imperfect background and simulated observations.
 
-Dates begin on 2000-01-01. Those of Lorenz-63 and Held-Suarez are nominal, as the systems have no
-seasons; those of the moist atmosphere are of its calendar.
+Dates begin on 2000-01-01. Those of the moist atmosphere are of its calendar; those of the others
+are nominal, as these have no seasons.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from slams_jax.dynamics import cycled, held_suarez, lorenz63
+from slams_jax.dynamics import cycled, held_suarez, kolmogorov, lorenz63
 from slams_jax.dynamics.datasets import (
     Progress,
     attributes_of,
@@ -20,11 +20,22 @@ from slams_jax.dynamics.datasets import (
     station_data,
     temperature_data,
 )
-from slams_jax.dynamics.nature_config import HeldSuarezRun, Lorenz63Run, SounderConfig
+from slams_jax.dynamics.nature_config import (
+    HeldSuarezRun,
+    KolmogorovRun,
+    Lorenz63Run,
+    SounderConfig,
+)
+from slams_jax.errors import RunError
 from slams_jax.grid import Grid
 from slams_jax.observe import Points, simulate, standard_pressure
 from slams_jax.observe.satellite import OutgoingLongwave, Sounder
 from slams_jax.schema import channels_of
+
+CHUNK = 50  # states of a Kolmogorov flow in one compiled call
+# Width of the strip that rows of the torus are given as latitudes, degrees: so narrow that all
+# cells weigh the same, to within 4e-5.
+STRIP = 1.0
 
 
 def lorenz63_data(run: Lorenz63Run) -> dict[str, xr.Dataset]:
@@ -48,6 +59,38 @@ def lorenz63_data(run: Lorenz63Run) -> dict[str, xr.Dataset]:
         name: grid_data({"lorenz63": (dims, np.asarray(x)[:, None, None], attributes)}, grid)
         for name, x in zip(("state", "background"), fields, strict=True)
     }
+
+
+def kolmogorov_data(run: KolmogorovRun) -> dict[str, xr.Dataset]:
+    """`state` alone: the velocity, as means over the cells of a coarser grid.
+
+    Columns have longitudes around the globe, rows nominal latitudes next to the equator.
+
+    Raises:
+        RunError: the flow became unstable.
+    """
+    system, points = run.model, run.points
+    flow = jax.jit(lambda w: kolmogorov.trajectory(system, w, length=CHUNK))
+    seen = jax.jit(lambda w: kolmogorov.coarsened(kolmogorov.velocity(w), points))
+    vorticity = kolmogorov.random_vorticity(system, jax.random.key(run.seed))
+    total = run.spin_up + run.days
+    parts, report = [], Progress()
+    for done in range(0, total, CHUNK):
+        states = flow(vorticity)
+        vorticity = states[-1]
+        if not bool(jnp.isfinite(vorticity).all()):
+            raise RunError(
+                f"the Kolmogorov flow became unstable by interval {done + CHUNK}: raise "
+                f"nature.model.substeps above {system.substeps}"
+            )
+        parts.append(np.asarray(seen(states)))
+        report("flow", min(done + CHUNK, total), total)
+    velocity = np.concatenate(parts)[run.spin_up : total]
+    middle = (np.arange(points) + 0.5) / points
+    grid = Grid.of(STRIP * (middle - 0.5), 360.0 * middle)
+    dims = ("time", "latitude", "longitude", "component")
+    attributes = {"long_name": "u and v of a Kolmogorov flow", "units": "1"}
+    return {"state": grid_data({"velocity": (dims, velocity, attributes)}, grid)}
 
 
 def held_suarez_data(run: HeldSuarezRun) -> dict[str, xr.Dataset]:

@@ -121,22 +121,23 @@ def coordinate_channels(
 ) -> Float[np.ndarray, "lat lon channel"]:
     """Smooth functions of the position, in [-1, 1], as constant input channels.
 
-    Rows give sine and cosine of an angle that runs over the domain from -pi/2 to pi/2; columns give
-    sine and cosine of longitude if it is periodic, else of another such angle. They depend only on
-    the shape, so that a network can be used on other grids of the same kind.
+    Columns give sine and cosine of longitude where it is periodic, and rows those of an angle like
+    it on a torus; else of an angle that runs over the domain from -pi/2 to pi/2. They depend only
+    on the shape, so that a network can be used on other grids of the same kind.
 
     Args:
         shape: (latitudes, longitudes).
-        padding: decides whether longitude is periodic.
+        padding: decides which directions are periodic.
         coordinates: which channels; "none" gives none.
 
     Returns:
         float32 (lat, lon, 0, 2 or 4).
     """
     lat, lon = shape
-    row = np.pi * ((np.arange(lat) + 0.5) / lat - 0.5)
-    turn = np.pi if padding == "edge" else 2 * np.pi
-    column = turn * ((np.arange(lon) + 0.5) / lon - 0.5)
+    along = lambda size, periodic: (
+        (2 * np.pi if periodic else np.pi) * ((np.arange(size) + 0.5) / size - 0.5)
+    )
+    row, column = along(lat, padding == "torus"), along(lon, padding != "edge")
     row, column = np.meshgrid(row, column, indexing="ij")
     angles = {"none": [], "latitude": [row], "both": [row, column]}[coordinates]
     parts = [f(angle) for angle in angles for f in (np.sin, np.cos)]

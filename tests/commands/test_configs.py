@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from configs import base, demo
 from experiments import assimilate, evaluate, train
 from experiments.ablation.variants import Ablation
+from experiments.compare.flow import FlowSettings
 from experiments.configuration import inputs, observations
 from experiments.configuration.build import plain
 from experiments.configuration.inputs import Inputs
@@ -52,6 +53,8 @@ from slams_jax.dynamics import (
     ImperfectConvection,
     ImperfectForcing,
     ImperfectLorenz63,
+    Kolmogorov,
+    KolmogorovRun,
     Lorenz63,
     Lorenz63Forecast,
     Lorenz63Run,
@@ -75,12 +78,13 @@ from support.small_world import LEVELS, PERIODS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = (
-    *("demo", "held_suarez", "iberia", "latent", "lorenz63", "modalities", "moist_rain"),
-    *("pixel", "prepare_era5", "sda_lorenz63", "slams_reference"),
+    *("demo", "held_suarez", "iberia", "kolmogorov", "latent", "lorenz63", "modalities"),
+    *("moist_rain", "pixel", "prepare_era5", "sda_lorenz63", "slams_reference"),
 )
 NATURE = ("nature_lorenz63",)
 ABLATIONS = ("ablation", "ablation_moist")
 CYCLES = ("cycle_lorenz63", "cycle_lorenz96", "cycle_moist", "benchmark_lorenz")
+COMPARISONS = ("compare_kolmogorov",)
 
 
 def configuration(name: str) -> ConfigDict:
@@ -117,10 +121,10 @@ def losses(config: ConfigDict, stage: str) -> list[float]:
 
 def test_these_are_all():
     files = {p.stem for p in CONFIGS.glob("*.py")} - {"__init__", "base"}
-    assert files == {*RUNS, *NATURE, *CYCLES, *ABLATIONS}
+    assert files == {*RUNS, *NATURE, *CYCLES, *ABLATIONS, *COMPARISONS}
 
 
-@pytest.mark.parametrize("name", [*RUNS, *NATURE, *CYCLES, *ABLATIONS])
+@pytest.mark.parametrize("name", [*RUNS, *NATURE, *CYCLES, *ABLATIONS, *COMPARISONS])
 def test_a_configuration_imports_nothing_and_says_how_to_run_it(name):
     text = (CONFIGS / f"{name}.py").read_text()
     syntax = ast.parse(text)
@@ -167,6 +171,9 @@ BASE = {
     "imperfect": (base.held_suarez().forecast.forcing, names_of(ImperfectForcing)),
     "stations": (base.held_suarez().stations, names_of(StationsConfig)),
     "sounder": (base.held_suarez().sounder, names_of(SounderConfig)),
+    "flow": (base.flow(), names_of(FlowSettings)),
+    "kolmogorov": (base.kolmogorov(), names_of(KolmogorovRun) | {"system": "kolmogorov"}),
+    "kolmogorov_model": (base.kolmogorov().model, names_of(Kolmogorov)),
     "lorenz63": (base.lorenz63(), names_of(Lorenz63Run) | {"system": "lorenz63"}),
     "lorenz": (base.lorenz63().model, names_of(Lorenz63)),
     "lorenz_forecast": (base.lorenz63().forecast, names_of(Lorenz63Forecast)),

@@ -1,12 +1,15 @@
+import dataclasses
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
-from slams_jax.dynamics import Kolmogorov, kolmogorov
-from slams_jax.errors import InputError
+from slams_jax.dynamics import Kolmogorov, KolmogorovRun, kolmogorov, nature_run
+from slams_jax.errors import InputError, RunError
+from slams_jax.grid import Grid
 
 SMALL = Kolmogorov(points=32, viscosity=0.02, interval=0.01, substeps=4)
 
@@ -47,6 +50,23 @@ def test_velocity_has_the_vorticity_and_no_divergence():
     u, v = found[..., 0], found[..., 1]
     np.testing.assert_allclose(along(v, k[None]) - along(u, k[:, None]), vorticity, atol=1e-5)
     np.testing.assert_allclose(along(u, k[None]) + along(v, k[:, None]), 0.0, atol=1e-5)
+
+
+def test_the_vorticity_is_that_of_the_velocity():
+    vorticity = jnp.asarray(smooth_vorticity(32), jnp.float32)
+    found = kolmogorov.vorticity(kolmogorov.velocity(vorticity))
+    np.testing.assert_allclose(found, vorticity, atol=1e-5)
+
+
+def test_a_refined_field_has_the_means_that_it_is_made_of():
+    vorticity = jnp.asarray(smooth_vorticity(64), jnp.float32)
+    coarse = kolmogorov.coarsened(kolmogorov.velocity(jnp.stack([vorticity, -vorticity])), 16)
+    found = kolmogorov.refined(coarse, 64)
+    # All of its scales are those of the coarse grid.
+    np.testing.assert_allclose(found[0], vorticity, atol=1e-4)
+    np.testing.assert_allclose(
+        kolmogorov.coarsened(kolmogorov.velocity(found), 16), coarse, atol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -119,6 +139,12 @@ def test_bad_states():
         kolmogorov.trajectory(SMALL, jnp.zeros((32, 32)), length=0)
     with pytest.raises(InputError, match="32 points cannot be averaged to 5"):
         kolmogorov.coarsened(jnp.zeros((32, 32, 2)), 5)
+    with pytest.raises(InputError, match="16 points cannot be refined to 40: choose a multiple"):
+        kolmogorov.refined(jnp.zeros((16, 16, 2)), 40)
+    with pytest.raises(InputError, match="128 points cannot be averaged to 48"):
+        KolmogorovRun(points=48)
+    with pytest.raises(InputError, match="days"):
+        KolmogorovRun(days=1)
 
 
 def test_without_its_solver_it_says_what_to_install(monkeypatch):
@@ -126,3 +152,29 @@ def test_without_its_solver_it_says_what_to_install(monkeypatch):
     system = Kolmogorov(points=16)
     with pytest.raises(InputError, match=r"pip install 'slams-jax\[kolmogorov\]'"):
         kolmogorov.trajectory(system, jnp.zeros((16, 16)), length=1)
+
+
+@pytest.mark.slow
+def test_a_nature_run_is_the_flow_on_a_coarser_grid(tmp_path):
+    pytest.importorskip("exponax")
+    run = KolmogorovRun(seed=3, days=5, spin_up=2, points=16, model=SMALL, cache=str(tmp_path))
+    with xr.open_dataset(nature_run(run) / "state.nc") as state:
+        found = state["velocity"].transpose("time", "latitude", "longitude", "component").values
+        grid = Grid.of(state["latitude"].values, state["longitude"].values)
+    start = kolmogorov.random_vorticity(SMALL, jax.random.key(3))
+    states = kolmogorov.trajectory(SMALL, start, length=7)[2:]
+    expected = kolmogorov.coarsened(kolmogorov.velocity(states), 16)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # All cells weigh the same, and only the columns know that they are periodic.
+    np.testing.assert_allclose(grid.area_weights(), 1.0, atol=1e-4)
+    assert grid.periodic
+
+
+@pytest.mark.slow
+def test_a_flow_that_blows_up_ends_with_what_to_change(tmp_path):
+    pytest.importorskip("exponax")
+    wild = dataclasses.replace(SMALL, interval=40.0, substeps=2, amplitude=50.0)
+    run = KolmogorovRun(days=60, points=16, model=wild, cache=str(tmp_path))
+    with pytest.raises(RunError, match=r"unstable by interval 50: raise nature\.model\.substeps"):
+        nature_run(run)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []

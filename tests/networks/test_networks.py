@@ -140,6 +140,13 @@ def test_coordinates_tell_rows_apart_and_join_at_the_date_line():
     assert coordinate_channels((6, 8), "edge", "none").shape == (6, 8, 0)
 
 
+def test_coordinates_join_in_both_directions_on_a_torus():
+    x = coordinate_channels((6, 8), "torus", "both")
+    for axis in (0, 1):
+        steps = np.linalg.norm(np.roll(x, -1, axis=axis) - x, axis=-1)
+        np.testing.assert_allclose(steps, steps[0, 0], rtol=1e-5)
+
+
 def unet(**options):
     defaults = dict(channels=5, widths=(8, 12), blocks=1, embedding=16, kernel=3, padding="sphere")
     return UNet(**{**defaults, **options})
