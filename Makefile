@@ -4,6 +4,8 @@ PYTHON ?= python3
 MODEL =
 VENV := .venv
 BIN := $(VENV)/bin
+# Files in the order of tests/conftest.py, each to one of two workers.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo check test lint docs packages release-notes clean
 
@@ -23,14 +25,14 @@ check test: export OPENBLAS_NUM_THREADS := 1
 check test: export PYTHONDONTWRITEBYTECODE :=
 
 check: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 # Shapes and types are checked at run time in the quick tests alone: in the slow ones that would take
 # a sixth of the time, in tracing. A selection (PYTEST_ARGS) may hold tests of one kind only, of
 # which pytest says 5.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow \
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m slow \
 		--override-ini="addopts=--strict-markers --import-mode=importlib" $(PYTEST_ARGS) \
 		|| [ $$? -eq 5 ]
 

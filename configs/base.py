@@ -439,10 +439,12 @@ def flow(**changes: Any) -> Any:
             "inflation": _any(1.05),
             # Where its localisation reaches zero, in points of the state's grid.
             "radius": 24.0,
-            # Linearisations of "4dvar".
-            "outer": 4,
+            # Linearisations of "4dvar" for each shorter window that it begins with.
+            "growing": 1,
+            # For the whole one.
+            "outer": 2,
             # Of conjugate gradients for each of them.
-            "iterations": 15,
+            "iterations": 12,
         },
         changes,
     )

@@ -87,7 +87,8 @@ class FlowSettings:
         members: of the LETKF.
         inflation: of the LETKF, a factor or "adaptive".
         radius: where its localisation reaches zero, in points of the state's grid.
-        outer: linearisations of "4dvar".
+        growing: linearisations of "4dvar" for each shorter window that it begins with.
+        outer: for the whole one.
         iterations: of conjugate gradients for each of them.
     """
 
@@ -102,8 +103,9 @@ class FlowSettings:
     members: int = 24
     inflation: float | str = 1.05
     radius: float = 24.0
-    outer: int = 4
-    iterations: int = 15
+    growing: int = 1
+    outer: int = 2
+    iterations: int = 12
 
     def __post_init__(self):
         check_at_least(
@@ -114,6 +116,7 @@ class FlowSettings:
             draws=2,
             sda_draws=2,
             members=2,
+            growing=0,
             outer=1,
             iterations=1,
         )
@@ -339,7 +342,8 @@ def _nearness(
 def _variational(world: World, problem: Problem) -> Analyse:
     """Strong-constraint 4D-Var: the first state, by what is observed of all that follow from it.
 
-    Its control is the velocity on the grid of the data, with the covariance of the climate.
+    Its control is the velocity on the grid of the data, with the covariance of the climate. Windows
+    grow to the whole one, so that it starts near the minimum there.
     """
     flow, system, model = world.flow, world.system, world.model
     assert model is not None
@@ -348,7 +352,7 @@ def _variational(world: World, problem: Problem) -> Analyse:
     mean = jnp.asarray(world.climate.mean(axis=0))
     std = model.arrays.std[None, None]
     root = lambda white: climate.sample_root(white[None])[0] * std
-    step = jax.checkpoint(lambda w: kolmogorov.trajectory(system, w, length=1)[0])
+    step = lambda w: kolmogorov.trajectory(system, w, length=1)[0]
 
     def states(velocity: Array, length: int) -> Array:
         first = kolmogorov.refined(velocity, system.points)
@@ -357,16 +361,20 @@ def _variational(world: World, problem: Problem) -> Analyse:
 
     count, every = flow.frames, problem.every
     _, *shown = _shown(world, problem)
+    times, size = len(range(0, count, every)), math.prod(shown)
+    seen = np.repeat(np.arange(times), size)[None] < np.arange(1, times)[:, None]
+    windows = np.repeat(seen, flow.growing, axis=0)
     analyse = variational(
         lambda x: jnp.ravel(problem.operator(states(x, count)[::every])),
-        jnp.full(len(range(0, count, every)) * math.prod(shown), problem.error, jnp.float32),
+        jnp.full(times * size, problem.error, jnp.float32),
         root,
         iterations=flow.iterations,
         outer=flow.outer,
+        windows=windows,
     )
     best = jax.jit(lambda y: states(analyse(mean, y, jax.random.key(0)), count))
     # A tangent and an adjoint run for each iteration, and five costs for each length of a step.
-    runs = flow.outer * (2 * flow.iterations + 7) + 1
+    runs = (len(windows) + flow.outer) * (2 * flow.iterations + 7) + 1
 
     def run(frames: np.ndarray, values: np.ndarray, key: PRNGKey) -> Analysed:
         del frames, key  # nothing is random

@@ -41,7 +41,7 @@ SMALL = 8  # zonal wavenumber from which on scales are small: what blocks of 8 p
 COMMON = ("every", "period", "frames")
 OF_SYSTEM = {
     "letkf": ("members", "inflation", "radius"),
-    "4dvar": ("outer", "iterations"),
+    "4dvar": ("growing", "outer", "iterations"),
     "gaussian": ("draws",),
     "score": ("draws",),
     "sda": ("sda_draws",),

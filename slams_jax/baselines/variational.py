@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from slams_jax.aliases import PRNGKey
 from slams_jax.baselines.ensemble_kalman import Ensemble, Filter, check_errors
@@ -23,6 +24,7 @@ def variational(
     *,
     iterations: int = 50,
     outer: int = 3,
+    windows: Bool[np.ndarray, "window given"] | None = None,
 ) -> Analysis:
     """The state x = x_b + B^(1/2) v of the smallest cost |v|^2 + |(y - H(x)) / error|^2.
 
@@ -39,11 +41,19 @@ def variational(
         iterations: of conjugate gradients, at most, for each linearised problem.
         outer: linearised problems (Gauss-Newton steps), each shortened if in full it would not
             lower the cost; one suffices where H is linear.
+        windows: which observations each of some linearised problems before these has. With ones
+            that grow from the first times on, the minimum is followed from short windows, which
+            have one, to long ones, which have many (quasi-static 4D-Var: Pires, Vautard & Talagrand
+            1996, Tellus A 48). None for none.
 
     Raises:
-        InputError: an error that is not positive, or no iteration.
+        InputError: an error that is not positive, no iteration, or windows of other observations.
     """
-    minimum = _minimum_of(operator, error, iterations, outer)
+    if windows is not None and np.shape(windows)[1:] != error.shape:
+        raise InputError(
+            f"windows must be (window, {len(error)} observations), got {np.shape(windows)}"
+        )
+    minimum = _minimum_of(operator, error, iterations, outer, windows)
 
     def analyse(background: State, observations: Array, key: PRNGKey) -> State:
         del key  # nothing is random
@@ -110,6 +120,7 @@ def _minimum_of(
     error: Float[Array, " observation"],
     iterations: int,
     outer: int,
+    windows: Bool[np.ndarray, "window given"] | None = None,
 ) -> Callable[[State, Array, Callable[[Array], State], Array], State]:
     """From a background, observations, B^(1/2) and its control of zero to the best state.
 
@@ -125,11 +136,16 @@ def _minimum_of(
     ) -> State:
         seen = jnp.isfinite(observations)
 
-        def residuals(v: Array) -> tuple[Array, Array]:
-            misfit = observations - operator(background + root(v))
-            return v, jnp.where(seen, misfit, 0.0) / error
+        def step(v: Array, used: Array) -> tuple[Array, None]:
+            def residuals(v: Array) -> tuple[Array, Array]:
+                misfit = observations - operator(background + root(v))
+                return v, jnp.where(used, misfit, 0.0) / error
 
-        step = lambda _, v: gauss_newton(residuals, v, iterations)
-        return background + root(jax.lax.fori_loop(0, outer, step, nothing))
+            return gauss_newton(residuals, v, iterations), None
+
+        used = jnp.broadcast_to(seen[None], (outer, *seen.shape))
+        if windows is not None:
+            used = jnp.concatenate([jnp.asarray(windows) & seen[None], used])
+        return background + root(jax.lax.scan(step, nothing, used)[0])
 
     return minimum

@@ -88,7 +88,27 @@ def test_the_cost_is_smallest_where_the_operator_is_not_linear():
     np.testing.assert_allclose(jax.grad(cost)(found), 0.0, atol=5e-3)
 
 
-@pytest.mark.slow
+def test_windows_that_grow_find_the_minimum_that_a_long_one_hides():
+    """Of x alone, over four units of time: longer than errors take to grow to the climate's."""
+    count, error = 16, 0.5
+    follow = lambda x: lorenz63.trajectory(Lorenz63(), x, dt=0.01, substeps=25, length=count)[:, 0]
+    start = jnp.array([1.0, 3.0, 20.0])
+    truth = lorenz63.trajectory(Lorenz63(), start, dt=0.01, length=2000)[-1]
+    y = follow(truth) + error * jax.random.normal(jax.random.key(1), (count,))
+    background = truth + jnp.array([4.0, -4.0, 4.0])
+    growing = np.arange(count)[None] < np.arange(2, count)[:, None]
+
+    def misfit(windows, outer):
+        analyse = variational(
+            follow, jnp.full(count, error), lambda v: 6.0 * v, outer=outer, windows=windows
+        )
+        found = jax.jit(analyse)(background, y, KEY)
+        return float(jnp.mean(jnp.square((y - follow(found)) / error)))
+
+    assert misfit(growing, 4) < 1.5
+    assert misfit(None, 4 + len(growing)) > 100.0
+
+
 def test_the_score_of_three_dimensional_is_the_published_one():
     """DAPPER's set-up of Lorenz-63, B a tenth of the climate's: 1.04."""
     start, error = single([1.509, -1.531, 25.46]), 2**0.5
@@ -134,3 +154,8 @@ def test_bad_input(how, message):
 def test_a_weight_is_a_share():
     with pytest.raises(InputError, match=r"must lie in \[0, 1\], got 1.5"):
         hybrid(lambda *_: None, linear(H), jnp.ones(3), linear(ROOT), lambda v: v, weight=1.5)
+
+
+def test_windows_are_of_the_observations():
+    with pytest.raises(InputError, match=r"windows must be \(window, 3 observations\), got"):
+        variational(linear(H), single(ERROR), linear(ROOT), windows=np.ones((2, 4), bool))

@@ -124,7 +124,7 @@ def test_costs_are_counted(done):
     assert counts["score"] == counts["gaussian"] == (8, 0, 0)
     assert counts["sda"] == (8, 8, 0)  # a prediction and a correction each
     assert counts["letkf"] == (0, 0, 8 * 4)
-    assert counts["4dvar"] == (0, 0, (2 * (2 * 8 + 7) + 1) * 4)
+    assert counts["4dvar"] == (0, 0, ((2 + 2) * (2 * 8 + 7) + 1) * 4)
 
 
 def test_differences_are_those_of_the_trained_model(done):
