@@ -352,11 +352,10 @@ def _variational(world: World, problem: Problem) -> Analyse:
     mean = jnp.asarray(world.climate.mean(axis=0))
     std = model.arrays.std[None, None]
     root = lambda white: climate.sample_root(white[None])[0] * std
-    step = lambda w: kolmogorov.trajectory(system, w, length=1)[0]
 
     def states(velocity: Array, length: int) -> Array:
         first = kolmogorov.refined(velocity, system.points)
-        after = jax.lax.scan(lambda w, _: (step(w),) * 2, first, length=length - 1)[1]
+        after = kolmogorov.trajectory(system, first, length=length - 1)
         return _seen(world, jnp.concatenate([first[None], after]))
 
     count, every = flow.frames, problem.every

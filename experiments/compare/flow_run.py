@@ -81,7 +81,6 @@ def compare_flow(
 def _records(world: World, folder: Path) -> dict[tuple[str, str], list[Record]]:
     """The records of each problem and system, kept or new."""
     options, starts = world.flow, flow.starts(world)
-    model = "" if world.model is None else arrays_digest(world.model.arrays)
     found: dict[tuple[str, str, int], Record] = {}
     # Trajectory by trajectory, so that what there is at any time can be compared.
     wanted = [
@@ -91,7 +90,8 @@ def _records(world: World, folder: Path) -> dict[tuple[str, str], list[Record]]:
         for system in options.systems
     ]
     path_of = lambda problem, system, number: folder / f"{problem}-{system}-{number}.json"
-    digests = {each: _digest(world, model, *each) for each in wanted}
+    models = _model_digests(world)
+    digests = {each: _digest(world, models, *each) for each in wanted}
     for each in wanted:
         record = kept(path_of(*each), digests[each])
         if record is not None:
@@ -123,14 +123,22 @@ def _records(world: World, folder: Path) -> dict[tuple[str, str], list[Record]]:
     }
 
 
-def _digest(world: World, model: str, problem: str, system: str, number: int) -> str:
+def _model_digests(world: World) -> dict[str, str]:
+    """Of what each system takes from the model."""
+    if world.model is None:
+        return {}
+    arrays = world.model.arrays
+    whole = dict.fromkeys(LEARNED, arrays_digest(arrays))
+    return {**whole, "4dvar": arrays_digest(arrays.prior)}
+
+
+def _digest(world: World, models: dict[str, str], problem: str, system: str, number: int) -> str:
     """Of everything that a record follows from."""
     raw, values = world.settings.raw, dataclasses.asdict(world.flow)
     of = PROBLEMS[problem]
     about: list[Any] = [problem, of.every, of.error, system, number, raw["seed"], raw["nature"]]
     about += [values[name] for name in (*COMMON, *OF_SYSTEM[system])]
-    if system != "letkf":
-        about.append(model)
+    about.append(models.get(system, ""))
     if system in LEARNED:
         own = ("sampler", "guidance", "refinement")
         about += [str(SDA)] if system == "sda" else [raw.get(name) for name in own]

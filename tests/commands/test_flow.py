@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -169,14 +170,14 @@ def test_observations_are_of_some_states_alone():
         seen = np.isfinite(values).all(axis=(1, 2, 3))
         assert seen.tolist() == [t % problem.every == 0 for t in range(9)]
         assert np.isnan(values[~seen]).all()
-        error = values[seen] - np.asarray(problem.operator(truth))[seen]
+        error = values[seen] - np.asarray(problem.operator(jnp.asarray(truth)))[seen]
         np.testing.assert_allclose(error.std(), problem.error, rtol=4 / np.sqrt(2 * error.size))
 
 
 def test_saturated_vorticity():
     y, x = np.meshgrid(*[2 * np.pi * np.arange(16) / 16] * 2, indexing="ij")
     field = np.stack([np.cos(y), 3.0 * np.sin(2 * x)], axis=-1)[None]
-    found = np.asarray(flow.SaturatedVorticity()(field.astype(np.float32)))[0, ..., 0]
+    found = np.asarray(flow.SaturatedVorticity()(jnp.asarray(field, jnp.float32)))[0, ..., 0]
     w = 6.0 * np.cos(2 * x) + np.sin(y)
     np.testing.assert_allclose(found, w / (1 + np.abs(w)), atol=1e-5)
 
