@@ -13,9 +13,10 @@ A run's file starts from here,
 and holds only what differs; --config.NAME=VALUE can override every other field too.
 
 Groups that a run may lack are None here, and made by a function: `autoencoder()`,
-`held_suarez()`, `lorenz63()` and `moist()`. Groups with names of the user's own are empty here, and
-filled with `field()` (data.modalities), `censored()` (data.transforms) and `stream()`
-(assimilation.streams). `small(config)` makes the networks and the training those of the demo.
+`held_suarez()`, `kolmogorov()`, `lorenz63()` and `moist()`. Groups with names of the user's own are
+empty here, and filled with `field()` (data.modalities), `censored()` (data.transforms) and
+`stream()` (assimilation.streams). `small(config)` makes the networks and the training those of the
+demo.
 
 Results are typed as Any because ConfigDict's types know nothing of its fields.
 """
@@ -36,7 +37,8 @@ def get_config() -> Any:
             "seed": 0,
             # Folder of the trained model and the scores.
             "workdir": "runs/base",
-            # Generated unless data.root is set: None, `held_suarez()`, `lorenz63()`, `moist()`.
+            # Generated unless data.root is set: None, `held_suarez()`, `kolmogorov()`, `lorenz63()`
+            # or `moist()`.
             "nature": None,
             "data": data(),
             "schedule": {
@@ -425,7 +427,7 @@ def flow(**changes: Any) -> Any:
             "trajectories": 12,
             # States between the starts of two of them.
             "every": 90,
-            # The period that they are from.
+            # The period which they are part of.
             "period": "test",
             # States of each.
             "frames": 9,
@@ -436,9 +438,9 @@ def flow(**changes: Any) -> Any:
             # Of the LETKF.
             "members": 24,
             # Of the LETKF: a factor of the departures of an analysis, or "adaptive".
-            "inflation": _any(1.05),
+            "inflation": _any(1.2),
             # Where its localisation reaches zero, in points of the state's grid.
-            "radius": 24.0,
+            "radius": 16.0,
             # Linearisations of "4dvar" for each shorter window that it begins with.
             "growing": 1,
             # For the whole one.

@@ -9,7 +9,7 @@ windows are files in `windows` below the output folder. Writes `compare.json`, `
 
 With `--config=configs/compare_kolmogorov.py` the systems analyse trajectories of a turbulent flow:
 a trained model, the sampler of Rozet & Louppe, and classical methods that know the equations; it
-writes `flow.json`, `flow.md` and `flow.png`.
+writes `flow.json`, `flow.md`, `spectra.png` and `maps.png`.
 """
 
 from absl import flags

@@ -26,14 +26,16 @@ from slams_jax.diffusion import SamplerConfig
 from slams_jax.diffusion.presets import GuidanceConfig
 from slams_jax.dynamics import Kolmogorov, KolmogorovRun, kolmogorov
 from slams_jax.errors import InputError, check_at_least, check_positive
+from slams_jax.gaussian import fit_prior
 from slams_jax.models.model import Model
 from slams_jax.observe import Chain, Coarsen, Diagonal, Stream, Stride, make_stream
 
 SYSTEMS = ("letkf", "4dvar", "gaussian", "score", "sda")
 LEARNED = ("gaussian", "score", "sda")
-# As published, but for the number of corrections, which is theirs of Lorenz-63.
+# As published for this flow: one correction after each step, tau = 0.5, gamma = 0.01.
 SDA = (SamplerConfig("pc", 256, grid="uniform", corrections=1), GuidanceConfig("sda"))
 BLOCK = 2  # points of the model's grid, along each side, that the LETKF analyses as one place
+CLIMATE = 2000  # states of the training period, that scales, B and the first members are of
 
 
 @jax.tree_util.register_dataclass
@@ -52,21 +54,21 @@ class Problem(NamedTuple):
 
     Attributes:
         operator: H, from velocities on the grid of the state to a coarser grid.
+        first: index of the first row and column that it observes, on the grid of the state.
         every: n, beginning with the first state.
         error: standard deviation.
-        linear: whether H is.
     """
 
     operator: ObservationOperator
+    first: float
     every: int
     error: float
-    linear: bool = True
 
 
 PROBLEMS = {
-    "coarse": Problem(Coarsen(8), 4, 0.1),
-    "sparse": Problem(Stride(8, 4), 2, 0.1),
-    "saturating": Problem(Chain((SaturatedVorticity(), Stride(4, 2))), 4, 0.05, linear=False),
+    "coarse": Problem(Coarsen(8), 3.5, 4, 0.1),
+    "sparse": Problem(Stride(8, 4), 4.0, 2, 0.1),
+    "saturating": Problem(Chain((SaturatedVorticity(), Stride(4, 2))), 2.0, 4, 0.05),
 }
 
 
@@ -80,7 +82,7 @@ class FlowSettings:
             alone, and "sda" its network with the sampler and the guidance of Rozet & Louppe.
         trajectories: number of them.
         every: states between the starts of two of them.
-        period: of the data, that they are from.
+        period: of the data, which they are part of.
         frames: states of each.
         draws: of the trained model.
         sda_draws: of "sda".
@@ -101,8 +103,8 @@ class FlowSettings:
     draws: int = 8
     sda_draws: int = 4
     members: int = 24
-    inflation: float | str = 1.05
-    radius: float = 24.0
+    inflation: float | str = 1.2
+    radius: float = 16.0
     growing: int = 1
     outer: int = 2
     iterations: int = 12
@@ -121,6 +123,8 @@ class FlowSettings:
             iterations=1,
         )
         check_positive(self, "radius")
+        if self.members > CLIMATE:
+            raise InputError(f"members must be at most {CLIMATE}, got {self.members}")
         for name, known in (("problems", tuple(PROBLEMS)), ("systems", SYSTEMS)):
             chosen = getattr(self, name)
             if not chosen or set(chosen) - set(known):
@@ -153,10 +157,7 @@ class World:
     def climate(self) -> Float[np.ndarray, "time y x component"]:
         """Velocities of the training period, far apart."""
         train = self.data.frames("train")
-        return self.states(train[:: max(1, len(train) // CLIMATE)])
-
-
-CLIMATE = 400  # states, for scales and for the members that a filter starts from
+        return self.states(train[:: max(1, len(train) // CLIMATE)][:CLIMATE])
 
 
 class Analysed(NamedTuple):
@@ -165,7 +166,7 @@ class Analysed(NamedTuple):
     Attributes:
         members: velocities.
         evaluations: of the network, and their derivatives, for a member.
-        forecasts: intervals of the model, all members together; of its derivatives too.
+        forecasts: intervals that the model ran, for all members, its tangent and adjoint too.
     """
 
     members: Float[np.ndarray, "member time y x component"]
@@ -178,19 +179,18 @@ class Analysed(NamedTuple):
 Analyse = Callable[[np.ndarray, Float[np.ndarray, "time y x value"], PRNGKey], Analysed]
 
 
-def open_world(settings: Settings, flow: FlowSettings, data: Inputs, model: Model | None) -> World:
-    """Check that the data are of a flow.
+def nature_of(settings: Settings) -> KolmogorovRun:
+    """The nature run of a configuration.
 
     Raises:
-        InputError: a nature run of another kind.
+        InputError: one of another kind, or none.
     """
-    nature = settings.nature
-    if not isinstance(nature, KolmogorovRun) or settings.data.root:
+    if not isinstance(settings.nature, KolmogorovRun) or settings.data.root:
         raise InputError(
             "nature must be a Kolmogorov flow, and data.root empty: the systems integrate its "
             "equations (see configs/compare_kolmogorov.py)"
         )
-    return World(settings, flow, nature.model, data, model)
+    return settings.nature
 
 
 def starts(world: World) -> list[np.ndarray]:
@@ -259,7 +259,10 @@ def _learned(
     )
     changes: dict[str, Any] = {"assimilation": options}
     if name == "sda":
-        changes |= dict(zip(("sampler", "guidance"), SDA, strict=True))
+        sampler, guidance = SDA
+        options = dataclasses.replace(options, paths=1, inflation=1.0, gross_error=0.0)
+        changes = {"assimilation": options, "sampler": sampler, "guidance": guidance}
+        changes["refinement"] = None
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
     analysis = analyse(
         dataclasses.replace(settings, seed=seed, **changes),
@@ -269,12 +272,14 @@ def _learned(
         frames=frames,
     )
     members = stack_members(analysis, model.channels)
+    if name == "gaussian":  # whose network is not called
+        return Analysed(members)
     counts = (int(analysis.attrs[n]) for n in ("evaluations", "derivative_evaluations"))
     return Analysed(members, *counts)
 
 
 def _seen(world: World, vorticity: Float[Array, "*n y x"]) -> Float[Array, "*n y x component"]:
-    """The state of a model's: its velocity, on the grid of the data."""
+    """The velocity of a state of the model, on the grid of the data."""
     return kolmogorov.coarsened(kolmogorov.velocity(vorticity), world.data.archive.grid.shape[0])
 
 
@@ -295,7 +300,7 @@ def _letkf(world: World, problem: Problem) -> Analyse:
     draw = jax.jit(lambda members: _seen(world, fields(members)))
     _, *shown = _shown(world, problem)
     error = jnp.full(math.prod(shown), problem.error, jnp.float32)
-    near = _nearness(world, tuple(shown), side)
+    near = _nearness(world, problem, tuple(shown), side)
     analyse = jax.jit(letkf(operator, error, near, inflation=flow.inflation))
 
     def run(frames: np.ndarray, values: np.ndarray, key: PRNGKey) -> Analysed:
@@ -322,15 +327,15 @@ def _shown(world: World, problem: Problem) -> tuple[int, ...]:
 
 
 def _nearness(
-    world: World, observed: tuple[int, ...], side: int
+    world: World, problem: Problem, observed: tuple[int, ...], side: int
 ) -> Float[Array, "place observation"]:
     """By the distance on the torus, in points of the state's grid."""
     size = world.data.archive.grid.shape[0]
     rows, columns, channels = observed
-    middle = lambda count: (np.arange(count) + 0.5) * size / count
+    places = (np.arange(side) + 0.5) * size / side - 0.5
 
     def apart(count: int) -> np.ndarray:
-        away = np.abs(middle(side)[:, None] - middle(count)[None])
+        away = np.abs(places[:, None] - (problem.first + np.arange(count) * size / count)[None])
         return np.minimum(away, size - away)
 
     y, x = apart(rows), apart(columns)
@@ -345,13 +350,10 @@ def _variational(world: World, problem: Problem) -> Analyse:
     Its control is the velocity on the grid of the data, with the covariance of the climate. Windows
     grow to the whole one, so that it starts near the minimum there.
     """
-    flow, system, model = world.flow, world.system, world.model
-    assert model is not None
-    assert model.arrays.prior is not None
-    climate = model.arrays.prior.over(1)
-    mean = jnp.asarray(world.climate.mean(axis=0))
-    std = model.arrays.std[None, None]
-    root = lambda white: climate.sample_root(white[None])[0] * std
+    flow, system = world.flow, world.system
+    mean = world.climate.mean(axis=0)
+    climate = fit_prior(world.climate - mean, periodic=True, order=0).over(1)
+    root = lambda white: climate.sample_root(white[None])[0]
 
     def states(velocity: Array, length: int) -> Array:
         first = kolmogorov.refined(velocity, system.points)
@@ -371,9 +373,11 @@ def _variational(world: World, problem: Problem) -> Analyse:
         outer=flow.outer,
         windows=windows,
     )
-    best = jax.jit(lambda y: states(analyse(mean, y, jax.random.key(0)), count))
-    # A tangent and an adjoint run for each iteration, and five costs for each length of a step.
-    runs = (len(windows) + flow.outer) * (2 * flow.iterations + 7) + 1
+    begin = jnp.asarray(mean)
+    best = jax.jit(lambda y: states(analyse(begin, y, jax.random.key(0)), count))
+    # For each linearisation: itself and its gradient; tangent and adjoint of the first residual
+    # and of each iteration; and the costs of four lengths of the step.
+    runs = (len(windows) + flow.outer) * (2 + 2 * (1 + flow.iterations) + 4) + 1
 
     def run(frames: np.ndarray, values: np.ndarray, key: PRNGKey) -> Analysed:
         del frames, key  # nothing is random

@@ -209,8 +209,11 @@ def gauss_newton(
     step, _ = cg(lambda p: transpose(jacobian(p))[0], downhill, tol=1e-6, maxiter=iterations)
     lengths = jnp.array([1.0, 0.5, 0.25, 0.125, 0.0])
     squares = lambda tree: sum((jnp.sum(r**2) for r in jax.tree.leaves(tree)), start=jnp.zeros(()))
-    costs = jax.lax.map(lambda length: squares(residuals(v + length * step)), lengths)
-    return v + lengths[jnp.nanargmin(costs)] * step
+    costs = jax.lax.map(lambda length: squares(residuals(v + length * step)), lengths[:-1])
+    costs = jnp.append(costs, squares(value))
+    chosen = lengths[jnp.nanargmin(costs)]
+    # A step that is not finite is none.
+    return jnp.where(chosen > 0, v + chosen * step, v)
 
 
 def perturbed(key: PRNGKey, stream: Stream) -> Stream:

@@ -103,7 +103,7 @@ def random_vorticity(system: Kolmogorov, key: PRNGKey) -> Float[Array, "y x"]:
 
 def velocity(vorticity: Vorticity) -> Float[Array, "*n y x component"]:
     """(u, v) of a vorticity on the torus, whose mean is left out."""
-    k_y, k_x = _wavenumbers(vorticity.shape[-1])
+    k_y, k_x = _derivatives(vorticity.shape[-1])
     square = k_x**2 + k_y**2
     # (u, v) = (-d/dy, d/dx) of the stream function, whose Laplacian is the vorticity.
     inverse = 1.0 / np.where(square > 0, square, np.inf)
@@ -112,8 +112,8 @@ def velocity(vorticity: Vorticity) -> Float[Array, "*n y x component"]:
 
 
 def vorticity(velocity: Float[Array, "*n y x component"]) -> Vorticity:
-    """dv/dx - du/dy of (u, v) on the torus; the inverse of `velocity`, by its own wavenumbers."""
-    k_y, k_x = _wavenumbers(velocity.shape[-2])
+    """dv/dx - du/dy of (u, v) on the torus, which undoes `velocity`."""
+    k_y, k_x = _derivatives(velocity.shape[-2])
     of = lambda component, k: _multiplied(velocity[..., component], 1j * k)
     return of(1, k_x) - of(0, k_y)
 
@@ -171,6 +171,13 @@ def _wavenumbers(points: int) -> tuple[np.ndarray, np.ndarray]:
     """Along y and x, of the coefficients of `rfft2`."""
     along_y = np.fft.fftfreq(points, 1.0 / points)[:, None]
     return along_y, np.fft.rfftfreq(points, 1.0 / points)[None, :]
+
+
+def _derivatives(points: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `_wavenumbers`, without the last ones, whose waves have no derivative on the grid."""
+    along = lambda k: np.where(np.abs(k) < points // 2, k, 0.0)
+    k_y, k_x = _wavenumbers(points)
+    return along(k_y), along(k_x)
 
 
 @functools.lru_cache(maxsize=8)

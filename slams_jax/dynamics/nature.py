@@ -27,11 +27,10 @@ def nature_run(run: NatureRun) -> Path:
     """The folder of a nature run, which is generated unless an earlier call left it.
 
     The folder stands below `run.cache`, is named by a digest of the settings, and is complete or
-    absent. It holds CF NetCDF: `state.nc`; but for a Kolmogorov flow `background.nc`; for
+    absent. It holds CF NetCDF: `state.nc`, and `background.nc` except for a Kolmogorov flow; for
     Held-Suarez also `stations.nc`, `sounder.nc` and `olr.nc`; for the moist atmosphere
     `surface.nc`, `gauges.nc`, `stations.nc`, `soundings.nc` and `olr.nc`; and the settings,
-    `config.json`. A moist run that was killed
-    resumes; the result is the same, bit for bit.
+    `config.json`. A moist run that was killed resumes; the result is the same, bit for bit.
 
     Raises:
         InputError: levels that do not suit the model, a folder that cannot be written, or a moist
