@@ -211,9 +211,7 @@ def gauss_newton(
     squares = lambda tree: sum((jnp.sum(r**2) for r in jax.tree.leaves(tree)), start=jnp.zeros(()))
     costs = jax.lax.map(lambda length: squares(residuals(v + length * step)), lengths[:-1])
     costs = jnp.append(costs, squares(value))
-    chosen = lengths[jnp.nanargmin(costs)]
-    # A step that is not finite is none.
-    return jnp.where(chosen > 0, v + chosen * step, v)
+    return v + lengths[jnp.nanargmin(costs)] * step
 
 
 def perturbed(key: PRNGKey, stream: Stream) -> Stream:

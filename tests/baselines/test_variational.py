@@ -109,16 +109,6 @@ def test_windows_that_grow_find_the_minimum_that_a_long_one_hides():
     assert misfit(None, 4 + len(growing)) > 100.0
 
 
-def test_a_forecast_that_overflows_after_its_window_does_no_harm():
-    """Its derivative there is not finite, though nothing of it is used."""
-    follow = lambda x: jnp.concatenate([x, jnp.exp(100.0 * x)])
-    y = jnp.array([1.0, jnp.nan])
-    analyse = variational(follow, jnp.ones(2), lambda v: v, iterations=2)
-    found = jax.jit(analyse)(jnp.array([3.0]), y, KEY)
-    np.testing.assert_allclose(found, 3.0)
-
-
-
 def test_the_score_of_three_dimensional_is_the_published_one():
     """DAPPER's set-up of Lorenz-63, B a tenth of the climate's: 1.04."""
     start, error = single([1.509, -1.531, 25.46]), 2**0.5
