@@ -123,8 +123,6 @@ class FlowSettings:
             iterations=1,
         )
         check_positive(self, "radius")
-        if self.members > CLIMATE:
-            raise InputError(f"members must be at most {CLIMATE}, got {self.members}")
         for name, known in (("problems", tuple(PROBLEMS)), ("systems", SYSTEMS)):
             chosen = getattr(self, name)
             if not chosen or set(chosen) - set(known):
@@ -284,8 +282,17 @@ def _seen(world: World, vorticity: Float[Array, "*n y x"]) -> Float[Array, "*n y
 
 
 def _letkf(world: World, problem: Problem) -> Analyse:
-    """A filter from the climate on, without spin-up; blocks of points are analysed as one."""
+    """A filter from the climate on, without spin-up; blocks of points are analysed as one.
+
+    Raises:
+        InputError: more members than the climate has states.
+    """
     flow, system = world.flow, world.system
+    if flow.members > len(world.climate):
+        raise InputError(
+            f"members must be at most {len(world.climate)}, the states that they are chosen from, "
+            f"got {flow.members}"
+        )
     points, side = system.points, system.points // BLOCK
     shape = (side, BLOCK, side, BLOCK)
     blocks = lambda w: jnp.swapaxes(w.reshape(-1, *shape), 2, 3)

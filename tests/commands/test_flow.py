@@ -269,6 +269,8 @@ def test_settings_that_cannot_be(change, message):
     [
         (("--config.flow.trajectories=40",), "need 395 states, the period 'test' has 32"),
         (("--config.flow.period=then",), "period 'then' is unknown"),
+        (("--config.flow.members=101",), "members must be at most 100, the states that they are"),
+        (("--config.nature.system=lorenz63",), "nature"),
     ],
 )
 def test_bad_commands_end_with_one_line(arguments, message, command, tmp_path, capsys):
