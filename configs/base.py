@@ -431,10 +431,8 @@ def flow(**changes: Any) -> Any:
             "period": "test",
             # States of each.
             "frames": 9,
-            # Draws of the trained model.
-            "draws": 8,
-            # Draws of "sda".
-            "sda_draws": 4,
+            # Of the trained model, of its statistics and of "sda".
+            "draws": 4,
             # Of the LETKF.
             "members": 24,
             # Of the LETKF: a factor of the departures of an analysis, or "adaptive".

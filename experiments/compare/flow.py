@@ -84,8 +84,7 @@ class FlowSettings:
         every: states between the starts of two of them.
         period: of the data, which they are part of.
         frames: states of each.
-        draws: of the trained model.
-        sda_draws: of "sda".
+        draws: of the trained model, of its statistics and of "sda".
         members: of the LETKF.
         inflation: of the LETKF, a factor or "adaptive".
         radius: where its localisation reaches zero, in points of the state's grid.
@@ -100,8 +99,7 @@ class FlowSettings:
     every: int = 90
     period: str = "test"
     frames: int = 9
-    draws: int = 8
-    sda_draws: int = 4
+    draws: int = 4
     members: int = 24
     inflation: float | str = 1.2
     radius: float = 16.0
@@ -116,7 +114,6 @@ class FlowSettings:
             every=1,
             frames=2,
             draws=2,
-            sda_draws=2,
             members=2,
             growing=0,
             outer=1,
@@ -251,7 +248,7 @@ def _learned(
     settings, flow = world.settings, world.flow
     options = dataclasses.replace(
         settings.assimilation,
-        members=flow.sda_draws if name == "sda" else flow.draws,
+        members=flow.draws,
         score="gaussian" if name == "gaussian" else "network",
         background=False,
     )

@@ -34,9 +34,7 @@ COMMON = ("every", "period", "frames")
 OF_SYSTEM = {
     "letkf": ("members", "inflation", "radius"),
     "4dvar": ("growing", "outer", "iterations"),
-    "gaussian": ("draws",),
-    "score": ("draws",),
-    "sda": ("sda_draws",),
+    **dict.fromkeys(LEARNED, ("draws",)),
 }
 # What of the configuration the trained model's analyses are of, but for how they are computed.
 OF_LEARNED = ("assimilation", "sampler", "guidance", "refinement")

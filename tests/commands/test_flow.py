@@ -82,7 +82,6 @@ def command(tmp_path_factory):
             "--config.flow.every=10",
             "--config.flow.frames=5",
             "--config.flow.draws=4",
-            "--config.flow.sda_draws=2",
             "--config.flow.members=8",
             "--config.flow.outer=2",
             "--config.flow.iterations=8",
@@ -108,7 +107,7 @@ def test_every_system_is_scored_on_the_same_observations(done):
     assert list(scores["problems"]) == ["coarse", "saturating"]
     for systems in scores["problems"].values():
         assert list(systems) == list(SYSTEMS)
-        assert [of["members"] for of in systems.values()] == [8, 1, 4, 4, 2]
+        assert [of["members"] for of in systems.values()] == [8, 1, 4, 4, 4]
         for of in systems.values():
             assert np.isfinite([of["rmse"], of["crps"], of["last_rmse"], of["misfit"]]).all()
             assert of["diverged"] == 0
@@ -185,8 +184,7 @@ LEARNED = frozenset(("gaussian", "score", "sda"))
         ({"assimilation.inflation": 1.5}, {"gaussian", "score"}),
         ({"refinement.moves": 4}, {"gaussian", "score"}),
         ({"sampler.steps": 16}, {"gaussian", "score"}),
-        ({"flow.draws": 4}, {"gaussian", "score"}),
-        ({"flow.sda_draws": 2}, {"sda"}),
+        ({"flow.draws": 8}, LEARNED),
         ({"flow.radius": 12.0}, {"letkf"}),
         ({"flow.outer": 1}, {"4dvar"}),
         ({"flow.frames": 5}, ALL),
