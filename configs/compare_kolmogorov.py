@@ -1,9 +1,11 @@
 r"""Trajectories of a Kolmogorov flow: a trained model, LETKF, 4D-Var, and the sampler of SDA.
 
-pip install 'slams-jax[kolmogorov]'
-python -m experiments.train --config=configs/kolmogorov.py
-python -m experiments.compare --config=configs/compare_kolmogorov.py \
+    pip install 'slams-jax[kolmogorov]'
+    python -m experiments.train --config=configs/kolmogorov.py
+    python -m experiments.compare --config=configs/compare_kolmogorov.py \
         --output=runs/compare_kolmogorov
+
+The sampler of SDA takes most of the time; `--config.flow.systems` leaves it out.
 """
 
 from typing import Any

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -38,8 +37,8 @@ def first_difference(theirs: Any, ours: Any, name: str = "") -> str | None:
     return None if theirs == ours else f"{name} is {theirs!r} there and {ours!r} here"
 
 
-def record_digest(record: Mapping[str, Any]) -> str:
-    """SHA-256 of a record, whatever the order of its fields."""
+def record_digest(record: Any) -> str:
+    """SHA-256 of a record, or of anything that JSON can hold, whatever the order of its fields."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from slams_jax.dynamics import Kolmogorov, KolmogorovRun, kolmogorov
 from slams_jax.errors import InputError, check_at_least, check_positive
 from slams_jax.gaussian import fit_prior
 from slams_jax.models.model import Model
-from slams_jax.observe import Chain, Coarsen, Diagonal, Stream, Stride, make_stream
+from slams_jax.observe import Chain, Coarsen, Diagonal, Stride, make_stream
 
 SYSTEMS = ("letkf", "4dvar", "gaussian", "score", "sda")
 LEARNED = ("gaussian", "score", "sda")
@@ -154,6 +154,11 @@ class World:
         train = self.data.frames("train")
         return self.states(train[:: max(1, len(train) // CLIMATE)][:CLIMATE])
 
+    @functools.cached_property
+    def scale(self) -> Float[np.ndarray, " component"]:
+        """Their standard deviations."""
+        return self.climate.std(axis=(0, 1, 2))
+
 
 class Analysed(NamedTuple):
     """What a system found.
@@ -217,60 +222,50 @@ def observed(
     return values
 
 
-def stream_of(
-    world: World, problem: Problem, values: Float[np.ndarray, "time y x value"]
-) -> Stream:
-    """The same, as the trained model takes it."""
-    scale = np.asarray(problem.operator(jnp.asarray(world.climate))).std(axis=(0, 1, 2))
-    variance = jnp.full(values.shape[-1], problem.error**2, jnp.float32)
-    return make_stream("flow", values, problem.operator, Diagonal(variance), scale=scale)
-
-
 def system_of(world: World, name: str, problem: Problem) -> Analyse:
     """One of `SYSTEMS`, ready for a problem."""
     if name == "letkf":
         return _letkf(world, problem)
     if name == "4dvar":
         return _variational(world, problem)
-    assert world.model is not None
-    return functools.partial(_learned, world, world.model, name, problem)
+    return _learned(world, name, problem)
 
 
-def _learned(
-    world: World,
-    model: Model,
-    name: str,
-    problem: Problem,
-    frames: np.ndarray,
-    values: np.ndarray,
-    key: PRNGKey,
-) -> Analysed:
-    settings, flow = world.settings, world.flow
+def _learned(world: World, name: str, problem: Problem) -> Analyse:
+    """The trained model, its Gaussian statistics alone, or its network with the sampler of SDA."""
+    model, settings = world.model, world.settings
+    assert model is not None
     options = dataclasses.replace(
         settings.assimilation,
-        members=flow.draws,
+        members=world.flow.draws,
         score="gaussian" if name == "gaussian" else "network",
         background=False,
     )
-    changes: dict[str, Any] = {"assimilation": options}
     if name == "sda":
         sampler, guidance = SDA
+        settings = dataclasses.replace(
+            settings, sampler=sampler, guidance=guidance, refinement=None
+        )
         options = dataclasses.replace(options, paths=1, inflation=1.0, gross_error=0.0)
-        changes = {"assimilation": options, "sampler": sampler, "guidance": guidance}
-        changes["refinement"] = None
-    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    analysis = analyse(
-        dataclasses.replace(settings, seed=seed, **changes),
-        world.data,
-        model,
-        [stream_of(world, problem, values)],
-        frames=frames,
-    )
-    members = stack_members(analysis, model.channels)
-    if name == "gaussian":  # whose network is not called
-        return Analysed(members)
-    counts = (int(analysis.attrs[n]) for n in ("evaluations", "derivative_evaluations"))
-    return Analysed(members, *counts)
+    scale = np.asarray(problem.operator(jnp.asarray(world.climate))).std(axis=(0, 1, 2))
+    covariance = Diagonal(jnp.full(len(scale), problem.error**2, jnp.float32))
+
+    def run(frames: np.ndarray, values: np.ndarray, key: PRNGKey) -> Analysed:
+        seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+        analysis = analyse(
+            dataclasses.replace(settings, seed=seed, assimilation=options),
+            world.data,
+            model,
+            [make_stream("flow", values, problem.operator, covariance, scale=scale)],
+            frames=frames,
+        )
+        members = stack_members(analysis, model.channels)
+        if name == "gaussian":  # whose network is not called
+            return Analysed(members)
+        counts = (int(analysis.attrs[n]) for n in ("evaluations", "derivative_evaluations"))
+        return Analysed(members, *counts)
+
+    return run
 
 
 def _seen(world: World, vorticity: Float[Array, "*n y x"]) -> Float[Array, "*n y x component"]:

@@ -14,12 +14,12 @@ from jaxtyping import Float
 
 from experiments.compare import flow
 from experiments.compare.flow import LEARNED, PROBLEMS, FlowSettings, Problem, World
-from experiments.compare.kept import Record, digest_of, keep, kept
+from experiments.compare.kept import Record, keep, kept
 from experiments.configuration import inputs
 from experiments.configuration.models import open_model
 from experiments.configuration.settings import Settings
 from slams_jax.dynamics import kolmogorov
-from slams_jax.records import arrays_digest
+from slams_jax.records import arrays_digest, record_digest
 from slams_jax.storage import locked, write_text
 from slams_jax.training.metrics import duration
 from slams_jax.verify import metrics, summary
@@ -129,7 +129,7 @@ def digest(world: World, model: str, problem: str, system: str, number: int) -> 
         about.append(repr(flow.SDA))
     elif system in LEARNED:
         about += [less(name, COMPUTED) for name in OF_LEARNED if raw.get(name)]
-    return digest_of(about)
+    return record_digest(about)[:16]
 
 
 def _analysed(
@@ -177,7 +177,7 @@ def _scores(
 
     Errors are of the velocity, in its standard deviations.
     """
-    scale = world.climate.std(axis=(0, 1, 2))
+    scale = world.scale
     weights = np.ones(truth.shape[1:3], np.float32)
     by_state: dict[str, list[float]] = {"square": [], "variance": [], "crps": []}
     for ensemble, state in zip(members.swapaxes(0, 1) / scale, truth / scale, strict=True):

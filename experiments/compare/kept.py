@@ -1,6 +1,5 @@
 """Finished analyses, a file each, so that a comparison that was interrupted resumes."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,6 @@ from slams_jax.errors import InputError
 from slams_jax.storage import write_text
 
 Record = dict[str, Any]
-
-
-def digest_of(about: Any) -> str:
-    """Of everything that a record follows from, which JSON can hold."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def kept(path: Path, digest: str) -> Record | None:

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from experiments.compare import report
-from experiments.compare.kept import Record, digest_of, keep, kept
+from experiments.compare.kept import Record, keep, kept
 from experiments.compare.picture import draw
 from experiments.compare.systems import Run, System, opened, systems_of
 from experiments.configuration import inputs
@@ -20,7 +20,7 @@ from experiments.configuration.models import open_model
 from experiments.configuration.settings import Settings
 from experiments.evaluation.references import Study
 from slams_jax.errors import InputError
-from slams_jax.records import arrays_digest
+from slams_jax.records import arrays_digest, record_digest
 from slams_jax.storage import locked, write_text
 from slams_jax.verify import metrics
 from slams_jax.verify.significance import FEWEST
@@ -155,7 +155,8 @@ def _digest(study: Study, model: str, name: str, system: System, day: int) -> st
     options = study.settings.compare
     window = [options.before, options.after if system.sees == "smoother" else 0]
     raw = {k: v for k, v in study.settings.raw.items() if k != "compare"}
-    return digest_of([raw, model, name, day, window, options.members, options.rank])
+    about = [raw, model, name, day, window, options.members, options.rank]
+    return record_digest(about)[:16]
 
 
 def _stamp(study: Study, day: int) -> str:
